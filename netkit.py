@@ -1,0 +1,4 @@
+"""netkit."""
+
+
+def cli() -> None: ...

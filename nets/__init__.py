@@ -1,0 +1,15 @@
+"""Networks, their data and their training, in PyTorch. Read in this order:
+
+card       what a net is and what it eats: the one record that travels from training to inference
+errors     what can go wrong, as one tree
+files      how a file gets its final name: whole or not at all
+machine    how many cores there are to use, and whether there is a CUDA driver
+inception, residual, preact, densenet    the nets, each like the figure it comes from
+pixels     the step before the net: uint8 pixels to normalised floats
+build      from a card to its net
+counts     parameters and multiply-adds, layer by layer
+data/      where images and labels come from
+training/  recipe, loop, and what a run leaves on disk
+
+card, errors, files and machine need the standard library alone: they are all that `infer` may import.
+"""

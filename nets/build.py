@@ -1,0 +1,43 @@
+"""From a card to its net: the only map from names to classes. Imports torch only when a net is built."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from nets.card import ModelCard
+from nets.errors import unknown_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Architecture(NamedTuple):
+    module: str
+    class_name: str
+    source: str
+
+
+ARCHITECTURES = {
+    "inception": Architecture("nets.inception", "InceptionNet", "Szegedy et al. 2015, arXiv:1409.4842"),
+    "residual": Architecture("nets.residual", "ResidualNet", "He et al. 2015, arXiv:1512.03385"),
+    "preact": Architecture("nets.preact", "PreActNet", "He et al. 2016, arXiv:1603.05027"),
+    "densenet": Architecture("nets.densenet", "DenseNet", "Huang et al. 2017, arXiv:1608.06993"),
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture called `name`; UsageError, with the closest known name, where there is none."""
+    if name not in ARCHITECTURES:
+        raise unknown_name("architecture", name, ARCHITECTURES)
+    return ARCHITECTURES[name]
+
+
+def build(card: ModelCard) -> "nn.Module":
+    """A net as the card describes it, with fresh weights from torch's random generator.
+
+    It takes normalised floats (N, channels, height, width) and gives logits (N, classes).
+    Raises UsageError for an unknown architecture or an image size that it cannot take.
+    """
+    which = architecture(card.arch)
+    net_class = getattr(import_module(which.module), which.class_name)
+    net: nn.Module = net_class(card.channels, len(card.labels), (card.height, card.width))
+    return net

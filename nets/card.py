@@ -1,0 +1,115 @@
+"""ModelCard: what a net is, what it eats, what it answers, and where it came from. Standard library only."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from nets.errors import CardError
+
+VERSION = 1  # of the card's form; a reader refuses any other
+METADATA_KEY = "netkit.card"  # in ONNX metadata and in the safetensors header
+LARGEST_SIDE = 4096  # pixels; beyond it a card is a mistake or an attack
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model came from: enough to train it again and to know the data set for certain.
+
+    `data_sha256` is that of the data set's unpacked files; `recipe` holds the fields of nets.training.recipe.Recipe;
+    `test_accuracy` lies in [0, 1] and is that of the saved weights in float32; `netkit` and `torch` are versions.
+    """
+
+    data: str
+    data_sha256: str
+    recipe: Mapping[str, str | int | float]
+    seed: int
+    test_accuracy: float
+    netkit: str
+    torch: str
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What travels with the weights, from training to inference.
+
+    Images are `channels` x `height` x `width` pixels; `mean` and `std` hold one number a channel, for pixels scaled
+    to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError where the parts don't fit.
+    """
+
+    arch: str
+    labels: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: Origin
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise CardError(f"a card's images have 1 or 3 channels, not {self.channels}")
+        if not (0 < self.height <= LARGEST_SIDE and 0 < self.width <= LARGEST_SIDE):
+            raise CardError(f"a card's images have sides of 1 to {LARGEST_SIDE} pixels, not {self.height}x{self.width}")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise CardError(f"a card's labels are two or more different names, not {list(self.labels)}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise CardError(f"a card has one mean and std a channel, not {self.mean} and {self.std}")
+        if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
+            raise CardError(f"a card's mean is finite and its std above 0, not {self.mean} and {self.std}")
+
+    def to_json(self) -> str:
+        fields = asdict(self)
+        shape = {side: fields.pop(side) for side in ("channels", "height", "width")}
+        return json.dumps({"version": VERSION, "input": shape, **fields})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """The card that `to_json` wrote; CardError names the field that is missing or of the wrong type."""
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as fault:
+            raise CardError(f"the model card is not JSON: {fault}") from None
+        if _get(fields, "version", int) != VERSION:
+            raise CardError(f"the model card has version {fields['version']}; this netkit reads version {VERSION}")
+        shape, origin = _get(fields, "input", dict), _get(fields, "origin", dict)
+        return cls(
+            arch=_get(fields, "arch", str),
+            labels=_each(fields, "labels", str),
+            channels=_get(shape, "channels", int),
+            height=_get(shape, "height", int),
+            width=_get(shape, "width", int),
+            mean=_each(fields, "mean", float),
+            std=_each(fields, "std", float),
+            origin=Origin(
+                data=_get(origin, "data", str),
+                data_sha256=_get(origin, "data_sha256", str),
+                recipe=_get(origin, "recipe", dict),
+                seed=_get(origin, "seed", int),
+                test_accuracy=_get(origin, "test_accuracy", float),
+                netkit=_get(origin, "netkit", str),
+                torch=_get(origin, "torch", str),
+            ),
+        )
+
+
+def _get(fields: Any, name: str, kind: type[T]) -> T:
+    if not isinstance(fields, dict) or name not in fields:
+        raise CardError(f"the model card lacks {name!r}")
+    return _as(fields[name], name, kind)
+
+
+def _each(fields: Any, name: str, kind: type[T]) -> tuple[T, ...]:
+    values: list[Any] = _get(fields, name, list)
+    return tuple(_as(value, name, kind) for value in values)
+
+
+def _as(value: Any, name: str, kind: type[T]) -> T:
+    if kind is float and type(value) is int and abs(value) < 2**53:
+        value = float(value)
+    if type(value) is not kind:  # not isinstance: True is no number of channels
+        raise CardError(f"the model card's {name!r} holds {value!r:.80}, not a value of type {kind.__name__}")
+    return value

@@ -1,0 +1,7 @@
+"""Where images and labels come from. Each source gives the same thing: uint8 images and their labels.
+
+dataset   the DataSet record, and the only map from what --data says to a source
+idx       MNIST's file format: four files in a folder
+mnist     MNIST itself: where its files lie, their hashes, and the download
+digits    scikit-learn's bundled handwritten digits, for machines with no network
+"""

@@ -1,0 +1,70 @@
+"""What can go wrong, as one tree; the command line turns each into one line and an exit code.
+
+NetkitError                 1  everything netkit raises on purpose
+├── UsageError              2  the request itself is wrong: an unknown name, a missing folder
+│   └── MissingExtraError   2  the command needs a package that this installation lacks
+├── DataError               1  a data set is missing, damaged, or another than the one asked for
+├── CardError               1  a model card is missing or says something impossible
+├── ModelError              1  a weights or .onnx file is damaged, unsafe, or cannot be run here
+├── ParityError             1  the exported model does not compute what PyTorch computes
+├── DeviceError             1  the device asked for cannot be used; the message names the cause
+└── ImageError              1  one input file gives no pixels; it has a code, and becomes a row
+"""
+
+from collections.abc import Iterable
+
+
+class NetkitError(Exception):
+    """A fault that the message explains to a person: what, where, and what next."""
+
+    exit_code = 1
+
+
+class UsageError(NetkitError):
+    exit_code = 2
+
+
+class MissingExtraError(UsageError):
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"this needs {package}, which netkit's extra [{extra}] installs: "
+            f"in a checkout of netkit, run: pip install '.[{extra}]'"
+        )
+
+
+class DataError(NetkitError):
+    pass
+
+
+class CardError(NetkitError):
+    pass
+
+
+class ModelError(NetkitError):
+    pass
+
+
+class ParityError(NetkitError):
+    pass
+
+
+class DeviceError(NetkitError):
+    pass
+
+
+class ImageError(NetkitError):
+    """One input that gives no pixels: `code` is a word for programs, the message is for people."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is none of `known`; offers the closest one."""
+    import difflib  # 2 ms that only a mistake should cost
+
+    names = list(known)
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
