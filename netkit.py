@@ -1,4 +1,321 @@
-"""netkit."""
+"""netkit's command line: what can be typed, and the one place where errors become a line and an exit code.
+
+Commands import what they need when they run: `netkit --help` loads neither torch, onnxruntime nor numpy.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from nets.errors import MissingExtraError, NetkitError, UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from infer.console import Terminal
+
+TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "onnxscript")
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
+INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the signal's number
 
 
-def cli() -> None: ...
+class Commands(click.Group):
+    """The group of netkit's commands. No traceback reaches a user: each error is one line and an exit code."""
+
+    def main(self, *args: Any, **options: Any) -> NoReturn:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+        try:
+            code = super().main(*args, **{**options, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as fault:
+            fault.show()
+            code = fault.exit_code
+        except click.Abort:
+            code = _fail("interrupted", INTERRUPTED)
+        except click.UsageError as fault:
+            command = fault.ctx.command_path if fault.ctx else "netkit"
+            code = _fail(f"{fault.format_message()} (see {command} --help)", fault.exit_code)
+        except NetkitError as fault:
+            code = _fail(str(fault), fault.exit_code)
+        except ModuleNotFoundError as fault:
+            package = (fault.name or "").partition(".")[0]
+            if package not in EXTRAS:
+                raise
+            missing = MissingExtraError(package, EXTRAS[package])
+            code = _fail(str(missing), missing.exit_code)
+        except OSError as fault:
+            code = _fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
+        sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"netkit: {message}", err=True)
+    return code
+
+
+class Name(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """One of some known names, which are looked up only when needed; an unknown one is answered with the closest."""
+
+    def __init__(self, kind: str, known: Callable[[], list[str]]) -> None:
+        self.name = kind
+        self.known = known
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(self.known())}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value not in self.known():
+            raise unknown_name(self.name, value, self.known())
+        return value
+
+
+def _architectures() -> list[str]:
+    from nets.build import ARCHITECTURES
+
+    return list(ARCHITECTURES)
+
+
+def _recipes() -> list[str]:
+    from nets.training.recipe import RECIPES
+
+    return list(RECIPES)
+
+
+ARCH = Name("architecture", _architectures)
+RECIPE = Name("recipe", _recipes)
+DEVICE = Name("device", lambda: ["auto", "cpu", "cuda"])
+PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16"])
+COUNT = click.IntRange(min=1)
+PATH = click.Path(path_type=Path)
+
+option = partial(click.option, show_default=True)
+arch_option = partial(option, "--arch", type=ARCH, help="Which net.")
+data_option = partial(option, "--data", metavar="[mnist|digits|DIR]", help="Data set; DIR: files in MNIST's format.")
+device_option = option("--device", type=DEVICE, default="auto", help="Where to run; auto: CUDA where it works.")
+json_option = option("--json", "as_json", is_flag=True, help="Results as JSON, one object a line.")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="netkit")
+def cli() -> None:
+    """Train a small CNN, turn it into one trustworthy ONNX file, and run it fast over any number of images.
+
+    \b
+    netkit train                     train the inception net on MNIST
+    netkit export --arch inception   make it one .onnx file, checked against PyTorch
+    netkit sample images/            write MNIST's test images, to try it on
+    netkit infer images/             run it over files and folders
+    """
+
+
+@cli.command()
+@arch_option(default="inception")
+@data_option(default="mnist")
+@option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; seed: the textbook's way.")
+@option("--epochs", type=COUNT, help="In place of the recipe's.")
+@option("--batch-size", type=COUNT, help="In place of the recipe's.")
+@option("--lr", type=float, help="Learning rate, in place of the recipe's.")
+@option("--precision", type=PRECISION, help="In place of the recipe's.")
+@option("--seed", type=click.IntRange(min=0), default=0, help="Of first weights and order of images.")
+@device_option
+@option("--out", type=PATH, help="Folder of the run.  [default: runs/<arch>]")
+@json_option
+def train(
+    arch: str, data: str, recipe_name: str, seed: int, device: str, out: Path | None, as_json: bool, **changes: Any
+) -> None:
+    """Train a net.
+
+    Leaves model.safetensors (weights and card), metrics.csv and run.json in a folder.
+    """
+    from dataclasses import replace
+
+    from infer.console import progress
+    from nets.data import dataset
+    from nets.runs import run_folder
+    from nets.training import run
+    from nets.training.recipe import recipe_named
+
+    terminal = _terminal()
+    recipe = replace(recipe_named(recipe_name), **{name: value for name, value in changes.items() if value is not None})
+    loaded = dataset.load(data)
+    with progress(terminal, arch, total=recipe.epochs * len(loaded.train_labels)) as advance:
+        trained = run.train(
+            arch=arch,
+            data=loaded,
+            recipe=recipe,
+            seed=seed,
+            device=device,
+            out=out or run_folder(arch),
+            on_step=lambda images, loss: advance(images, f"loss {loss:.3f}"),
+            on_epoch=lambda epoch: terminal.print(f"epoch {epoch}"),
+        )
+    accuracy = trained.card.origin.test_accuracy
+    text = f"{trained.weights}: test accuracy {accuracy:.2%}"
+    _answer(text, as_json, weights=str(trained.weights), test_accuracy=accuracy)
+    _next(f"netkit export --run {out}" if out else f"netkit export --arch {arch}")
+
+
+@cli.command()
+@arch_option()
+@option("--run", type=PATH, help="Folder of a run.  [default: the newest in runs/]")
+@data_option()
+@option("--out", type=PATH, help="File to write.  [default: model.onnx in the run]")
+@option("--opset", type=int, help="ONNX operator set.  [default: 20]")
+@json_option
+def export(
+    arch: str | None, run: Path | None, data: str | None, out: Path | None, opset: int | None, as_json: bool
+) -> None:
+    """Turn a trained net into one .onnx file.
+
+    The model takes pixels and carries its card. It is written only if it computes what PyTorch computes, on the test
+    images and on noise.
+    """
+    from dataclasses import asdict
+
+    from export import publish
+    from export.convert import OPSET
+    from nets.runs import MODEL, WEIGHTS, choose
+    from nets.training import checkpoint
+    from nets.training.run import data_of
+
+    terminal = _terminal()
+    weights = choose(WEIGHTS, file=run and run / WEIGHTS, arch=arch)
+    net, card = checkpoint.load(weights)
+    images_u8 = data_of(weights.parent, card, source=data).test_images
+    path = out or weights.parent / MODEL
+    with terminal.status("converting, and comparing with PyTorch in float64"):
+        parity = publish.export(net, path, card=card, images_u8=images_u8, opset=OPSET if opset is None else opset)
+    _answer(f"{path}: {parity}", as_json, model=str(path), **asdict(parity))
+    _next("netkit sample images/, then netkit infer images/" + (f" --model {out}" if out else ""))
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
+@option("--model", type=PATH, help="An .onnx file.  [default: the newest in runs/]")
+@arch_option()
+@device_option
+@option("--batch-size", type=COUNT, default=64, help="Images that the net takes at once.")
+@option("--threads", type=COUNT, help="Threads of the net.  [default: the cores this process may use]")
+@option("--top-k", type=COUNT, default=1, help="How many labels to give for each image.")
+@option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
+@option("--out", type=PATH, help="Results file, .csv or .jsonl.  [default: stdout]")
+@json_option
+def infer(
+    paths: tuple[str, ...],
+    model: Path | None,
+    arch: str | None,
+    device: str,
+    batch_size: int,
+    threads: int | None,
+    top_k: int,
+    invert: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Run a model over images, one row a file.
+
+    PATHS are files, folders (with all folders in them) and globs. Rows go to stdout: a table on a terminal, else CSV.
+    Exits with 1 if a file could not be read.
+    """
+    import time
+    from contextlib import nullcontext
+
+    from infer import images, pipeline, rows
+    from infer import model as models
+    from infer.console import progress
+    from infer.session import open_session
+    from nets.runs import MODEL, choose
+
+    if out is not None and as_json:
+        raise UsageError("--json writes rows to stdout and --out to a file: choose one")
+    terminal = _terminal()
+    inputs = images.find(paths)
+    session = open_session(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=threads)
+    top_k = min(top_k, len(session.card.labels))
+    tally = rows.Tally(frozenset(session.card.labels))
+    bar = terminal.is_terminal and (out is not None or not sys.stdout.isatty())  # rows on the screen leave it no room
+    total = sum(1 for _ in images.find(paths)) if bar else None
+    stdout = partial(rows.stdout_writer, as_json=as_json, top_k=top_k)
+    started = time.monotonic()
+    with (
+        rows.results_file(out, top_k=top_k) if out else nullcontext(stdout()) as write,
+        progress(terminal, "infer", total=total, show=bar) as advance,
+    ):
+        for row in pipeline.infer(session, inputs, batch_size=batch_size, top_k=top_k, invert=invert):
+            write(row)
+            tally.add(row)
+            advance(1, "")
+    sys.stdout.flush()
+    speed = (tally.ok + tally.failed) / (time.monotonic() - started)
+    terminal.print(f"{tally} ({speed:,.0f}/s, {session.provider})")
+    _next(f"netkit nets {session.card.arch}" if out else f"netkit infer {' '.join(paths)} --out results.csv")
+    if tally.failed:
+        click.get_current_context().exit(1)
+
+
+@cli.command()
+@click.argument("arch", required=False, type=ARCH)
+@json_option
+def nets(arch: str | None, as_json: bool) -> None:
+    """Show the nets in numbers.
+
+    Parameters, multiply-adds and source of each, for 28x28 digits; or ARCH alone, layer by layer.
+    """
+    from dataclasses import asdict
+
+    from infer.console import print_table
+    from nets import counts
+
+    found = counts.layers(counts.digit_net(arch), counts.DIGIT) if arch else map(counts.summary, _architectures())
+    table = [asdict(entry) for entry in found]
+    if as_json:
+        for entry in table:
+            _answer("", as_json, **entry)
+        return
+    print_table(table)
+    bottlenecks = counts.bottlenecks(counts.digit_net(arch), counts.DIGIT) if arch else []
+    if bottlenecks:
+        click.echo("\nMultiply-adds of each k x k convolution through its 1x1 bottleneck, and directly:\n")
+        print_table([asdict(entry) for entry in (*bottlenecks, counts.textbook_bottleneck())])
+    _next(f"netkit train --arch {arch}" if arch else "netkit nets inception")
+
+
+@cli.command()
+@click.argument("folder", type=PATH, metavar="DIR")
+@data_option(default="mnist")
+@option("--count", type=COUNT, help="How many, from the first on.  [default: all]")
+def sample(folder: Path, data: str, count: int | None) -> None:
+    """Write test images, to try infer on.
+
+    They become DIR/<label>/<index>.png.
+    """
+    from nets.data import dataset
+    from nets.data.sample import write_sample
+
+    _terminal()
+    written = write_sample(dataset.load(data), folder, count=count)
+    click.echo(f"{folder}: {written:,} images")
+    _next(f"netkit infer {folder}{os.sep}")
+
+
+def _terminal() -> "Terminal":
+    """stderr, showing what netkit's packages have to say."""
+    from infer.console import Terminal
+
+    terminal = Terminal()
+    terminal.show_log_of("nets", "infer", "export")
+    return terminal
+
+
+def _answer(text: str, as_json: bool, **fields: Any) -> None:
+    """A command's result, on stdout."""
+    import json
+
+    click.echo(json.dumps(fields) if as_json else text)
+
+
+def _next(command: str) -> None:
+    click.echo(f"next: {command}", err=True)

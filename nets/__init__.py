@@ -7,6 +7,7 @@ machine    how many cores there are to use, and whether there is a CUDA driver
 inception, residual, preact, densenet    the nets, each like the figure it comes from
 pixels     the step before the net: uint8 pixels to normalised floats
 build      from a card to its net
+runs       where runs live, and what lies in them
 counts     parameters and multiply-adds, layer by layer
 data/      where images and labels come from
 training/  recipe, loop, and what a run leaves on disk

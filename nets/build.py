@@ -31,13 +31,17 @@ def architecture(name: str) -> Architecture:
     return ARCHITECTURES[name]
 
 
+def net_class(name: str) -> "type[nn.Module]":
+    """The class of the architecture called `name`, made as InceptionNet(channels=1, classes=10, size=28)."""
+    which = architecture(name)
+    found: type[nn.Module] = getattr(import_module(which.module), which.class_name)
+    return found
+
+
 def build(card: ModelCard) -> "nn.Module":
     """A net as the card describes it, with fresh weights from torch's random generator.
 
     It takes normalised floats (N, channels, height, width) and gives logits (N, classes).
     Raises UsageError for an unknown architecture or an image size that it cannot take.
     """
-    which = architecture(card.arch)
-    net_class = getattr(import_module(which.module), which.class_name)
-    net: nn.Module = net_class(card.channels, len(card.labels), (card.height, card.width))
-    return net
+    return net_class(card.arch)(card.channels, len(card.labels), (card.height, card.width))

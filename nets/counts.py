@@ -7,97 +7,115 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nets.build import architecture, net_class
+
+Shape = tuple[int, int, int]  # channels, height, width of one image
+
+DIGIT: Shape = (1, 28, 28)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A net in numbers, for one 28x28 digit."""
+
+    arch: str
+    parameters: int
+    multiply_adds: int
+    source: str
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One module without children, in the order of the forward pass; `shape` is that of its output for one image."""
+    """One module without children, in the order of the forward pass; `output` is its shape for one image."""
 
-    path: str
+    layer: str
     kind: str
-    shape: tuple[int, ...]
+    output: tuple[int, ...]
     parameters: int
     multiply_adds: int
 
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """A 1x1 convolution that sets the channels of the k x k after it, against the k x k alone, in multiply-adds."""
+    """A 1x1 convolution to `middle` channels before a k x k one, against the k x k alone, in multiply-adds."""
 
-    path: str
+    layer: str
     channels: int
     middle: int
     out_channels: int
     kernel: int
-    with_it: int
-    without_it: int
+    bottleneck: int
+    direct: int
+    direct_to_bottleneck: str
+
+
+def digit_net(arch: str) -> nn.Module:
+    """The net called `arch`, for MNIST's digits, with fresh weights."""
+    return net_class(arch)(channels=DIGIT[0], classes=10, size=DIGIT[1:])
+
+
+def summary(arch: str) -> Summary:
+    net = digit_net(arch)
+    return Summary(arch, parameters(net), multiply_adds(net, DIGIT), architecture(arch).source)
 
 
 def parameters(net: nn.Module) -> int:
     return sum(weight.numel() for weight in net.parameters())
 
 
-def multiply_adds(net: nn.Module, *, channels: int, height: int, width: int) -> int:
-    """Multiply-adds of one forward pass of one image (channels, height, width); biases and norms count nothing."""
-    return sum(layer.multiply_adds for layer in layers(net, channels=channels, height=height, width=width))
+def multiply_adds(net: nn.Module, image: Shape) -> int:
+    """Multiply-adds of one forward pass of one such image; biases, norms and pools count nothing."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net.eval()(torch.zeros(1, *image))
+    return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two operations
 
 
-def layers(net: nn.Module, *, channels: int, height: int, width: int) -> list[Layer]:
-    """The net's layers in the order in which one image of that shape passes them."""
+def layers(net: nn.Module, image: Shape) -> list[Layer]:
+    """The net's layers in the order in which one such image passes them."""
     found: list[Layer] = []
 
-    def count(path: str, module: nn.Module, arguments: tuple[Tensor, ...], output: Tensor) -> None:
-        with FlopCounterMode(display=False) as counter:
-            module.forward(*arguments)
-        # torch counts a multiply-add as two operations
-        done = counter.get_total_flops() // 2
-        found.append(Layer(path, type(module).__name__, tuple(output.shape[1:]), parameters(module), done))
+    def listen(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def note(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            with FlopCounterMode(display=False) as counter:
+                module.forward(*inputs)
+            done = int(counter.get_total_flops()) // 2
+            found.append(Layer(path, type(module).__name__, tuple(output.shape[1:]), parameters(module), done))
 
-    hooks = [
-        module.register_forward_hook(
-            lambda module, arguments, output, path=path: count(path, module, arguments, output)
-        )
-        for path, module in net.named_modules()
-        if not any(module.children())
-    ]
-    training = net.training
-    try:
-        with torch.no_grad():
-            net.eval()(torch.zeros(1, channels, height, width))
-    finally:
-        net.train(training)
-        for hook in hooks:
-            hook.remove()
+        return module.register_forward_hook(note)
+
+    hooks = [listen(path, module) for path, module in net.named_modules() if not any(module.children())]
+    with torch.no_grad():
+        net.eval()(torch.zeros(1, *image))
+    for hook in hooks:
+        hook.remove()
     return found
 
 
-def bottlenecks(net: nn.Module, *, channels: int, height: int, width: int) -> list[Bottleneck]:
-    """What each 1x1 convolution that leads to a larger kernel inside one nn.Sequential saves, or costs."""
-    shapes = {layer.path: layer.shape for layer in layers(net, channels=channels, height=height, width=width)}
+def bottlenecks(net: nn.Module, image: Shape) -> list[Bottleneck]:
+    """What each 1x1 convolution that leads to a larger kernel in the same nn.Sequential saves, or costs."""
+    outputs = {layer.layer: layer.output for layer in layers(net, image)}
     found = []
     for path, module in net.named_modules():
-        if not isinstance(module, nn.Sequential):
-            continue
-        convolutions = [(name, child) for name, child in module.named_children() if isinstance(child, nn.Conv2d)]
-        for (_, narrow), (name, wide) in pairwise(convolutions):
-            if narrow.kernel_size == (1, 1) and wide.kernel_size[0] > 1:
-                size = shapes[f"{path}.{name}"][1:]
-                found.append(
-                    bottleneck(
-                        path, narrow.in_channels, narrow.out_channels, wide.out_channels, wide.kernel_size[0], size
-                    )
-                )
+        children = module.named_children() if isinstance(module, nn.Sequential) else ()
+        convolutions = [(f"{path}.{name}", child) for name, child in children if isinstance(child, nn.Conv2d)]
+        for (_, narrow), (wide_path, wide) in pairwise(convolutions):
+            if narrow.kernel_size == (1, 1) and wide.kernel_size != (1, 1):
+                height, width = outputs[wide_path][1:]
+                found.append(bottleneck(path, narrow, wide, (narrow.in_channels, height, width)))
     return found
 
 
-def bottleneck(
-    path: str, channels: int, middle: int, out_channels: int, kernel: int, size: tuple[int, ...]
-) -> Bottleneck:
-    """Count `channels` to `out_channels` by kernel x kernel on maps of that size, through `middle` channels and directly."""
-    height, width = size
-    wide = nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2)
-    through = nn.Sequential(
-        nn.Conv2d(channels, middle, 1), nn.Conv2d(middle, out_channels, kernel, padding=kernel // 2)
-    )
-    with_it = multiply_adds(through, channels=channels, height=height, width=width)
-    without_it = multiply_adds(nn.Sequential(wide), channels=channels, height=height, width=width)
-    return Bottleneck(path, channels, middle, out_channels, kernel, with_it, without_it)
+def bottleneck(layer: str, narrow: nn.Conv2d, wide: nn.Conv2d, image: Shape) -> Bottleneck:
+    """Count `wide` after `narrow` on maps of that shape, and a convolution like `wide` on the maps themselves."""
+    direct = nn.Conv2d(image[0], wide.out_channels, wide.kernel_size[0], padding=wide.kernel_size[0] // 2)
+    through_cost = multiply_adds(nn.Sequential(narrow, wide), image)
+    direct_cost = multiply_adds(direct, image)
+    return Bottleneck(
+        layer, image[0], narrow.out_channels, wide.out_channels, wide.kernel_size[0],
+        through_cost, direct_cost, f"{direct_cost / through_cost:.2f}x",
+    )  # fmt: skip
+
+
+def textbook_bottleneck() -> Bottleneck:
+    """The textbook's case: 192 channels of 28x28 through a 5x5 to 32, and through a 1x1 to 16 first."""
+    return bottleneck("textbook", nn.Conv2d(192, 16, 1), nn.Conv2d(16, 32, 5, padding=2), (192, 28, 28))

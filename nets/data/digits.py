@@ -11,7 +11,7 @@ SIDE = 28  # pixels; 8x8 images scaled to MNIST's size, so that the same nets ta
 
 
 def load() -> DataSet:
-    """The digits at 28x28, white on black like MNIST; of each class every fifth image, in the bundle's order, is for tests."""
+    """The digits at 28x28, white on black like MNIST; in each class every fifth image of the bundle is for tests."""
     from sklearn.datasets import load_digits
 
     bundle = load_digits()

@@ -32,6 +32,12 @@ class EpochMetrics:
     test_accuracy: float
     seconds: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.epoch}: loss {self.train_loss:.4f}, train {self.train_accuracy:.2%}, "
+            f"test {self.test_accuracy:.2%}, {self.seconds:.1f} s"
+        )
+
 
 @torch.no_grad()
 def evaluate(model: FromPixels, images_u8: Tensor, labels: Tensor) -> tuple[float, float]:

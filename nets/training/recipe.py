@@ -1,6 +1,6 @@
 """Recipe: what a training run does, as plain values. Standard library only."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from nets.errors import UsageError, unknown_name
 
@@ -23,6 +23,9 @@ class Recipe:
     label_smoothing: float
     channels_last: bool
     precision: str
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in asdict(self).items())
 
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.batch_size < 1:

@@ -17,6 +17,7 @@ from nets.errors import DataError, ModelError, UsageError
 from nets.files import write_whole
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
+from nets.runs import ARGUMENTS, METRICS, MODEL, WEIGHTS
 from nets.training import checkpoint
 from nets.training.device import choose_device
 from nets.training.fit import OnStep, fit
@@ -24,8 +25,6 @@ from nets.training.metrics import EpochMetrics, write_csv
 from nets.training.recipe import Recipe
 
 logger = logging.getLogger(__name__)
-
-WEIGHTS, METRICS, ARGUMENTS, MODEL = "model.safetensors", "metrics.csv", "run.json", "model.onnx"
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,9 @@ def train(
     card = _card(arch, data, recipe, seed)
     model = FromPixels(build(card), card)
     _make_room(out)
+    logger.info(
+        "training %s on %s (%s images) on %s: %s", arch, data.name, f"{len(data.train_labels):,}", where, recipe
+    )
     rows: list[EpochMetrics] = []
     for row in fit(model, data, recipe=recipe, seed=seed, device=where, on_step=on_step):
         rows.append(row)

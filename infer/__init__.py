@@ -1,0 +1,11 @@
+"""Running a model over images with ONNX Runtime, on machines that never see PyTorch. Read in this order:
+
+model     read an .onnx file, refuse what is unsafe, take its card
+session   open it on a device, or say why that device cannot be used
+images    find the files, turn each into the pixels that the card asks for
+pipeline  decode and compute side by side; one row an input
+rows      what a row holds, how rows are written, how they are counted
+console   what a person sees meanwhile
+
+Of `nets` it knows only what needs the standard library alone: card, errors, files, machine.
+"""

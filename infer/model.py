@@ -1,0 +1,115 @@
+"""Model: an .onnx file, read whole, checked, and its card taken out. A session opens these very bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from nets.card import METADATA_KEY, ModelCard
+from nets.errors import CardError, ModelError
+
+INPUT, OUTPUTS = "images", ("logits", "probabilities")
+STANDARD_DOMAINS = ("", "ai.onnx")
+LARGEST_FILE = 2**31 - 1  # bytes; protobuf holds no more
+
+
+@dataclass(frozen=True)
+class Model:
+    """The bytes of a checked ONNX model, and its card. `name` is for messages: a path, mostly."""
+
+    name: str
+    content: bytes
+    card: ModelCard
+
+
+def read(path: Path) -> Model:
+    """The model in the file `path`; errors as `check` has them, and ModelError where it cannot be read."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ModelError(f"{path}: larger than {LARGEST_FILE:,} bytes, the most that an ONNX file can hold")
+        content = path.read_bytes()
+    except OSError as fault:
+        raise ModelError(f"{path}: cannot be read: {fault.strerror}") from None
+    return check(content, str(path))
+
+
+def check(content: bytes, name: str) -> Model:
+    """The model in `content`, an ONNX file's bytes.
+
+    Raises ModelError where they are no ONNX model, refer to other files, use operators outside the ONNX standard, or
+    take and give other tensors than the card says; CardError where there is no card.
+    """
+    try:
+        proto = onnx.load_model_from_string(content)
+    except DecodeError:
+        raise ModelError(f"{name}: not an ONNX model") from None
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    if METADATA_KEY not in metadata:
+        raise CardError(f"{name}: no netkit card in this model; make it again with 'netkit export'")
+    card = ModelCard.from_json(metadata[METADATA_KEY])
+    _refuse_unsafe(proto, name)
+    _refuse_misfits(proto.graph, card, name)
+    return Model(name, content, card)
+
+
+def _refuse_unsafe(proto: onnx.ModelProto, name: str) -> None:
+    foreign = {opset.domain for opset in proto.opset_import}
+    for graph in _graphs(proto.graph):
+        foreign.update(node.domain for node in graph.node)
+        for tensor in _tensors(graph):
+            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+                raise ModelError(f"{name}: tensor {tensor.name!r} lies in another file; netkit runs one file")
+    foreign.difference_update(STANDARD_DOMAINS)
+    if foreign or proto.functions:
+        what = f"operators of {', '.join(map(repr, sorted(foreign)))}" if foreign else "functions of its own"
+        raise ModelError(f"{name}: uses {what}; netkit runs standard ONNX operators only")
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and those inside its nodes."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from _graphs(inner)
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+
+
+def _refuse_misfits(graph: onnx.GraphProto, card: ModelCard, name: str) -> None:
+    inputs = {value.name: _signature(value) for value in graph.input}
+    outputs = {value.name: _signature(value) for value in graph.output}
+    classes = len(card.labels)
+    pixels = (onnx.TensorProto.UINT8, (None, card.channels, card.height, card.width))
+    floats = (onnx.TensorProto.FLOAT, (None, classes))
+    if inputs != {INPUT: pixels} or outputs != dict.fromkeys(OUTPUTS, floats):
+        raise ModelError(
+            f"{name}: takes {_spell(inputs)} and gives {_spell(outputs)}; by its card it would take "
+            f"{_spell({INPUT: pixels})} and give {_spell(dict.fromkeys(OUTPUTS, floats))}"
+        )
+
+
+def _signature(value: onnx.ValueInfoProto) -> tuple[int, tuple[int | None, ...]]:
+    """Element type and shape; None stands for a size that the model leaves open."""
+    tensor = value.type.tensor_type
+    return tensor.elem_type, tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+
+
+def _spell(values: dict[str, tuple[int, tuple[int | None, ...]]]) -> str:
+    def one(name: str, kind: int, shape: tuple[int | None, ...]) -> str:
+        sides = ", ".join("N" if side is None else str(side) for side in shape)
+        return f"{name} {onnx.TensorProto.DataType.Name(kind)} ({sides})"
+
+    return " and ".join(one(name, *signature) for name, signature in values.items())

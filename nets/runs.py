@@ -1,0 +1,36 @@
+"""Runs: the folders that training leaves, what the files in them are called, and which of them is meant."""
+
+import logging
+from pathlib import Path
+
+from nets.errors import UsageError
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS, METRICS, ARGUMENTS, MODEL = "model.safetensors", "metrics.csv", "run.json", "model.onnx"
+MAKERS = {WEIGHTS: "netkit train", MODEL: "netkit export"}
+
+
+def run_folder(arch: str) -> Path:
+    """Where a run of `arch` lives unless --out says otherwise: runs/<arch>, with '/', ':' and '.' as '-'."""
+    return Path("runs") / arch.translate(str.maketrans("/:.", "---"))
+
+
+def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
+    """The WEIGHTS or MODEL that is meant: `file`, or that of `arch`, or else the newest in runs/, which is then said.
+
+    Raises UsageError where there is none, with the command that makes it, or where both are given.
+    """
+    if file is not None and arch is not None:
+        raise UsageError(f"{file} and --arch {arch}: name one of them")
+    if file is None and arch is None:
+        candidates = sorted(Path("runs").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
+        if not candidates:
+            raise UsageError(f"no runs/*/{name} here; make one with '{MAKERS[name]}'")
+        logger.info("using the newest, %s", candidates[-1])
+        return candidates[-1]
+    path = file or run_folder(str(arch)) / name
+    if not path.is_file():
+        advice = f"; make it with '{MAKERS[name]} --arch {arch}'" if arch else ""
+        raise UsageError(f"{path}: no such file{advice}")
+    return path
