@@ -154,8 +154,11 @@ def train(
     from nets.training.recipe import recipe_named
 
     terminal = _terminal()
-    recipe = replace(recipe_named(recipe_name), **{name: value for name, value in changes.items() if value is not None})
     loaded = dataset.load(data)
+    given = {name: value for name, value in changes.items() if value is not None}
+    recipe = replace(recipe_named(recipe_name), **given)
+    if "epochs" not in given:
+        recipe = recipe.stretched_to(len(loaded.train_labels))
     with progress(terminal, arch, total=recipe.epochs * len(loaded.train_labels)) as advance:
         trained = run.train(
             arch=arch,

@@ -16,6 +16,7 @@ from nets.errors import ImageError, UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; nothing else is tried
+ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST_IMAGE = 50_000_000  # pixels; with alpha that is 200 MB
 
@@ -41,6 +42,8 @@ def decode(path: str, card: ModelCard, *, invert: bool = False) -> NDArray[np.ui
     with `invert` dark and light are swapped. Raises ImageError with a code where there are no pixels to be had.
     """
     content = _read(path)
+    if not content:
+        raise ImageError("not-an-image", "an empty file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow only warns of either decodes or raises
         try:
@@ -53,8 +56,7 @@ def decode(path: str, card: ModelCard, *, invert: bool = False) -> NDArray[np.ui
         except MemoryError:
             raise ImageError("too-large", "not enough memory to decode it") from None
         except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError) as fault:
-            code = "truncated" if "truncated" in str(fault) or isinstance(fault, EOFError) else "damaged"
-            raise ImageError(code, f"cannot be decoded: {fault}") from None
+            raise ImageError(_fault_code(content, otherwise="damaged"), f"cannot be decoded: {fault}") from None
     pixels = np.asarray(image).reshape(card.height, card.width, card.channels).transpose(2, 0, 1)
     return 255 - pixels if invert else pixels
 
@@ -102,18 +104,26 @@ def _read(path: str) -> bytes:
 
 
 def _open(content: bytes) -> Image.Image:
-    if not content:
-        raise ImageError("not-an-image", "an empty file")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except UnidentifiedImageError:
-        raise ImageError("not-an-image", f"not one of {', '.join(FORMATS)}") from None
+        raise ImageError(
+            _fault_code(content, otherwise="not-an-image"), f"cannot be read as one of {', '.join(FORMATS)}"
+        ) from None
     except Image.DecompressionBombError:
         raise ImageError("too-large", f"over the limit of {LARGEST_IMAGE:,} pixels") from None
     if image.width * image.height > LARGEST_IMAGE:
         raise ImageError("too-large", f"{image.width}x{image.height}, over the limit of {LARGEST_IMAGE:,} pixels")
     image.load()
     return image
+
+
+def _fault_code(content: bytes, *, otherwise: str) -> str:
+    """What ails an image that cannot be decoded, by its first bytes and the mark that its format ends with."""
+    for start, end in ENDS.items():
+        if content.startswith(start):
+            return "damaged" if end in content[-64:] else "truncated"
+    return otherwise
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

@@ -7,6 +7,7 @@ NetkitError                 1  everything netkit raises on purpose
 ├── CardError               1  a model card is missing or says something impossible
 ├── ModelError              1  a weights or .onnx file is damaged, unsafe, or cannot be run here
 ├── ParityError             1  the exported model does not compute what PyTorch computes
+├── TrainingError           1  training went astray: the loss is no number any more
 ├── DeviceError             1  the device asked for cannot be used; the message names the cause
 └── ImageError              1  one input file gives no pixels; it has a code, and becomes a row
 """
@@ -45,6 +46,10 @@ class ModelError(NetkitError):
 
 
 class ParityError(NetkitError):
+    pass
+
+
+class TrainingError(NetkitError):
     pass
 
 

@@ -74,10 +74,10 @@ def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
             write_whole(path, packed)
             return
         except (OSError, EOFError, zlib.error, DataError) as fault:
-            faults.append(f"{mirror}{path.name}: {fault}")
+            faults.append(f"{mirror}: {getattr(fault, 'reason', fault)}")
     raise DataError(
-        f"MNIST cannot be had: {'; '.join(faults)}. Without a network, use --data digits, which is bundled; or put the "
-        f"four files into {path.parent}"
+        f"MNIST cannot be had: no {path.name} from {'; '.join(faults)}. Without a network use --data digits, which is "
+        f"bundled, or put MNIST's four files into {path.parent}"
     )
 
 

@@ -1,5 +1,6 @@
 """The training loop: data resident on the device as uint8, one permutation an epoch, no per-image Python."""
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 
@@ -7,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from nets.data.dataset import DataSet
+from nets.errors import TrainingError
 from nets.pixels import FromPixels
 from nets.training.device import choose_precision
 from nets.training.metrics import EpochMetrics, evaluate
@@ -27,7 +30,7 @@ def fit(
     """Train `model` in place, and yield the metrics of each epoch as it ends.
 
     The order of the images is a function of `seed` and the epoch. The test columns are those of the weights at the
-    epoch's end, in float32.
+    epoch's end, in float32. Raises TrainingError where the loss becomes NaN or infinite.
     """
     model.to(device)
     if recipe.channels_last:
@@ -44,6 +47,10 @@ def fit(
         order = permutation(len(train_images), seed=seed, epoch=epoch).to(device)
         batches = ((train_images[rows], train_labels[rows]) for rows in order.split(recipe.batch_size))
         loss, accuracy, lr = _train_once(model, batches, recipe, optimizer, scheduler, on_step)
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {epoch}, at a learning rate of up to {recipe.lr}; lower --lr"
+            )
         test_loss, test_accuracy = evaluate(model, test_images, test_labels)
         seconds = time.monotonic() - started
         yield EpochMetrics(epoch, epoch * steps_an_epoch, lr, loss, accuracy, test_loss, test_accuracy, seconds)
@@ -75,6 +82,8 @@ def _train_once(
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad()
         loss.backward()
+        if recipe.largest_gradient:
+            clip_grad_norm_(model.parameters(), recipe.largest_gradient)
         optimizer.step()
         lr = optimizer.param_groups[0]["lr"]
         scheduler.step()

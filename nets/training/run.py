@@ -51,12 +51,13 @@ def train(
     `device` is "auto", "cpu" or "cuda". Raises UsageError for an unknown arch or an impossible folder, DeviceError
     where the device cannot be used.
     """
+    _make_folder(out)
     where = choose_device(device)
     torch.set_num_threads(usable_cores())
     torch.manual_seed(seed)
     card = _card(arch, data, recipe, seed)
     model = FromPixels(build(card), card)
-    _make_room(out)
+    _clear_away(out)
     logger.info(
         "training %s on %s (%s images) on %s: %s", arch, data.name, f"{len(data.train_labels):,}", where, recipe
     )
@@ -107,12 +108,15 @@ def _card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> ModelCard:
     return ModelCard(arch, data.labels, channels, height, width, mean, std, origin)
 
 
-def _make_room(out: Path) -> None:
-    """Make the folder, and clear away an earlier run's files: none of them would belong to the new weights."""
+def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
-        raise UsageError(f"--out {out}: cannot be made a folder: {fault}") from None
+        raise UsageError(f"--out {out}: cannot be made a folder: {fault.strerror}") from None
+
+
+def _clear_away(out: Path) -> None:
+    """Remove an earlier run's files: none of them would belong to the new weights."""
     earlier = [out / name for name in (WEIGHTS, METRICS, ARGUMENTS, MODEL) if (out / name).exists()]
     if earlier:
         logger.info("replacing the run in %s", out)

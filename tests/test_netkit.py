@@ -1,0 +1,216 @@
+"""The command line, as people and scripts meet it: real processes, their output, their exit codes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from conftest import NETKIT, Netkit
+from PIL import Image
+
+from infer.model import Model
+from nets.machine import missing_cuda_driver
+
+
+@pytest.fixture
+def digit(tmp_path: Path) -> Path:
+    path = tmp_path / "digit.png"
+    Image.fromarray(np.eye(28, dtype=np.uint8) * 255).save(path)
+    return path
+
+
+@pytest.fixture
+def model_path(workplace: Path) -> Path:
+    return workplace / "runs/residual/model.onnx"
+
+
+def one_line(text: str) -> str:
+    """The only line of `text`, which is an error for a person."""
+    assert "Traceback" not in text
+    assert text.count("\n") == 1, text
+    assert text.startswith("netkit: ")
+    return text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["infer", "nowhere/"], 2, "nowhere/: no such file or folder"),
+        (["infer", "empty/"], 2, "empty/: no images in this folder"),
+        (["infer", "*.webp"], 2, r"*.webp: matches nothing"),
+        (["infer", "digit.png", "--arch", "incepton"], 2, "did you mean 'inception'?"),
+        (["infer", "digit.png", "--arch", "densenet"], 2, "make it with 'netkit export --arch densenet'"),
+        (["infer", "digit.png"], 2, "no runs/*/model.onnx here; make one with 'netkit export'"),
+        (["infer", "digit.png", "--model", "none.onnx"], 2, "none.onnx: no such file"),
+        (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: not an ONNX model"),
+        (["infer", "digit.png", "--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["infer"], 2, "Missing argument 'PATHS...'"),
+        (["infer", "digit.png", "--batch-size", "0"], 2, "0 is not in the range x>=1"),
+        (["train", "--arch", "resdual"], 2, "did you mean 'residual'?"),
+        (["train", "--recipe", "fats"], 2, "did you mean 'fast'?"),
+        (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
+        (["train", "--data", "./nowhere"], 2, "./nowhere: no such folder"),
+        (["train", "--data", "empty/"], 1, "no train-images-idx3-ubyte or train-images-idx3-ubyte.gz here"),
+        (["train", "--data", "digits", "--lr", "-1"], 2, "the learning rate is a positive number, not -1.0"),
+        (["train", "--data", "digits", "--out", "digit.png"], 2, "--out digit.png: cannot be made a folder"),
+        (["export", "--arch", "residual"], 2, "make it with 'netkit train --arch residual'"),
+        (["export"], 2, "no runs/*/model.safetensors here; make one with 'netkit train'"),
+        (["export", "--run", "empty"], 2, "empty/model.safetensors: no such file"),
+        (["nets", "incption"], 2, "did you mean 'inception'?"),
+        (["trian"], 2, "train"),
+        (["--bogus"], 2, "--bogus"),
+        (["sample", "digit.png", "--data", "digits"], 2, "digit.png: a file, not a folder"),
+    ],
+)
+def test_wrong_input_gets_one_clear_line(
+    netkit: Netkit, digit: Path, arguments: list[str], code: int, says: str
+) -> None:
+    (digit.parent / "empty").mkdir()
+    done = netkit(*arguments)
+    assert says in one_line(done.stderr)
+    assert (done.returncode, done.stdout) == (code, "")
+
+
+@pytest.mark.skipif(missing_cuda_driver() is None, reason="needs a machine without a CUDA driver")
+@pytest.mark.parametrize("command", ["infer", "train"])
+def test_cuda_where_there_is_none_fails_with_the_cause(
+    netkit: Netkit, digit: Path, model_path: Path, command: str
+) -> None:
+    rest = (digit, "--model", model_path) if command == "infer" else ("--data", "digits")
+    done = netkit(command, *rest, "--device", "cuda")
+    assert "no NVIDIA driver on this machine" in one_line(done.stderr)
+    assert done.returncode == 1
+
+
+def test_a_model_without_a_card_is_refused(netkit: Netkit, digit: Path, model: Model) -> None:
+    proto = onnx.load_model_from_string(model.content)
+    del proto.metadata_props[:]
+    (digit.parent / "bare.onnx").write_bytes(proto.SerializeToString())
+    done = netkit("infer", digit, "--model", "bare.onnx")
+    assert "bare.onnx: no netkit card in this model; make it again with 'netkit export'" in one_line(done.stderr)
+    assert done.returncode == 1
+
+
+def test_a_data_set_with_a_wrong_hash_is_named_and_refused(netkit: Netkit, tmp_path: Path) -> None:
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for part, shape in (("train", 6), ("t10k", 2)):
+        header = np.array([0x0803, shape, 28, 28], ">u4").tobytes()
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(header + bytes(shape * 784))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(np.array([0x0801, shape], ">u4").tobytes() + bytes(shape))
+    done = netkit("train", NETKIT_DATA=str(tmp_path))
+    assert f"{folder}/train-images-idx3-ubyte: SHA-256 " in one_line(done.stderr)
+    assert done.returncode == 1
+
+
+def test_unreadable_files_get_rows_and_the_rest_go_on(netkit: Netkit, digit: Path, model_path: Path) -> None:
+    folder = digit.parent / "images"
+    folder.mkdir()
+    content = digit.read_bytes()
+    (folder / "a.png").write_bytes(content)
+    (folder / "b.png").write_text("not a picture")
+    (folder / "c.png").write_bytes(content[: len(content) // 2])
+    (folder / "d.png").write_bytes(content)
+    done = netkit("infer", folder, "missing.png", "--model", model_path, "--json")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["path"] for row in rows] == [*(str(folder / f"{name}.png") for name in "abcd"), "missing.png"]
+    assert [row["status"] for row in rows] == ["ok", "not-an-image", "truncated", "ok", "vanished"]
+    assert "5 files, 3 of them with an error" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+def test_results_go_to_stdout_and_all_else_to_stderr(netkit: Netkit, digit: Path, model_path: Path) -> None:
+    done = netkit("infer", digit, "--model", model_path, "--top-k", "3")
+    header, row = csv.reader(done.stdout.splitlines())
+    assert header == [
+        "path", "label", "probability", "status", "message", "label_2", "probability_2", "label_3", "probability_3",
+    ]  # fmt: skip
+    assert (row[0], row[3], len(row)) == (str(digit), "ok", 9)
+    assert "CPUExecutionProvider" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("next: netkit infer")
+    assert done.returncode == 0
+
+
+def test_the_way_from_two_commands_to_predictions(netkit: Netkit, workplace: Path) -> None:
+    """On the digits: sample, infer, and the accuracy that training printed is the accuracy in the results."""
+    run = workplace / "runs/residual"
+    assert {path.name for path in run.iterdir()} == {"model.safetensors", "model.onnx", "metrics.csv", "run.json"}
+    assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0
+    assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0  # again is no fault
+    done = netkit("infer", "images/", "--out", "p.csv", cwd=workplace)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "using the newest, runs/residual/model.onnx" in done.stderr
+    rows = list(csv.DictReader((workplace / "p.csv").read_text().splitlines()))
+    right = sum(row["label"] == Path(row["path"]).parent.name for row in rows)
+    metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
+    assert len(rows) == 355
+    assert right / len(rows) == pytest.approx(float(metrics[-1]["test_accuracy"]), abs=1e-12)
+    assert f"accuracy {right / len(rows):.2%} ({right} of 355" in done.stderr
+
+
+def test_dark_ink_on_white_is_warned_of_and_mended_by_invert(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
+    assert netkit("sample", tmp_path / "white", "--data", "digits").returncode == 0
+    for path in (tmp_path / "white").rglob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    model = ("--model", workplace / "runs/residual/model.onnx")
+    plain = netkit("infer", tmp_path / "white", *model)
+    assert "for dark ink on white use --invert" in plain.stderr
+    inverted = netkit("infer", tmp_path / "white", *model, "--invert")
+    assert "--invert" not in inverted.stderr.replace("next:", "")
+    straight = netkit("sample", tmp_path / "black", "--data", "digits") and netkit("infer", tmp_path / "black", *model)
+    answers = [[line.split(",")[1:] for line in done.stdout.splitlines()] for done in (inverted, straight)]
+    assert answers[0] == answers[1]
+
+
+def test_nets_prints_numbers_sources_and_what_the_bottleneck_saves(netkit: Netkit) -> None:
+    table = netkit("nets")
+    for cell in ("inception", "97,298", "6,019,200", "arXiv:1409.4842", "arXiv:1603.05027", "arXiv:1608.06993"):
+        assert cell in table.stdout
+    layers = netkit("nets", "inception").stdout
+    assert "inception1.branch5x5.1" in layers and "120,422,400" in layers and "12,443,648" in layers
+    rows = [json.loads(line) for line in netkit("nets", "--json").stdout.splitlines()]
+    assert [row["arch"] for row in rows] == ["inception", "residual", "preact", "densenet"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_says_so_with_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
+    command: list[str | Path] = [NETKIT, "train", "--arch", "residual", "--data", "digits", "--epochs", "1000"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "runs/residual/metrics.csv").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "Traceback" not in errors
+
+
+def test_an_interrupted_infer_leaves_no_results_file(tmp_path: Path, digit: Path, model_path: Path) -> None:
+    for index in range(3000):
+        os.link(digit, tmp_path / f"{index}.png")
+    command: list[str | Path] = [
+        NETKIT,
+        "infer",
+        tmp_path,
+        "--model",
+        model_path,
+        "--out",
+        "p.csv",
+        "--batch-size",
+        "1",
+    ]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    while not list(tmp_path.glob(".p.csv.*.tmp")):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert not list(tmp_path.glob("*p.csv*")) and not list(tmp_path.glob(".p.csv*"))
