@@ -14,9 +14,10 @@ from nets.files import write_whole
 
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:
-    """Write the net's weights and the card to `path`, whole or not at all."""
+    """Write the net's weights and the card to `path`, whole or not at all; the same net gives the same bytes."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in net.state_dict().items()}
-    write_whole(path, safetensors.torch.save(weights, {METADATA_KEY: card.to_json(), "format": "pt"}))
+    # one key alone: safetensors writes several in an order of chance
+    write_whole(path, safetensors.torch.save(weights, {METADATA_KEY: card.to_json()}))
 
 
 def load(path: Path) -> tuple[nn.Module, ModelCard]:
