@@ -37,16 +37,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """A 1x1 convolution to `middle` channels before a k x k one, against the k x k alone, in multiply-adds."""
+    """A 1x1 convolution before a k x k one, against the k x k alone, in multiply-adds."""
 
     layer: str
-    channels: int
-    middle: int
-    out_channels: int
+    channels: str  # those that come in, those between the two, those that go out
     kernel: int
     bottleneck: int
     direct: int
-    direct_to_bottleneck: str
+    ratio: str  # direct to bottleneck
 
 
 def digit_net(arch: str) -> nn.Module:
@@ -108,12 +106,9 @@ def bottlenecks(net: nn.Module, image: Shape) -> list[Bottleneck]:
 def bottleneck(layer: str, narrow: nn.Conv2d, wide: nn.Conv2d, image: Shape) -> Bottleneck:
     """Count `wide` after `narrow` on maps of that shape, and a convolution like `wide` on the maps themselves."""
     direct = nn.Conv2d(image[0], wide.out_channels, wide.kernel_size[0], padding=wide.kernel_size[0] // 2)
-    through_cost = multiply_adds(nn.Sequential(narrow, wide), image)
-    direct_cost = multiply_adds(direct, image)
-    return Bottleneck(
-        layer, image[0], narrow.out_channels, wide.out_channels, wide.kernel_size[0],
-        through_cost, direct_cost, f"{direct_cost / through_cost:.2f}x",
-    )  # fmt: skip
+    through, alone = multiply_adds(nn.Sequential(narrow, wide), image), multiply_adds(direct, image)
+    channels = f"{image[0]} -> {narrow.out_channels} -> {wide.out_channels}"
+    return Bottleneck(layer, channels, wide.kernel_size[0], through, alone, f"{alone / through:.2f}x")
 
 
 def textbook_bottleneck() -> Bottleneck:

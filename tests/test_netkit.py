@@ -3,8 +3,10 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -177,6 +179,26 @@ def test_nets_prints_numbers_sources_and_what_the_bottleneck_saves(netkit: Netki
     assert "inception1.branch5x5.1" in layers and "120,422,400" in layers and "12,443,648" in layers
     rows = [json.loads(line) for line in netkit("nets", "--json").stdout.splitlines()]
     assert [row["arch"] for row in rows] == ["inception", "residual", "preact", "densenet"]
+
+
+def test_a_net_that_exports_to_something_else_exits_with_1_and_leaves_no_model(workplace: Path, tmp_path: Path) -> None:
+    """The command line itself, in a process where the residual net adds 0.001 to its logits while it is exported."""
+    shutil.copytree(workplace / "runs", tmp_path / "runs")
+    program = (
+        "import netkit, torch; from nets.residual import ResidualNet as Net; honest = Net.forward\n"
+        "Net.forward = lambda self, x: honest(self, x) + (1e-3 if torch.compiler.is_exporting() else 0)\n"
+        "netkit.cli(['export'])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(
+        "netkit: runs/residual/model.onnx: not written: the ONNX model does not compute what PyTorch"
+    )
+    assert "largest error 0.001, NOT within the bound" in last
+    assert (done.returncode, done.stdout) == (1, "")
+    assert {path.name for path in (tmp_path / "runs/residual").iterdir()} == {
+        "model.safetensors", "metrics.csv", "run.json",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
