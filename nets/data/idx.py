@@ -33,7 +33,7 @@ class Idx(NamedTuple):
 
 def exists(path: Path) -> bool:
     """Whether `path` is a folder, or a folder and the prefix of some files in it (emnist/emnist-letters)."""
-    return path.is_dir() or bool(_sets_in(path.parent, f"{path.name}-"))
+    return path.is_dir() or path.name in _sets_in(path.parent)
 
 
 def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> DataSet:
@@ -53,7 +53,7 @@ def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | Non
         total.update(parts[part].content)
     for split in ("train", "test"):
         images, labels = parts[f"{split}-images"].array, parts[f"{split}-labels"].array
-        if len(images) != len(labels) or len(images) == 0:
+        if len(images) != len(labels):
             raise DataError(f"{files[f'{split}-labels']}: {len(labels)} labels for {len(images)} images")
     if parts["train-images"].array.shape[1:] != parts["test-images"].array.shape[1:]:
         raise DataError(f"{files['test-images']}: its images have another size than the training images")
@@ -86,8 +86,8 @@ def read(path: Path, *, dimensions: int) -> Idx:
             if found != magic:
                 raise DataError(f"{path}: magic number {found:#010x}, not {magic:#010x}")
             size = math.prod(shape)
-            if size > LARGEST_FILE:
-                raise DataError(f"{path}: its header promises {size:,} bytes, more than {LARGEST_FILE:,}")
+            if not 0 < size <= LARGEST_FILE:
+                raise DataError(f"{path}: its header promises {size:,} bytes, not 1 to {LARGEST_FILE:,}")
             body = file.read(size + 1)  # one more: a file that is too long shows itself
     except (OSError, EOFError, zlib.error) as fault:
         raise DataError(f"{path}: cannot be read: {fault}") from None
@@ -99,23 +99,23 @@ def read(path: Path, *, dimensions: int) -> Idx:
 
 def _find(path: Path) -> dict[str, Path]:
     """The four files, by their names in FILES; DataError where one is missing or the folder holds several sets."""
-    sets = _sets_in(path, "") if path.is_dir() else _sets_in(path.parent, f"{path.name}-")
-    if len(sets) > 1:
-        choices = ", ".join(str(path / prefix.rstrip("-_")) for prefix in sorted(sets))
+    sets = _sets_in(path) if path.is_dir() else {"": _sets_in(path.parent).get(path.name, {})}
+    if len(sets) > 1 and "" not in sets:
+        choices = ", ".join(str(path / name) for name in sorted(sets))
         raise DataError(f"{path}: holds several data sets; choose one: {choices}")
-    files = next(iter(sets.values()), {})
+    files = sets.get("") or next(iter(sets.values()), {})
     missing = [part for part in FILES if part not in files]
     if missing:
         raise DataError(f"{path}: no {FILES[missing[0]]} or {FILES[missing[0]]}.gz here")
     return files
 
 
-def _sets_in(folder: Path, prefix: str) -> dict[str, dict[str, Path]]:
-    """The IDX files in `folder` whose names start with `prefix`: prefix -> part -> file; unpacked ones first."""
+def _sets_in(folder: Path) -> dict[str, dict[str, Path]]:
+    """The IDX files in `folder`: prefix ("" for none) without its hyphen -> part -> file; unpacked ones first."""
     sets: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
         match = NAME.fullmatch(path.name)
-        if match and match["prefix"].startswith(prefix):
+        if match:
             part = f"{match['split'].replace('t10k', 'test')}-{match['kind']}"
-            sets.setdefault(match["prefix"], {})[part] = path
+            sets.setdefault(match["prefix"].rstrip("-_"), {})[part] = path
     return sets

@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Sequence
-from http.client import HTTPMessage
+from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
 
@@ -39,7 +39,7 @@ WAIT_S = 20  # for a connection, and for each piece of an answer
 def load(*, mirrors: Sequence[str] = MIRRORS) -> DataSet:
     """MNIST, from the folder `mnist` in NETKIT_DATA or in the platform's cache, to which missing files are downloaded.
 
-    Raises DataError where a file cannot be had, or is not MNIST's by its SHA-256.
+    Raises DataError where a file cannot be had, or is not MNIST's by its SHA-256; OSError where it cannot be written.
     """
     folder = data_folder() / "mnist"
     for part, name in idx.FILES.items():
@@ -50,7 +50,7 @@ def load(*, mirrors: Sequence[str] = MIRRORS) -> DataSet:
 
 def data_folder() -> Path:
     """The folder of data sets: NETKIT_DATA, or netkit's folder in the platform's cache."""
-    if "NETKIT_DATA" in os.environ:
+    if os.environ.get("NETKIT_DATA"):
         return Path(os.environ["NETKIT_DATA"])
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/netkit"
@@ -70,11 +70,14 @@ def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
                 found = hashlib.sha256(unpacked.read(LARGEST_FILE)).hexdigest()
             if found != sha256:
                 raise DataError(f"SHA-256 {found} (unpacked), not {sha256}")
+        except (OSError, EOFError, ValueError, zlib.error, HTTPException, DataError) as fault:
+            faults.append(f"{mirror}: {getattr(fault, 'reason', fault)}")
+            if isinstance(fault, urllib.error.HTTPError):
+                fault.close()  # it is the answer as well, and holds the connection
+        else:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, packed)
             return
-        except (OSError, EOFError, zlib.error, DataError) as fault:
-            faults.append(f"{mirror}: {getattr(fault, 'reason', fault)}")
     raise DataError(
         f"MNIST cannot be had: no {path.name} from {'; '.join(faults)}. Without a network use --data digits, which is "
         f"bundled, or put MNIST's four files into {path.parent}"
