@@ -17,7 +17,15 @@ class Terminal(Console):
     """stderr, plain: paths in messages are neither coloured nor wrapped, and brackets in them are no markup."""
 
     def __init__(self) -> None:
-        super().__init__(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+        # what is no terminal stays none for FORCE_COLOR's sake: that asks for colours, not for a moving bar in a log
+        super().__init__(
+            stderr=True,
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+            emoji=False,
+            force_terminal=sys.stderr.isatty(),
+        )
 
     def show_log_of(self, *packages: str) -> None:
         """Print what these packages log from now on, at level INFO and above, as it stands."""
@@ -46,12 +54,12 @@ class _Speed(ProgressColumn):
 def progress(terminal: Terminal, what: str, *, total: int | None, show: bool = True) -> Iterator[Advance]:
     """A bar with count, images/s and the time left; nothing where stderr is no terminal."""
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Speed(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         console=terminal,
         transient=True,
         redirect_stdout=False,
@@ -69,8 +77,8 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
         table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    width = None if sys.stdout.isatty() else 200  # a pipe has no edge to wrap at
-    Console(highlight=False, markup=False, width=width).print(table)
+    width = None if sys.stdout.isatty() else 10_000  # a pipe has no edge to cut off at
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def _cell(value: object) -> str:

@@ -6,10 +6,11 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nets.card import ModelCard
 from nets.errors import ImageError, UsageError
@@ -19,6 +20,16 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names
 ENDS = {b"\x89PNG\r\n\x1a\n": b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST_IMAGE = 50_000_000  # pixels; with alpha that is 200 MB
+TURN = Image.Transpose
+UPRIGHT = {  # EXIF's orientation: what sets the image upright
+    2: TURN.FLIP_LEFT_RIGHT,
+    3: TURN.ROTATE_180,
+    4: TURN.FLIP_TOP_BOTTOM,
+    5: TURN.TRANSPOSE,
+    6: TURN.ROTATE_270,
+    7: TURN.TRANSVERSE,
+    8: TURN.ROTATE_90,
+}
 
 
 def find(arguments: Sequence[str]) -> Iterator[str]:
@@ -47,15 +58,16 @@ def decode(path: str, card: ModelCard, *, invert: bool = False) -> NDArray[np.ui
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow only warns of either decodes or raises
         try:
-            image = _open(content)
-            image = ImageOps.exif_transpose(image)
-            image = _on_background(_eight_bit(image), "white" if invert else "black")
+            image = _eight_bit(_upright(_open(content)))
+            image = _on_background(image, "white" if invert else "black")
             image = image.convert("L" if card.channels == 1 else "RGB")
             if image.size != (card.width, card.height):
                 image = image.resize((card.width, card.height), Image.Resampling.BILINEAR)
+        except ImageError:
+            raise
         except MemoryError:
             raise ImageError("too-large", "not enough memory to decode it") from None
-        except (OSError, SyntaxError, ValueError, EOFError, ArithmeticError, LookupError, TypeError) as fault:
+        except Exception as fault:  # Pillow's decoders raise whatever comes: struct.error, AttributeError, ...
             raise ImageError(_fault_code(content, otherwise="damaged"), f"cannot be decoded: {fault}") from None
     pixels = np.asarray(image).reshape(card.height, card.width, card.channels).transpose(2, 0, 1)
     return 255 - pixels if invert else pixels
@@ -64,34 +76,54 @@ def decode(path: str, card: ModelCard, *, invert: bool = False) -> NDArray[np.ui
 def _expand(argument: str) -> list[str]:
     if os.path.lexists(argument) or (argument.lower().endswith(SUFFIXES) and not glob.has_magic(argument)):
         return [argument]  # what is named explicitly is a row, be it there or not
-    matches = sorted(glob.glob(argument, recursive=True)) if glob.has_magic(argument) else []
+    matches = _outermost(sorted(glob.glob(argument, recursive=True))) if glob.has_magic(argument) else []
     if not matches:
         what = "matches nothing" if glob.has_magic(argument) else "no such file or folder"
         raise UsageError(f"{argument}: {what}")
     return matches
 
 
+def _outermost(paths: list[str]) -> list[str]:
+    """Those `paths` that lie in no other one: `**` matches a folder, and again all that it yields when it is walked."""
+    folders = {Path(path) for path in paths if os.path.isdir(path)}
+    return [path for path in paths if folders.isdisjoint(Path(path).parents)] if folders else paths
+
+
 def _walk(folder: str) -> Iterator[str]:
+    levels = [_entries(folder)]  # the folders on the way down: no recursion, for they nest deeper than Python's stack
+    while levels:
+        for path, is_folder in levels[-1]:
+            if is_folder:
+                levels.append(_entries(path))
+                break
+            yield path
+        else:
+            levels.pop()
+
+
+def _entries(folder: str) -> Iterator[tuple[str, bool]]:
+    """Sorted by name, what has an image suffix, and real folders: these with True, to be walked."""
     try:
         with os.scandir(folder) as entries:
             names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries)
     except OSError:
-        yield folder  # as a row, which says why; what lies in it is not passed over in silence
+        yield folder, False  # as a row, which says why; what lies in it is not passed over in silence
         return
     for name, is_folder in names:
-        path = os.path.join(folder, name)
-        if name.lower().endswith(SUFFIXES):
-            yield path
-        elif is_folder:
-            yield from _walk(path)
+        is_image = name.lower().endswith(SUFFIXES)
+        if is_image or is_folder:
+            yield os.path.join(folder, name), not is_image
 
 
 def _read(path: str) -> bytes:
     """The file's bytes. Opens without waiting, so that a pipe without a writer cannot hang the run."""
+
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-        with open(handle, "rb") as file:
-            status = os.fstat(handle)
+        with open(path, "rb", opener=opener) as file:
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ImageError("unreadable", "not a regular file")
             if status.st_size > LARGEST_FILE:
@@ -136,6 +168,12 @@ def _eight_bit(image: Image.Image) -> Image.Image:
             "unsupported", f"pixels of 32 bits (mode {image.mode}) have no agreed white; save it as 8 or 16"
         )
     return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As EXIF says that it was held. Pillow's own exif_transpose also writes EXIF anew, which fails where it is odd."""
+    turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    return image if turn is None else image.transpose(turn)
 
 
 def _on_background(image: Image.Image, colour: str) -> Image.Image:

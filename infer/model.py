@@ -48,7 +48,10 @@ def check(content: bytes, name: str) -> Model:
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
         raise CardError(f"{name}: no netkit card in this model; make it again with 'netkit export'")
-    card = ModelCard.from_json(metadata[METADATA_KEY])
+    try:
+        card = ModelCard.from_json(metadata[METADATA_KEY])
+    except CardError as fault:
+        raise CardError(f"{name}: {fault}") from None
     _refuse_unsafe(proto, name)
     _refuse_misfits(proto.graph, card, name)
     return Model(name, content, card)
@@ -63,18 +66,17 @@ def _refuse_unsafe(proto: onnx.ModelProto, name: str) -> None:
                 raise ModelError(f"{name}: tensor {tensor.name!r} lies in another file; netkit runs one file")
     foreign.difference_update(STANDARD_DOMAINS)
     if foreign or proto.functions:
-        what = f"operators of {', '.join(map(repr, sorted(foreign)))}" if foreign else "functions of its own"
+        what = f"operators of {', '.join(sorted(map(repr, foreign)))}" if foreign else "functions of its own"
         raise ModelError(f"{name}: uses {what}; netkit runs standard ONNX operators only")
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its nodes."""
+    """The graph and those inside its nodes; a graph without nodes can still hold tensors."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                if inner.node:
-                    yield from _graphs(inner)
+                yield from _graphs(inner)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
@@ -110,6 +112,7 @@ def _signature(value: onnx.ValueInfoProto) -> tuple[int, tuple[int | None, ...]]
 def _spell(values: dict[str, tuple[int, tuple[int | None, ...]]]) -> str:
     def one(name: str, kind: int, shape: tuple[int | None, ...]) -> str:
         sides = ", ".join("N" if side is None else str(side) for side in shape)
-        return f"{name} {onnx.TensorProto.DataType.Name(kind)} ({sides})"
+        known = kind in onnx.TensorProto.DataType.values()
+        return f"{name} {onnx.TensorProto.DataType.Name(kind) if known else f'type {kind}'} ({sides})"
 
     return " and ".join(one(name, *signature) for name, signature in values.items())

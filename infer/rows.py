@@ -28,7 +28,7 @@ class Row:
 
     def cells(self, top_k: int) -> dict[str, str | float | None]:
         """The row as a results file has it: path, label, probability, status, message, label_2, probability_2, ..."""
-        ranked = [*self.ranked, *[(None, None)] * (top_k - len(self.ranked))]
+        ranked = [*self.ranked[:top_k], *[(None, None)] * (top_k - len(self.ranked))]
         cells = {"path": self.path, **_ranked_cells(ranked[:1], 1), "status": self.status, "message": self.message}
         return {**cells, **_ranked_cells(ranked[1:], 2)}
 
@@ -86,6 +86,8 @@ def results_file(path: Path, *, top_k: int) -> Iterator[Write]:
         raise UsageError(f"--out {path}: results are written as {' or '.join(writers)}")
     if not path.parent.is_dir():
         raise UsageError(f"--out {path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"--out {path}: a folder, not a file")
     with written_whole(path) as file:
         # surrogateescape: file names that are not UTF-8 come back byte for byte
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
@@ -101,14 +103,22 @@ def stdout_writer(*, as_json: bool, top_k: int) -> Write:
     if sys.stdout.isatty():
         return table_writer(sys.stdout, top_k=top_k)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape", newline="")
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape", newline="")
     return csv_writer(sys.stdout, top_k=top_k)
 
 
 def csv_writer(file: TextIO, *, top_k: int) -> Write:
-    writer = csv.DictWriter(file, list(Row("").cells(top_k)), lineterminator="\n")
-    writer.writeheader()
-    return lambda row: writer.writerow(row.cells(top_k))
+    columns = list(Row("").cells(top_k))
+    plain = csv.DictWriter(file, columns, lineterminator="\n")
+    quoted = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    plain.writeheader()
+
+    def write(row: Row) -> None:
+        cells = row.cells(top_k)
+        carriage_return = any("\r" in str(cell) for cell in cells.values())  # csv would leave that one bare
+        (quoted if carriage_return else plain).writerow(cells)
+
+    return write
 
 
 def jsonl_writer(file: TextIO, *, top_k: int) -> Write:
@@ -116,11 +126,11 @@ def jsonl_writer(file: TextIO, *, top_k: int) -> Write:
 
 
 def table_writer(file: TextIO, *, top_k: int) -> Write:
-    """Lines for people: the path last, where its length disturbs no column, and no control character in it."""
+    """Lines for people: the path last, where its length disturbs no column, and control characters spelled out."""
 
     def write(row: Row) -> None:
         ranked = "  ".join(f"{label} {probability:7.2%}" for label, probability in row.ranked[:top_k])
-        path = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in row.path)
-        print(f"{ranked or row.status}  {path}{f'  ({row.message})' if row.message else ''}", file=file)
+        line = f"{ranked or row.status}  {row.path}{f'  ({row.message})' if row.message else ''}"
+        print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line), file=file)
 
     return write

@@ -36,7 +36,10 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
         raise ModelError(f"{path}: cannot be read as safetensors: {fault}") from None
     if METADATA_KEY not in header:
         raise CardError(f"{path}: no netkit card in its header; train it anew with 'netkit train'")
-    card = ModelCard.from_json(header[METADATA_KEY])
+    try:
+        card = ModelCard.from_json(header[METADATA_KEY])
+    except CardError as fault:
+        raise CardError(f"{path}: {fault}") from None
     net = build(card)
     _refuse_misfits(path, net.state_dict(), weights)
     net.load_state_dict(weights)
