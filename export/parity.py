@@ -84,8 +84,8 @@ def measure(net: nn.Module, card: ModelCard, session: Session, images_u8: NDArra
         probability_error=_largest(probabilities - torch.from_numpy(truth).softmax(dim=1).numpy()),
         torch_error=torch_error,
         bound=2 * torch_error + 1e-6 * max(1.0, _largest(truth)),
-        agreeing=int((logits[: len(real)].argmax(axis=1) == real.argmax(axis=1)).sum()),
-        at_risk=int((margins <= 2 * np.max(errors)).sum()),
+        agreeing=int(((logits[: len(real)].argmax(axis=1) == real.argmax(axis=1)) & np.isfinite(margins)).sum()),
+        at_risk=len(real) - int((margins > 2 * np.max(errors)).sum()),  # all of them for NaN
     )
 
 

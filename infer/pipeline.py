@@ -12,7 +12,7 @@ from infer.images import decode
 from infer.rows import Row
 from infer.session import Session
 from nets.card import ModelCard
-from nets.errors import ImageError
+from nets.errors import ImageError, ModelError
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ def _predict(session: Session, images: list[NDArray[np.uint8]], top_k: int) -> I
     if not images:
         return
     logits, probabilities = session.run(np.stack(images))
+    if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
+        raise ModelError(f"{session.model.name}: gives answers that are no numbers")
     # by logit: where two probabilities round to the same number, the logits still tell them apart
     order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
     for ranks, chances in zip(order, probabilities, strict=True):

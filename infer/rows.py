@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from nets.errors import UsageError
+from nets.errors import UsageError, one_line
 from nets.files import written_whole
 
 OK = "ok"
@@ -63,7 +63,8 @@ class Tally:
             self.right += row.ranked[0][0] == truth
 
     def __str__(self) -> str:
-        text = f"{self.ok + self.failed:,} files"
+        count = self.ok + self.failed
+        text = f"{count:,} file{'' if count == 1 else 's'}"
         if self.failed:
             text += f", {self.failed:,} of them with an error"
         if self.judged:
@@ -84,10 +85,6 @@ def results_file(path: Path, *, top_k: int) -> Iterator[Write]:
     writers = {".csv": csv_writer, ".jsonl": jsonl_writer}
     if path.suffix not in writers:
         raise UsageError(f"--out {path}: results are written as {' or '.join(writers)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"--out {path}: there is no folder {path.parent}")
-    if path.is_dir():
-        raise UsageError(f"--out {path}: a folder, not a file")
     with written_whole(path) as file:
         # surrogateescape: file names that are not UTF-8 come back byte for byte
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
@@ -131,6 +128,6 @@ def table_writer(file: TextIO, *, top_k: int) -> Write:
     def write(row: Row) -> None:
         ranked = "  ".join(f"{label} {probability:7.2%}" for label, probability in row.ranked[:top_k])
         line = f"{ranked or row.status}  {row.path}{f'  ({row.message})' if row.message else ''}"
-        print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line), file=file)
+        print(one_line(line), file=file)
 
     return write

@@ -1,11 +1,15 @@
 """Session: a model opened by ONNX Runtime on a device that really runs it, or the reason why it cannot."""
 
 import logging
+import os
+import re
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported: it would note this machine and report
+import onnxruntime as ort
 
 from infer.model import INPUT, OUTPUTS, Model
 from nets.card import ModelCard
@@ -31,16 +35,29 @@ class Session:
         return self.model.card
 
     def run(self, images_u8: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits and probabilities, each (N, classes), of images (N, channels, height, width)."""
-        logits, probabilities = self._runtime.run(OUTPUTS, {INPUT: images_u8})
+        """Logits and probabilities, each (N, classes), of images (N, channels, height, width).
+
+        Raises ModelError where the model fails, or does not give one row for each image.
+        """
+        try:
+            logits, probabilities = self._runtime.run(OUTPUTS, {INPUT: images_u8})
+        except Exception as fault:  # ONNX Runtime's exceptions have no parent of their own
+            raise ModelError(f"{self.model.name}: fails in ONNX Runtime {ort.__version__}: {_told(fault)}") from None
+        wanted = len(images_u8), len(self.card.labels)
+        if logits.shape != wanted or probabilities.shape != wanted:
+            raise ModelError(
+                f"{self.model.name}: gives logits {logits.shape} and probabilities {probabilities.shape} for "
+                f"{len(images_u8)} images; its card says {wanted}"
+            )
         return logits, probabilities
 
 
 def open_session(model: Model, *, device: str, threads: int | None = None) -> Session:
     """Open `model` on "cpu", "cuda", or "auto": CUDA where it works, else the CPU, with a line that names the cause.
 
-    `threads` are those of one CPU operator; None takes every core that this process may use. Raises DeviceError, with
-    the cause, where CUDA is asked for and cannot be used, ModelError where ONNX Runtime refuses the model.
+    `threads` are those of one CPU operator, at most one for each core that this process may use, and that many by
+    default. Raises DeviceError, with the cause, where CUDA is asked for and cannot be used, ModelError where ONNX
+    Runtime refuses the model.
     """
     if device != "cpu":
         try:
@@ -49,7 +66,10 @@ def open_session(model: Model, *, device: str, threads: int | None = None) -> Se
             if device == "cuda":
                 raise
             logger.info("running on the CPU: %s", fault)
-    return _open(model, CPU, threads or usable_cores())
+    cores = usable_cores()
+    if threads and threads > cores:
+        logger.info("using %s threads: more than there are cores would only slow each other down", cores)
+    return _open(model, CPU, min(threads or cores, cores))
 
 
 def _open_on_cuda(model: Model) -> Session:
@@ -76,6 +96,12 @@ def _open(model: Model, provider: str, threads: int) -> Session:
     options.intra_op_num_threads = threads
     try:
         runtime = ort.InferenceSession(model.content, options, providers=[provider])
-    except Exception as fault:  # ONNX Runtime's exceptions have no parent of their own
-        raise ModelError(f"{model.name}: ONNX Runtime {ort.__version__} refuses it: {fault}") from None
+    except Exception as fault:  # as above
+        raise ModelError(f"{model.name}: ONNX Runtime {ort.__version__} refuses it: {_told(fault)}") from None
     return Session(model, runtime.get_providers()[0], runtime)
+
+
+def _told(fault: Exception) -> str:
+    """What ONNX Runtime says is wrong, without the places in its own source code."""
+    first, *_ = str(fault).strip().splitlines() or [""]
+    return re.sub(r"(^\[ONNXRuntimeError\] : \d+ : \w+ : )|(\S+\.(cc|h):\d+ .*?\) )", "", first)

@@ -56,6 +56,8 @@ class ModelCard:
             raise CardError(f"a card's images have sides of 1 to {LARGEST_SIDE} pixels, not {self.height}x{self.width}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise CardError(f"a card's labels are two or more different names, not {list(self.labels)}")
+        if not all(self.labels) or any("\ud800" <= letter <= "\udfff" for letter in "".join(self.labels)):
+            raise CardError(f"a card's labels are text that can be written, not {list(self.labels)}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
             raise CardError(f"a card has one mean and std a channel, not {self.mean} and {self.std}")
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):

@@ -65,6 +65,11 @@ class ImageError(NetkitError):
         self.code = code
 
 
+def one_line(text: str) -> str:
+    """`text` with control characters spelled out: no path and no model can break a line or move the cursor."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is none of `known`; offers the closest one."""
     import difflib  # 2 ms that only a mistake should cost

@@ -6,14 +6,28 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from nets.errors import UsageError
+
+
+def refuse(path: Path) -> None:
+    """Raise UsageError where no file `path` can be written: it has no folder, or is itself a folder or a device."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder, not a file")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: not a regular file, which a result could replace")
+
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the name `path` when the block ends well and vanishes when it does not.
 
     The bytes go to a temporary file in the same folder; then fsync, os.replace and fsync of the folder, so that a
-    file with its final name is whole, after a crash too. Raises OSError where the folder cannot be written.
+    file with its final name is whole, after a crash too. Raises UsageError as `refuse` does, OSError where the folder
+    cannot be written or the disk is full.
     """
+    refuse(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -21,9 +35,11 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
+    except BaseException as fault:
+        with suppress(OSError):
             os.unlink(temporary)
+        if isinstance(fault, OSError) and fault.filename in (None, str(temporary)):
+            raise OSError(fault.errno, fault.strerror, str(path)) from None  # the name that the user knows
         raise
     _sync_folder(path.parent)
 

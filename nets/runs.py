@@ -30,6 +30,8 @@ def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
         logger.info("using the newest, %s", candidates[-1])
         return candidates[-1]
     path = file or run_folder(str(arch)) / name
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: not a file, but {'a folder' if path.is_dir() else 'a pipe or a device'}")
     if not path.is_file():
         advice = f"; make it with '{MAKERS[name]} --arch {arch}'" if arch else ""
         raise UsageError(f"{path}: no such file{advice}")

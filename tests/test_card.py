@@ -67,6 +67,8 @@ def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: o
         ("labels", ["a"], "two or more different names"),
         ("labels", ["a", "b", "a"], "two or more different names"),
         ("labels", ["a", 1], "'labels' holds 1"),
+        ("labels", ["a", ""], "labels are text that can be written"),
+        ("labels", ["a", "b\ud800"], "labels are text that can be written"),
         ("labels", "0123456789", "'labels' holds '0123456789'"),
         ("mean", [0.1, 0.2], "one mean and std a channel"),
         ("std", [0], "std above 0"),

@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.numpy
@@ -119,3 +120,23 @@ def test_a_truncated_file_is_refused(tmp_path: Path, card: ModelCard) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(ModelError, match="cannot be read as safetensors"):
             checkpoint.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"arch": "incepton"}, "unknown architecture 'incepton': did you mean 'inception'"),
+        ({"height": 3}, "residual cannot take 3x28 images"),
+        (
+            {"height": 4096, "width": 4096, "labels": tuple(map(str, range(3000)))},
+            r"its card's net wants torch.float32 \(",
+        ),
+    ],
+)
+def test_a_damaged_card_is_told_with_the_file_and_costs_no_memory(
+    tmp_path: Path, card: ModelCard, change: dict[str, Any], says: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    checkpoint.save(path, build(card), replace(card, **change))
+    with pytest.raises(ModelError, match=rf"model\.safetensors: .*{says}"):
+        checkpoint.load(path)

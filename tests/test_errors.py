@@ -5,7 +5,7 @@ import re
 import pytest
 
 from nets import errors
-from nets.errors import NetkitError, unknown_name
+from nets.errors import NetkitError, one_line, unknown_name
 
 
 def drawn() -> dict[str, tuple[str | None, int]]:
@@ -37,3 +37,7 @@ def test_the_drawing_shows_every_error_with_its_parent_and_exit_code() -> None:
 def test_an_unknown_name_is_answered_with_the_closest(name: str, hint: str) -> None:
     fault = unknown_name("architecture", name, ["inception", "residual"])
     assert str(fault) == f"unknown architecture {name!r}: {hint}known: inception, residual"
+
+
+def test_one_line_spells_out_what_would_move_the_cursor() -> None:
+    assert one_line("a\nb\x1b[31m\x9b1m é😀\udcff") == r"a\nb\x1b[31m\x9b1m é😀\udcff"

@@ -1,5 +1,6 @@
 """Files get their names whole or not at all: after exceptions, and after SIGKILL."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nets.errors import UsageError
 from nets.files import write_whole, written_whole
 
 
@@ -54,5 +56,29 @@ def test_the_new_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) 
 
 
 def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
+    with pytest.raises(UsageError, match=r"nowhere/a: there is no folder .*nowhere"):
         write_whole(tmp_path / "nowhere/a", b"")
+
+
+def test_what_a_file_cannot_replace_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe: not a regular file"):
+        write_whole(tmp_path / "pipe", b"")
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(UsageError, match="a folder, not a file"):
+        write_whole(tmp_path, b"")
+
+
+def test_a_fault_names_the_file_that_was_asked_for_not_the_temporary_one(tmp_path: Path) -> None:
+    program = (
+        "import resource, sys; from pathlib import Path; from nets.files import write_whole\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "try: write_whole(Path(sys.argv[1]), bytes(2000))\n"
+        "except OSError as fault: print(fault)"
+    )
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
+    assert {found: found.read_bytes() for found in tmp_path.iterdir()} == {path: b"old"}

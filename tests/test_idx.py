@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -182,11 +183,12 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         idx.load(tmp_path)
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_one_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = make_set(tmp_path) / f"train-{LABELS}"
     path.unlink()
-    path.mkdir()
-    with pytest.raises(DataError, match=f"{path}: cannot be read: "):
+    make(path)
+    with pytest.raises(DataError, match=f"{path}: not a regular file"):
         idx.load(tmp_path)
 
 

@@ -198,10 +198,18 @@ def test_a_folder_that_cannot_be_made_is_no_fault_of_the_mirrors(
     mirrors: list[Mirror], folder: Path, files: dict[str, bytes]
 ) -> None:
     mirrors[0].answers = {name: sized(content) for name, content in files.items()}
-    folder.parent.write_text("a file in the way")
-    with pytest.raises(OSError, match=re.escape(str(folder.parent))):
+    folder.parent.mkdir()
+    folder.write_text("a file in the way")
+    with pytest.raises(OSError, match=re.escape(str(folder))):
         mnist.load(mirrors=[mirrors[0].url, mirrors[1].url])
     assert (mirrors[0].asked, mirrors[1].asked) == ([FIRST], [])
+
+
+def test_netkit_data_that_is_a_file_is_named_before_anything_is_asked(mirrors: list[Mirror], folder: Path) -> None:
+    folder.parent.write_text("a file in the way")
+    with pytest.raises(DataError, match=f"{folder.parent}: not a folder; NETKIT_DATA names the one"):
+        mnist.load(mirrors=[mirrors[0].url])
+    assert mirrors[0].asked == []
 
 
 def test_a_local_file_that_is_not_mnists_is_named(folder: Path, files: dict[str, bytes]) -> None:

@@ -17,6 +17,7 @@ from infer.pipeline import infer
 from infer.session import Session, open_session
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
+from nets.errors import ModelError
 
 STATUSES = ("ok", "ok", "not-an-image", "ok", "truncated", "vanished", "ok", "not-an-image", "unreadable")
 
@@ -128,6 +129,15 @@ def test_strange_brightness_is_warned_of_once_and_only_where_it_is_far(
     warning = f"warning: the images' mean brightness is {mean}, the model was trained on 0.13; {advice}"
     assert len(rows) == 8
     assert caplog.messages == ([warning] if advice else [])
+
+
+def test_answers_that_are_no_numbers_are_no_answers(card: ModelCard, tmp_path: Path) -> None:
+    proto = linear_model(card)
+    proto.graph.initializer[0].raw_data = (weights(card) * np.float32("nan")).tobytes()
+    path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
+    nan = open_session(models.check(proto.SerializeToString(), "nan.onnx"), device="cpu")
+    with pytest.raises(ModelError, match=r"nan\.onnx: gives answers that are no numbers"):
+        list(infer(nan, [path], batch_size=1))
 
 
 def breaking_off(path: str) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from infer import model as models
 from nets.build import build
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
-from nets.errors import ParityError
+from nets.errors import ParityError, UsageError
 
 
 class OffInExport(nn.Module):
@@ -40,3 +41,14 @@ def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data:
     with pytest.raises(ParityError, match=r"not written: .* NOT within the bound"):
         export(OffInExport(build(card)).eval(), path, card=card, images_u8=digits_data.test_images)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["none/model.onnx", "model.safetensors", "model", "folder.onnx"])
+def test_a_place_where_no_model_can_be_written_is_refused_before_anything_is_converted(
+    tmp_path: Path, card: ModelCard, name: str
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "model.safetensors").write_text("the weights")
+    with pytest.raises(UsageError, match=name):
+        export(OffInExport(build(card)), tmp_path / name, card=card, images_u8=np.zeros((0, 1, 28, 28), np.uint8))
+    assert (tmp_path / "model.safetensors").read_text() == "the weights"

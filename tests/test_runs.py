@@ -70,7 +70,8 @@ def test_what_is_named_is_taken_whatever_is_newer(here: Path, caplog: pytest.Log
         (MODEL, None, "preact", "runs/preact/model.onnx: no such file; make it with 'netkit export --arch preact'"),
         (WEIGHTS, None, "a/b", "runs/a-b/model.safetensors: no such file; make it with 'netkit train --arch a/b'"),
         (MODEL, "my.onnx", None, "my.onnx: no such file"),
-        (MODEL, "folder", None, "folder: no such file"),
+        (MODEL, "folder", None, "folder: not a file, but a folder"),
+        (MODEL, "pipe", None, "pipe: not a file, but a pipe or a device"),
         (MODEL, "my.onnx", "preact", "my.onnx and --arch preact: name one of them"),
     ],
 )
@@ -78,6 +79,7 @@ def test_what_cannot_be_chosen_is_told_with_what_to_do(
     here: Path, name: str, file: str | None, arch: str | None, says: str
 ) -> None:
     Path("folder").mkdir()
+    os.mkfifo("pipe")
     with pytest.raises(UsageError) as caught:
         choose(name, file=Path(file) if file else None, arch=arch)
     assert str(caught.value) == says

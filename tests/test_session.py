@@ -1,12 +1,16 @@
 """A session runs where it says that it runs, and answers as ONNX Runtime alone does."""
 
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper, numpy_helper
 from test_model import SAVED, linear_model, weights
 
 from infer import model as models
@@ -53,8 +57,8 @@ def test_the_provider_recorded_is_the_one_that_the_open_session_reports(linear: 
     assert open_session(linear, device="cpu").provider == "CPUExecutionProvider"
 
 
-@pytest.mark.parametrize(("threads", "used"), [(1, 1), (3, 3), (None, usable_cores())])
-def test_threads_are_those_asked_for_or_all_cores_of_this_process(
+@pytest.mark.parametrize(("threads", "used"), [(1, 1), (None, usable_cores()), (100_000, usable_cores())])
+def test_threads_are_those_asked_for_up_to_one_for_each_core_of_this_process(
     linear: Model, threads: int | None, used: int
 ) -> None:
     session = open_session(linear, device="cpu", threads=threads)
@@ -129,3 +133,38 @@ def test_cuda_gives_the_logits_that_the_cpu_gives(session: Session, digits_data:
     expected = session.run(digits_data.test_images)
     np.testing.assert_allclose(logits, expected[0], atol=1e-3)
     np.testing.assert_allclose(probabilities, expected[1], atol=1e-3)
+
+
+def test_a_refusal_tells_the_cause_without_the_places_in_onnx_runtimes_source(card: ModelCard) -> None:
+    proto = linear_model(card)
+    proto.ir_version = 99
+    with pytest.raises(ModelError) as caught:
+        open_session(models.check(proto.SerializeToString(), "new.onnx"), device="cpu")
+    told = str(caught.value).partition("refuses it: ")[2]
+    assert told.startswith("Unsupported model IR version: 99, max supported IR version: ") and "\n" not in told
+
+
+@pytest.mark.parametrize("rows", [[-1, 20], [1, 10]])
+def test_a_model_that_gives_other_rows_than_its_card_says_is_refused_when_it_runs(
+    card: ModelCard, rows: list[int]
+) -> None:
+    """The logits of two images, 10 each, in one row of 20; or a shape that only fits one image, so that two fail."""
+    proto = linear_model(card)
+    proto.graph.node[2].output[0] = "straight"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(rows), "rows"))
+    proto.graph.node.insert(3, helper.make_node("Reshape", ["straight", "rows"], ["logits"]))
+    session = open_session(models.check(proto.SerializeToString(), "odd.onnx"), device="cpu")
+    with pytest.raises(
+        ModelError, match=r"odd.onnx: (gives logits \(1, 20\)|fails in ONNX Runtime .* cannot be reshaped)"
+    ):
+        session.run(np.zeros((2, 1, 28, 28), np.uint8))
+
+
+def test_onnx_runtime_leaves_no_note_of_this_machine(tmp_path: Path) -> None:
+    """Its telemetry would write an identity and the machine's description under the home folder."""
+    kept = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    environment = {**kept, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", "import infer.session"], env=environment, check=True)
+    assert not any(tmp_path.iterdir())

@@ -77,6 +77,8 @@ def read(path: Path, *, dimensions: int) -> Idx:
     """
     magic = 0x0800 + dimensions  # 0x08: unsigned bytes
     header_bytes = 4 + 4 * dimensions
+    if not path.is_file():
+        raise DataError(f"{path}: not a regular file")
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             header = file.read(header_bytes)

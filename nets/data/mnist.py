@@ -42,6 +42,8 @@ def load(*, mirrors: Sequence[str] = MIRRORS) -> DataSet:
     Raises DataError where a file cannot be had, or is not MNIST's by its SHA-256; OSError where it cannot be written.
     """
     folder = data_folder() / "mnist"
+    if folder.parent.exists() and not folder.parent.is_dir():
+        raise DataError(f"{folder.parent}: not a folder; NETKIT_DATA names the one in which mnist/ lies")
     for part, name in idx.FILES.items():
         if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
             _download(folder / f"{name}.gz", mirrors, SHA256[part])
@@ -49,9 +51,19 @@ def load(*, mirrors: Sequence[str] = MIRRORS) -> DataSet:
 
 
 def data_folder() -> Path:
-    """The folder of data sets: NETKIT_DATA, or netkit's folder in the platform's cache."""
+    """The folder of data sets: NETKIT_DATA, or netkit's folder in the platform's cache.
+
+    Raises DataError where there is neither, for lack of a home folder.
+    """
     if os.environ.get("NETKIT_DATA"):
         return Path(os.environ["NETKIT_DATA"])
+    try:
+        return _cache_folder()
+    except RuntimeError:
+        raise DataError("no home folder to keep data sets in; name one in NETKIT_DATA") from None
+
+
+def _cache_folder() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library/Caches/netkit"
     if sys.platform == "win32":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from nets.build import build
 from nets.card import METADATA_KEY, ModelCard
-from nets.errors import CardError, ModelError
+from nets.errors import CardError, ModelError, NetkitError
 from nets.files import write_whole
 
 
@@ -40,15 +40,20 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
         card = ModelCard.from_json(header[METADATA_KEY])
     except CardError as fault:
         raise CardError(f"{path}: {fault}") from None
+    try:
+        with torch.device("meta"):  # shapes without memory: a damaged card can ask for any size
+            wanted = build(card).state_dict()
+    except NetkitError as fault:
+        raise ModelError(f"{path}: {fault}") from None
+    _refuse_misfits(path, wanted, weights)
     net = build(card)
-    _refuse_misfits(path, net.state_dict(), weights)
     net.load_state_dict(weights)
     return net.eval(), card
 
 
 def _refuse_misfits(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
     if wanted.keys() != found.keys():
-        lacking, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        lacking, surplus = sorted(wanted.keys() - found.keys())[:5], sorted(found.keys() - wanted.keys())[:5]
         raise ModelError(f"{path}: not the tensors of its card's net: lacks {lacking}, has besides {surplus}")
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
