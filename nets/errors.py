@@ -8,6 +8,7 @@ NetkitError                 1  everything netkit raises on purpose
 ├── ModelError              1  a weights or .onnx file is damaged, unsafe, or cannot be run here
 ├── ParityError             1  the exported model does not compute what PyTorch computes
 ├── TrainingError           1  training went astray: the loss is no number any more
+├── Interrupted             -  a signal stopped the work, and what was done is kept; 128 and the signal's number
 ├── DeviceError             1  the device asked for cannot be used; the message names the cause
 └── ImageError              1  one input file gives no pixels; it has a code, and becomes a row
 """
@@ -51,6 +52,12 @@ class ParityError(NetkitError):
 
 class TrainingError(NetkitError):
     pass
+
+
+class Interrupted(NetkitError):
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
 
 
 class DeviceError(NetkitError):

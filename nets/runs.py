@@ -8,6 +8,8 @@ from nets.errors import UsageError
 logger = logging.getLogger(__name__)
 
 WEIGHTS, METRICS, ARGUMENTS, MODEL = "model.safetensors", "metrics.csv", "run.json", "model.onnx"
+STATE = "training.safetensors"  # of a run that has not ended
+CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 MAKERS = {WEIGHTS: "netkit train", MODEL: "netkit export"}
 
 

@@ -13,11 +13,11 @@ def drawn() -> dict[str, tuple[str | None, int]]:
     tree: dict[str, tuple[str | None, int]] = {}
     ancestors: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
-        match = re.match(r"([│├└─ ]*)(\w+Error)\s+(\d)", line)
+        match = re.match(r"([│├└─ ]*)(\w+)\s+([\d-])  ", line)
         if match:
             depth = len(match[1]) // 4
             ancestors[depth:] = [match[2]]
-            tree[match[2]] = (ancestors[depth - 1] if depth else None, int(match[3]))
+            tree[match[2]] = (ancestors[depth - 1] if depth else None, 1 if match[3] == "-" else int(match[3]))
     return tree
 
 

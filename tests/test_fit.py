@@ -1,7 +1,8 @@
-"""The training loop, against the same loop written plainly."""
+"""The training loop, against the same loop written plainly, and against itself after a pause."""
 
 import math
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -9,33 +10,42 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nets.build import build
+from nets.build import ARCHITECTURES, build
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
 from nets.errors import TrainingError
 from nets.pixels import FromPixels
-from nets.training.fit import fit, permutation
-from nets.training.metrics import EpochMetrics
+from nets.training.fit import Glance, Training, permutation
 from nets.training.recipe import Recipe, recipe_named
 
-CPU = torch.device("cpu")
+PLAIN = replace(recipe_named("seed"), epochs=2)
+FULL = replace(recipe_named("fast"), epochs=2, batch_size=256)
 
 
-def fresh(card: ModelCard) -> FromPixels:
-    torch.manual_seed(0)
-    return FromPixels(build(card), card)
+def start(card: ModelCard, data: DataSet, recipe: Recipe, *, weights: int = 0) -> Training:
+    """A training of the card's net; `weights` is the seed of the first ones, 3 that of all else."""
+    torch.manual_seed(weights)
+    model = FromPixels(build(card), card)
+    return Training(model, data, recipe=recipe, seed=3, device=torch.device("cpu"))
 
 
-def trained(model: FromPixels, data: DataSet, recipe: Recipe) -> tuple[list[EpochMetrics], list[tuple[int, float]]]:
-    """The epochs' metrics, and what on_step was told."""
-    steps: list[tuple[int, float]] = []
-    rows = fit(model, data, recipe=recipe, seed=3, device=CPU, on_step=lambda *told: steps.append(told))
-    return list(rows), steps
+def finished(training: Training) -> Training:
+    list(training.run())
+    return training
+
+
+def same_bits(one: Training, other: Training) -> bool:
+    a, b = one.snapshot(), other.snapshot()
+    return a.tensors.keys() == b.tensors.keys() and all(
+        torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors
+    )
 
 
 def test_the_seed_recipe_is_the_textbooks_loop(card: ModelCard, digits_data: DataSet) -> None:
     """Plain SGD on plain float batches, normalised beforehand as torchvision's ToTensor and Normalize do."""
-    plain = fresh(card).net
+    training = start(card, digits_data, PLAIN)
+    torch.manual_seed(0)
+    plain = build(card)
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.5)
     images = (torch.from_numpy(digits_data.train_images).float() / 255 - card.mean[0]) / card.std[0]
     labels = torch.from_numpy(digits_data.train_labels)
@@ -47,38 +57,46 @@ def test_the_seed_recipe_is_the_textbooks_loop(card: ModelCard, digits_data: Dat
             loss.backward()
             optimizer.step()
             losses.append(loss.item() * len(rows))
-    model = fresh(card)
-    metrics, _ = trained(model, digits_data, replace(recipe_named("seed"), epochs=2))
-    for ours, theirs in zip(model.net.parameters(), plain.parameters(), strict=True):
+    metrics = finished(training).rows
+    for ours, theirs in zip(training.result.net.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
     assert [row.step for row in metrics] == [23, 46]
     assert sum(row.train_loss for row in metrics) == pytest.approx(sum(losses) / len(labels), rel=1e-4)
     assert {row.lr for row in metrics} == {0.01}
 
 
-def test_metrics_are_those_of_the_weights_at_the_epochs_end(card: ModelCard, digits_data: DataSet) -> None:
-    model = fresh(card)
-    metrics, _ = trained(model, digits_data, replace(recipe_named("fast"), epochs=3))
+def test_metrics_are_those_of_the_averaged_weights_at_the_epochs_end(card: ModelCard, digits_data: DataSet) -> None:
+    training = finished(start(card, digits_data, replace(FULL, epochs=6, ema=0.9)))
     with torch.no_grad():
-        logits = model.eval()(torch.from_numpy(digits_data.test_images))
+        logits = training.result.eval()(torch.from_numpy(digits_data.test_images))
+    last = training.rows[-1]
     right = (logits.argmax(1).numpy() == digits_data.test_labels).sum()
-    assert metrics[-1].test_accuracy == right / len(digits_data.test_labels) > 0.5
+    assert last.test_accuracy == right / len(digits_data.test_labels) > 0.5
     truth = torch.from_numpy(digits_data.test_labels)
-    assert metrics[-1].test_loss == pytest.approx(nn.CrossEntropyLoss()(logits, truth).item(), rel=1e-5)
-    assert [row.epoch for row in metrics] == [1, 2, 3]
-    assert metrics[2].train_loss < metrics[0].train_loss
+    assert last.test_loss == pytest.approx(nn.CrossEntropyLoss()(logits, truth).item(), rel=1e-5)
+    assert [row.epoch for row in training.rows] == [1, 2, 3, 4, 5, 6]
+    assert last.train_loss < training.rows[0].train_loss
 
 
-def test_onecycle_ends_far_below_its_peak(card: ModelCard, digits_data: DataSet) -> None:
-    recipe = replace(recipe_named("fast"), epochs=2, lr=0.05)
-    metrics, _ = trained(fresh(card), digits_data, recipe)
-    assert metrics[-1].lr == pytest.approx(0.05 / 25 / 1e4)  # torch's div_factor and final_div_factor
+def test_the_average_is_an_exponential_one(card: ModelCard, digits_data: DataSet) -> None:
+    training = start(card, digits_data, replace(PLAIN, ema=0.75))
+    weight = training.model.get_parameter("net.linear.bias")
+    expected = None
+    for _ in islice(training.run(), 10):
+        now = weight.detach().clone()
+        expected = now if expected is None else 0.75 * expected + 0.25 * now
+    assert expected is not None
+    torch.testing.assert_close(training.result.get_parameter("net.linear.bias"), expected)
+    assert not torch.equal(training.result.get_parameter("net.linear.bias"), weight)
 
 
-def test_progress_counts_every_image_once_an_epoch(card: ModelCard, digits_data: DataSet) -> None:
-    _, steps = trained(fresh(card), digits_data, replace(recipe_named("fast"), epochs=2))
-    assert sum(images for images, _ in steps) == 2 * len(digits_data.train_labels)
-    assert all(math.isfinite(loss) for _, loss in steps)
+def test_glances_tell_the_epoch_and_the_share_of_right_answers_so_far(card: ModelCard, digits_data: DataSet) -> None:
+    training = start(card, digits_data, FULL)
+    glances = [glance for glance in training.run() if glance]
+    assert [glance.epoch for glance in glances] == [1] * 6 + [2] * 6
+    assert glances[5].accuracy == training.rows[0].train_accuracy
+    assert all(math.isfinite(glance.loss) and 0 <= glance.accuracy <= 1 for glance in glances)
+    assert str(Glance(2, 0.25, 0.98765)) == "epoch 2, loss 0.250, train 98.77%"
 
 
 def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:
@@ -91,9 +109,55 @@ def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:
     assert not torch.equal(first, permutation(1000, seed=1, epoch=1))
 
 
-def test_a_loss_that_is_no_number_stops_training(card: ModelCard, digits_data: DataSet) -> None:
-    recipe = replace(recipe_named("seed"), lr=1e6, epochs=2)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_same_seed_gives_the_same_bits(card: ModelCard, digits_data: DataSet, arch: str) -> None:
+    one, again = (finished(start(replace(card, arch=arch), digits_data, replace(FULL, epochs=1))) for _ in range(2))
+    assert same_bits(one, again)
+    other = finished(start(replace(card, arch=arch), digits_data, replace(FULL, epochs=1), weights=1))
+    assert not same_bits(one, other)
+
+
+@pytest.mark.parametrize(
+    ("arch", "precision", "images"),
+    [("residual", "fp32", 1442), ("residual", "bf16", 1442), ("densenet", "bf16", 1442), ("residual", "fp16", 200)],
+)
+def test_after_a_pause_anywhere_the_bits_are_those_of_no_pause(
+    card: ModelCard, digits_data: DataSet, arch: str, precision: str, images: int
+) -> None:
+    card = replace(card, arch=arch)
+    data = replace(
+        digits_data, train_images=digits_data.train_images[:images], train_labels=digits_data.train_labels[:images]
+    )
+    recipe = replace(FULL, precision=precision, batch_size=-(-images // 6))
+    whole = finished(start(card, data, recipe))
+    for paused_at in (1, 6, 9):  # an epoch has six steps
+        training = start(card, data, recipe)
+        for _ in training.run():
+            if training.step == paused_at:
+                break
+        resumed = start(card, data, recipe, weights=99)  # whatever weights it begins with
+        snapshot = training.snapshot()
+        resumed.restore(snapshot._replace(tensors={name: t.clone() for name, t in snapshot.tensors.items()}))
+        assert same_bits(finished(resumed), whole)
+        assert [replace(row, seconds=0) for row in resumed.rows] == [replace(row, seconds=0) for row in whole.rows]
+
+
+@pytest.mark.parametrize("batch_size", [64, 100_000])
+def test_a_loss_that_is_no_number_stops_training_with_step_and_learning_rate(
+    card: ModelCard, digits_data: DataSet, batch_size: int
+) -> None:
+    """In the midst of an epoch; or, with one step an epoch, when the damage shows only in the test."""
+    recipe = replace(recipe_named("seed"), lr=1e6, epochs=2, batch_size=batch_size)
     with pytest.raises(
-        TrainingError, match=r"the loss became (nan|inf) in epoch 1, at a learning rate of up to 1000000"
+        TrainingError, match=r"loss became (nan|inf) at step \d+ of \d+, at a learning rate of 1e\+06; lower"
     ):
-        trained(fresh(card), digits_data, recipe)
+        finished(start(card, digits_data, recipe))
+
+
+def test_no_snapshot_is_taken_of_weights_that_are_no_numbers(card: ModelCard, digits_data: DataSet) -> None:
+    training = start(card, digits_data, PLAIN)
+    next(training.run())
+    with torch.no_grad():
+        training.model.get_parameter("net.conv1.weight")[0] = float("nan")
+    with pytest.raises(TrainingError, match="a weight became no number at step 1 of 46"):
+        training.snapshot()

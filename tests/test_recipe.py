@@ -1,6 +1,7 @@
 """Recipes: the textbook's numbers, enough steps for small data, and no impossible values."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -39,12 +40,36 @@ def test_small_data_sets_get_epochs_enough_for_500_steps(images: int, epochs: in
     [
         ("epochs", 0, "epochs and batch size are at least 1, not 0 and 128"),
         ("batch_size", 0, "epochs and batch size are at least 1"),
-        ("lr", 0.0, "the learning rate is a positive number, not 0.0"),
+        ("lr", 0.0, "the learning rate is a positive number up to 1,000,000, not 0.0"),
         ("lr", -0.1, "the learning rate is a positive number"),
-        ("lr", float("nan"), "the learning rate is a positive number, not nan"),
-        ("lr", float("inf"), "the learning rate is a positive number, not inf"),
+        ("lr", float("nan"), "the learning rate is a positive number up to 1,000,000, not nan"),
+        ("lr", float("inf"), "the learning rate is a positive number up to 1,000,000, not inf"),
+        ("ema", 1.0, "ema lies from 0 to below 1, not at 1.0"),
+        ("label_smoothing", -0.1, "label smoothing lies from 0 to below 1, not at -0.1"),
+        ("schedule", "onecicle", "unknown schedule 'onecicle': did you mean 'onecycle'"),
+        ("precision", "fp23", "unknown precision 'fp23': did you mean 'fp32'"),
     ],
 )
-def test_impossible_values_are_refused(field: str, value: float, says: str) -> None:
+def test_impossible_values_are_refused(field: str, value: float | str, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         replace(recipe_named("fast"), **{field: value})  # type: ignore[arg-type]  # a field of that type
+
+
+def test_onecycle_rises_in_a_straight_line_to_its_peak_and_falls_to_nothing() -> None:
+    recipe = replace(recipe_named("fast"), lr=0.4, warmup=0.25)
+    rates = [recipe.lr_at(step, 1000) for step in range(1000)]
+    assert max(rates) == pytest.approx(0.4, rel=0.01) and 248 <= rates.index(max(rates)) <= 252
+    assert rates[0] == pytest.approx(0.4 / 251) and rates[-1] == pytest.approx(0.4 / 750)
+    rises = [after - before for before, after in pairwise(rates)]
+    assert all(rise == pytest.approx(0.4 / 251) for rise in rises[:248])
+    assert all(rise == pytest.approx(-0.4 / 750) for rise in rises[252:])
+
+
+def test_a_constant_rate_stays() -> None:
+    assert {recipe_named("seed").lr_at(step, 100) for step in range(100)} == {0.01}
+
+
+def test_people_read_what_is_not_off() -> None:
+    assert str(recipe_named("seed")) == (
+        "seed: epochs 10, batch size 64, lr 0.01, momentum 0.5, schedule constant, precision fp32"
+    )

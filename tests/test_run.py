@@ -1,104 +1,193 @@
-"""A training run: what it leaves in its folder, what it replaces, and how its data set is found again."""
+"""A training run: what it leaves in its folder, what it replaces and when, and how it goes on."""
 
 import csv
 import json
 import logging
+import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from nets.card import ModelCard
 from nets.data.dataset import DataSet
-from nets.errors import DataError, ModelError, UsageError
-from nets.training import checkpoint, run
+from nets.errors import DataError, DeviceError, Interrupted, ModelError, TrainingError, UsageError
+from nets.machine import missing_cuda_driver
+from nets.training import checkpoint, run, state
 from nets.training.recipe import recipe_named
+from nets.training.run import Plan, TrainedRun, Watch, train
 
 RECIPE = replace(recipe_named("fast"), epochs=2)
+LEFT = {"model.safetensors", "metrics.csv", "run.json", "curves.png", "confusion.png", "mistakes.png"}
 
 
-def train(data: DataSet, out: Path, *, seed: int = 0) -> run.TrainedRun:
-    return run.train(
-        arch="residual", data=data, recipe=RECIPE, seed=seed, device="cpu", out=out,
-        on_step=lambda images, loss: None, on_epoch=lambda row: None,
-    )  # fmt: skip
+def plan(out: Path, **changes: object) -> Plan:
+    return replace(Plan("residual", RECIPE, 0, "cpu", out), **changes)  # type: ignore[arg-type]  # fields of that type
+
+
+def stopping_after(steps: int) -> Watch:
+    """Somebody who stops the run at that step, as SIGTERM would."""
+    seen = []
+    return Watch(on_step=lambda *told: seen.append(told), stop=lambda: signal.SIGTERM if len(seen) >= steps else None)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, digits_data: DataSet) -> run.TrainedRun:
-    return train(digits_data, tmp_path_factory.mktemp("run") / "deep/residual")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits_data: DataSet) -> TrainedRun:
+    return train(plan(tmp_path_factory.mktemp("run") / "deep/residual"), digits_data)
 
 
-def test_card_tells_where_the_weights_came_from(trained: run.TrainedRun, digits_data: DataSet) -> None:
+def table(run_folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without its seconds."""
+    with open(run_folder / "metrics.csv") as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+def test_card_tells_where_the_weights_came_from(trained: TrainedRun, digits_data: DataSet) -> None:
     _, card = checkpoint.load(trained.weights)
     assert card == trained.card
-    assert (card.arch, card.labels, card.channels, card.height, card.width) == (
-        "residual", tuple("0123456789"), 1, 28, 28,
-    )  # fmt: skip
+    shape = (card.arch, card.labels, card.channels, card.height, card.width)
+    assert shape == ("residual", tuple("0123456789"), 1, 28, 28)
     assert (card.origin.data, card.origin.data_sha256, card.origin.seed) == ("digits", digits_data.sha256, 0)
-    assert card.origin.recipe["name"] == "fast" and card.origin.recipe["epochs"] == 2
+    told = card.origin.recipe
+    assert (told["name"], told["epochs"], told["ema"]) == ("fast", 2, RECIPE.ema)
+    assert told["precision"] in ("fp32", "bf16")  # what "auto" meant on this machine
     pixels = digits_data.train_images / 255
-    assert card.mean == pytest.approx((pixels.mean(),), abs=1e-4) and card.std == pytest.approx(
-        (pixels.std(),), abs=1e-4
-    )
+    assert card.mean == pytest.approx((pixels.mean(),), abs=1e-4)
+    assert card.std == pytest.approx((pixels.std(),), abs=1e-4)
 
 
-def test_accuracy_on_the_card_is_the_last_one_in_the_metrics(trained: run.TrainedRun) -> None:
-    with open(trained.weights.with_name("metrics.csv")) as file:
-        rows = list(csv.DictReader(file))
+def test_accuracy_on_the_card_is_the_last_one_in_the_metrics(trained: TrainedRun) -> None:
+    rows = table(trained.weights.parent)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["test_accuracy"]) == trained.card.origin.test_accuracy
 
 
-def test_arguments_are_kept_beside_the_weights(trained: run.TrainedRun) -> None:
+def test_a_run_leaves_weights_metrics_pictures_and_its_arguments(trained: TrainedRun, digits_data: DataSet) -> None:
+    assert {path.name for path in trained.weights.parent.iterdir()} == LEFT
     arguments = json.loads(trained.weights.with_name("run.json").read_text())
     assert (arguments["arch"], arguments["data"], arguments["seed"]) == ("residual", "digits", 0)
-    assert arguments["recipe"]["batch_size"] == 128
+    assert (arguments["recipe"]["batch_size"], arguments["data_sha256"]) == (128, digits_data.sha256)
 
 
-def test_seed_decides_the_weights(trained: run.TrainedRun, tmp_path: Path, digits_data: DataSet) -> None:
-    same, other = (train(digits_data, tmp_path / str(seed), seed=seed) for seed in (0, 1))
+def test_seed_decides_the_weights(trained: TrainedRun, tmp_path: Path, digits_data: DataSet) -> None:
+    same, other = (train(plan(tmp_path / str(seed), seed=seed), digits_data) for seed in (0, 1))
     assert same.weights.read_bytes() == trained.weights.read_bytes()
     assert other.weights.read_bytes() != trained.weights.read_bytes()
 
 
-def test_an_earlier_run_is_replaced_and_its_model_with_it(
-    tmp_path: Path, digits_data: DataSet, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("save_every_s", [0.0, 100.0])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    trained: TrainedRun, tmp_path: Path, digits_data: DataSet, save_every_s: float
 ) -> None:
-    for name in ("model.safetensors", "model.onnx", "metrics.csv", "mine.txt"):
-        (tmp_path / name).write_text("earlier")
+    for steps in (3, 12, 17, 23):  # an epoch has twelve
+        asked = plan(tmp_path / "run", save_every_s=save_every_s)
+        with pytest.raises(Interrupted, match=rf"stopped after step {steps} of 24; all is saved") as caught:
+            train(asked, digits_data, stopping_after(steps))
+        assert caught.value.exit_code == 143
+        again = train(replace(asked, resume=True), digits_data)
+        assert again.weights.read_bytes() == trained.weights.read_bytes()
+        assert table(tmp_path / "run") == table(trained.weights.parent)
+        assert {path.name for path in (tmp_path / "run").iterdir()} == LEFT
+
+
+def test_resuming_an_ended_run_says_so_and_leaves_it(
+    trained: TrainedRun, digits_data: DataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = trained.weights.stat().st_mtime_ns
     with caplog.at_level(logging.INFO, "nets"):
-        train(digits_data, tmp_path)
-    assert f"replacing the run in {tmp_path}" in caplog.messages
-    assert {path.name for path in tmp_path.iterdir()} == {"model.safetensors", "metrics.csv", "run.json", "mine.txt"}
+        again = train(plan(trained.weights.parent, resume=True), digits_data)
+    assert again == trained and trained.weights.stat().st_mtime_ns == before
+    assert f"{trained.weights.parent}: this run has ended: nothing is left to do" in caplog.messages
 
 
-def test_wrong_arguments_leave_an_earlier_run_alone(tmp_path: Path, digits_data: DataSet) -> None:
-    (tmp_path / "model.safetensors").write_text("earlier")
+def test_resuming_where_nothing_is_saved_starts_at_the_beginning(
+    trained: TrainedRun, tmp_path: Path, digits_data: DataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "nets"):
+        again = train(plan(tmp_path / "new", resume=True), digits_data)
+    assert f"{tmp_path / 'new'}: nothing is saved there yet: starting at the beginning" in caplog.messages
+    assert again.weights.read_bytes() == trained.weights.read_bytes()
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"seed": 7}, "seed 0, not 7"),
+        ({"recipe": replace(RECIPE, epochs=9, lr=0.1)}, "epochs 2, not 9, lr 0.05, not 0.1"),
+        ({"arch": "inception"}, "arch residual, not inception"),
+    ],
+)
+def test_resuming_with_other_arguments_is_refused(
+    trained: TrainedRun, tmp_path: Path, digits_data: DataSet, change: dict[str, object], told: str, ended: bool
+) -> None:
+    folder = trained.weights.parent if ended else tmp_path
+    if not ended:
+        with pytest.raises(Interrupted):
+            train(plan(folder), digits_data, stopping_after(3))
+    with pytest.raises(UsageError, match=rf"this run was started with {told}; resume it with the same, or leave out"):
+        train(plan(folder, resume=True, **change), digits_data)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:999], lambda content: b"", lambda content: b"\x80" * 999])
+def test_a_damaged_state_is_named(tmp_path: Path, digits_data: DataSet, damage: Callable[[bytes], bytes]) -> None:
+    with pytest.raises(Interrupted):
+        train(plan(tmp_path), digits_data, stopping_after(3))
+    path = tmp_path / "training.safetensors"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match=r"training\.safetensors: cannot be resumed from .* without --resume"):
+        train(plan(tmp_path, resume=True), digits_data)
+
+
+def test_a_state_of_another_net_is_named(tmp_path: Path, digits_data: DataSet) -> None:
+    with pytest.raises(Interrupted):
+        train(plan(tmp_path), digits_data, stopping_after(3))
+    snapshot, arguments = state.load(tmp_path / "training.safetensors")
+    snapshot.tensors.pop("model.net.conv1.weight")
+    state.save(tmp_path / "training.safetensors", snapshot, arguments)
+    with pytest.raises(ModelError, match="does not fit this net"):
+        train(plan(tmp_path, resume=True), digits_data)
+
+
+def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model(
+    trained: TrainedRun, tmp_path: Path, digits_data: DataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    earlier = {name: f"earlier {name}".encode() for name in ("model.safetensors", "model.onnx", "run.json", "mine.txt")}
+    for name, content in earlier.items():
+        (tmp_path / name).write_bytes(content)
+    with caplog.at_level(logging.INFO, "nets"), pytest.raises(Interrupted):
+        train(plan(tmp_path), digits_data, stopping_after(14))
+    assert f"replacing the run in {tmp_path}, which stays until this one has ended" in caplog.messages
+    with pytest.raises(TrainingError):
+        train(plan(tmp_path, recipe=replace(RECIPE, lr=1e6, largest_gradient=0.0)), digits_data)
+    assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
+    train(plan(tmp_path), digits_data)
+    assert {path.name for path in tmp_path.iterdir()} == {*LEFT, "mine.txt"}
+    assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
+
+
+def test_wrong_arguments_leave_no_trace(tmp_path: Path, digits_data: DataSet) -> None:
     small = replace(digits_data, train_images=digits_data.train_images[:, :, :9, :9])
     with pytest.raises(UsageError, match="residual cannot take 9x9 images: it needs at least 16x16"):
-        train(small, tmp_path)
-    assert (tmp_path / "model.safetensors").read_text() == "earlier"
+        train(plan(tmp_path / "new"), small)
+    black = replace(digits_data, train_images=digits_data.train_images * 0)
+    with pytest.raises(DataError, match="digits: cannot be trained on: a card's mean is finite and its std above 0"):
+        train(plan(tmp_path / "new"), black)
+    if missing_cuda_driver():
+        with pytest.raises(DeviceError):
+            train(plan(tmp_path / "new", device="cuda"), digits_data)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"--out .*file: cannot be made a folder: File exists"):
+        train(plan(tmp_path / "file"), digits_data)
 
 
-def test_data_of_a_run_is_found_again_by_what_run_json_says(trained: run.TrainedRun, digits_data: DataSet) -> None:
-    data = run.data_of(trained.weights.parent, trained.card)
-    assert np.array_equal(data.test_images, digits_data.test_images)
-
-
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", "null"])
-def test_a_run_that_does_not_say_where_its_data_lies_asks_for_it(
-    tmp_path: Path, trained: run.TrainedRun, content: str | None
+def test_other_circumstances_are_told_and_accepted(
+    trained: TrainedRun, digits_data: DataSet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if content is not None:
-        (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ModelError, match=r"run\.json: does not say where the data lies \(.*\); use --data"):
-        run.data_of(tmp_path, trained.card)
-    assert run.data_of(tmp_path, trained.card, source="digits").name == "digits"
-
-
-def test_another_data_set_than_the_cards_is_refused(trained: run.TrainedRun, card: ModelCard) -> None:
-    other = replace(trained.card, origin=replace(trained.card.origin, data_sha256="0" * 64))
-    with pytest.raises(DataError, match="digits: not the data set that the run was trained on"):
-        run.data_of(trained.weights.parent, other)
+    monkeypatch.setattr(run, "usable_cores", lambda: 1)
+    with caplog.at_level(logging.INFO, "nets"):
+        train(plan(trained.weights.parent, resume=True), digits_data)
+    threads = json.loads(trained.weights.with_name("run.json").read_text())["threads"]
+    told = f"warning: the run was started with threads {threads}, now 1: its weights will differ in their last digits"
+    assert (told in caplog.messages) == (threads != 1)

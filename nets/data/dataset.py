@@ -29,6 +29,11 @@ class DataSet:
     test_images: NDArray[np.uint8]
     test_labels: NDArray[np.int64]
 
+    @property
+    def built_in(self) -> bool:
+        """Whether --data knows it by its name alone."""
+        return self.name in BUILT_IN
+
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the training pixels in [0, 1], one number a channel, to four decimals."""
         means, stds = [], []

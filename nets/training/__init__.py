@@ -1,9 +1,15 @@
-"""Training: from a data set and a recipe to weights with their card.
+"""Training: from a data set and a recipe to weights with their card. Read in this order:
 
-recipe      what to do: optimiser, schedule, epochs, as plain values
+recipe      what to do: optimiser, schedule, augmentation, as plain values
 device      where to do it, and in which precision
-fit         the loop: one epoch after the other, each yielding a row of metrics
-metrics     that row, and the file of rows
+ranks       the processes that do it together, if there are several
+augment     what happens to the images before the net sees them
+metrics     what an epoch is judged by, and the file of rows
+fit         the loop, one step after the other; its state can be taken and given back
+state       that state on disk, of a run that has not ended
 checkpoint  model.safetensors: weights, with the card in the header
+plots       pictures of a run, for people
+record      run.json: what a run was asked to do
 run         all of it together, and the folder that a run leaves
+stopping    signals that wait until the step has ended
 """

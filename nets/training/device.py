@@ -4,37 +4,37 @@ import logging
 
 import torch
 
-from nets.errors import DeviceError, unknown_name
+from nets.errors import DeviceError
 from nets.machine import missing_cuda_driver
 
 logger = logging.getLogger(__name__)
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-def choose_device(name: str) -> torch.device:
-    """The device called "auto", "cpu" or "cuda". DeviceError names the cause where CUDA is asked for and absent.
 
-    "auto" takes CUDA where it works, else the CPU, and says why.
+def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
+    """The device called "auto", "cpu" or "cuda"; of several GPUs the one of that rank on this machine.
+
+    "auto" takes CUDA where it works, else the CPU, and says why. Raises DeviceError, with the cause, where CUDA is
+    asked for and absent.
     """
     if name == "cpu":
         return torch.device("cpu")
-    fault = _cuda_fault()
+    fault = _cuda_fault(local_rank)
     if fault is None:
-        return torch.device("cuda")
+        return torch.device("cuda", local_rank)
     if name == "cuda":
         raise DeviceError(f"--device cuda: {fault}")
     logger.info("training on the CPU: %s", fault)
     return torch.device("cpu")
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype that convolutions run in: "fp32", "bf16", or "auto": bf16 where the hardware multiplies in it."""
-    if name == "auto":
-        has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
-        return torch.bfloat16 if has_bf16 else torch.float32
-    dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
-    if name not in dtypes:
-        raise unknown_name("precision", name, ["auto", *dtypes])
-    return dtypes[name]
+def choose_precision(name: str, device: torch.device) -> str:
+    """The precision that convolutions run in: `name`, or for "auto" bf16 where hardware has it, else fp32."""
+    if name != "auto":
+        return name
+    has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
+    return "bf16" if has_bf16 else "fp32"
 
 
 def _cpu_has_bf16() -> bool:
@@ -42,12 +42,14 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _cuda_fault() -> str | None:
-    """Why torch cannot use CUDA here, or None where it can."""
+def _cuda_fault(local_rank: int) -> str | None:
+    """Why torch cannot use the GPU of that number here, or None where it can."""
     if fault := missing_cuda_driver():
         return fault
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU; see nvidia-smi"
+    if local_rank >= torch.cuda.device_count():
+        return f"{torch.cuda.device_count()} GPUs here, too few for process {local_rank + 1} on this machine"
     return None

@@ -1,103 +1,224 @@
-"""The training loop: data resident on the device as uint8, one permutation an epoch, no per-image Python."""
+"""The training loop: data resident on the device as uint8, one permutation an epoch, no per-image Python.
+
+The order of the images and what augmentation does to them are functions of the seed and the epoch, not of what came
+before: a training that stopped anywhere goes on as if it never had.
+"""
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nets.data.dataset import DataSet
 from nets.errors import TrainingError
 from nets.pixels import FromPixels
-from nets.training.device import choose_precision
+from nets.training.augment import draw_maps, warp
+from nets.training.device import DTYPES, choose_precision
 from nets.training.metrics import EpochMetrics, evaluate
+from nets.training.ranks import ALONE, Ranks
 from nets.training.recipe import Recipe
 
-REPORT_EVERY = 10  # steps; reading a loss off a GPU makes the loop wait
-
-OnStep = Callable[[int, float], None]  # images trained on since the last call; loss of the latest batch
+LOOK_EVERY = 10  # steps, on a GPU: reading a number off it makes the loop wait
 
 
-def fit(
-    model: FromPixels, data: DataSet, *, recipe: Recipe, seed: int, device: torch.device, on_step: OnStep
-) -> Iterator[EpochMetrics]:
-    """Train `model` in place, and yield the metrics of each epoch as it ends.
+class Glance(NamedTuple):
+    """What is seen of an epoch in passing: the latest batch's loss, and the share of right answers so far."""
 
-    The order of the images is a function of `seed` and the epoch. The test columns are those of the weights at the
-    epoch's end, in float32. Raises TrainingError where the loss becomes NaN or infinite.
+    epoch: int
+    loss: float
+    accuracy: float
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, loss {self.loss:.3f}, train {self.accuracy:.2%}"
+
+
+class Snapshot(NamedTuple):
+    """A training between two steps: what a resumed one needs, beside its arguments, to go on bit for bit.
+
+    `scaler` is the state of float16's loss scaling, empty in other precisions.
     """
-    model.to(device)
-    if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)
-    train_images, train_labels, test_images, test_labels = (
-        torch.tensor(array, device=device)
-        for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
-    )
-    steps_an_epoch = -(-len(train_images) // recipe.batch_size)
-    optimizer = SGD(model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    scheduler = _scheduler(optimizer, recipe, steps=recipe.epochs * steps_an_epoch)
-    for epoch in range(1, recipe.epochs + 1):
-        started = time.monotonic()
-        order = permutation(len(train_images), seed=seed, epoch=epoch).to(device)
-        batches = ((train_images[rows], train_labels[rows]) for rows in order.split(recipe.batch_size))
-        loss, accuracy, lr = _train_once(model, batches, recipe, optimizer, scheduler, on_step)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss became {loss} in epoch {epoch}, at a learning rate of up to {recipe.lr}; lower --lr"
-            )
-        test_loss, test_accuracy = evaluate(model, test_images, test_labels)
+
+    tensors: dict[str, Tensor]
+    step: int
+    rows: tuple[EpochMetrics, ...]
+    scaler: dict[str, Any]
+
+
+class Training:
+    """A net in training: its weights, and all else on which the next step depends.
+
+    `rows` are the metrics of the epochs that have ended; `step` counts the steps done. Between two steps a snapshot can
+    be taken, and another Training with the same arguments that restores it does bit for bit what this one would do.
+    """
+
+    def __init__(
+        self,
+        model: FromPixels,
+        data: DataSet,
+        *,
+        recipe: Recipe,
+        seed: int,
+        device: torch.device,
+        ranks: Ranks = ALONE,
+        compiled: bool = False,
+    ) -> None:
+        self.recipe, self.seed, self.device, self.ranks = recipe, seed, device, ranks
+        self.model = model.to(device)
+        if recipe.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self.train_images, self.train_labels, self.test_images, self.test_labels = (
+            torch.tensor(array, device=device)
+            for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
+        )
+        self.steps_an_epoch = -(-len(data.train_labels) // recipe.batch_size)
+        self.steps = recipe.epochs * self.steps_an_epoch
+        self.step = 0
+        self.rows: list[EpochMetrics] = []
+        self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # of this epoch: losses, right answers
+        self._dtype = DTYPES[choose_precision(recipe.precision, device)]
+        self._optimizer = SGD(
+            self.model.parameters(), recipe.lr, recipe.momentum,
+            weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=True,
+        )  # fmt: skip
+        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
+        average = get_ema_multi_avg_fn(recipe.ema)
+        self._average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
+        parallel: nn.Module = DistributedDataParallel(self.model) if ranks.count > 1 else self.model
+        self._forward = torch.compile(parallel) if compiled else parallel
+
+    @property
+    def result(self) -> FromPixels:
+        """The model that counts: the weights' average where the recipe keeps one."""
+        return self._average.module if self._average else self.model  # type: ignore[return-value]  # a copy of it
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the last step."""
+        return self.recipe.lr_at(self.step - 1, self.steps)
+
+    def snapshot(self) -> Snapshot:
+        """All on which the next step depends. Its tensors are those in use: write them before the next step.
+
+        Raises TrainingError where a weight is no number any more: nothing could go on from there.
+        """
+        if not all(weight.isfinite().all() for weight in self.model.parameters()):
+            raise self._astray("a weight became no number")
+        tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
+        if self._average:
+            tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
+        for name, weight in self.model.named_parameters():
+            if (momentum := self._optimizer.state[weight].get("momentum_buffer")) is not None:
+                tensors[f"momentum.{name}"] = momentum
+        tensors |= {"sums": self._sums, "random.cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return Snapshot(tensors, self.step, tuple(self.rows), self._scaler.state_dict())
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Go on from there. Raises KeyError or RuntimeError where the tensors are not those of this net and recipe."""
+
+        def part(prefix: str) -> dict[str, Tensor]:
+            start = f"{prefix}."
+            return {n.removeprefix(start): t for n, t in snapshot.tensors.items() if n.startswith(start)}
+
+        self.model.load_state_dict(part("model"))
+        if self._average:
+            self._average.load_state_dict(part("average"))
+        weights, momenta = dict(self.model.named_parameters()), part("momentum")
+        for name, momentum in momenta.items():
+            weight = weights[name]
+            self._optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(momentum)
+        self._sums.copy_(snapshot.tensors["sums"])
+        torch.set_rng_state(snapshot.tensors["random.cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(snapshot.tensors["random.cuda"], self.device)
+        self._scaler.load_state_dict(snapshot.scaler)
+        self.step, self.rows = snapshot.step, list(snapshot.rows)
+
+    def run(self) -> Iterator[Glance | None]:
+        """Train to the end, one step between two values: a glance, or None where none was taken.
+
+        Raises TrainingError where the loss is no number any more.
+        """
+        while self.step < self.steps:
+            epoch, done = divmod(self.step, self.steps_an_epoch)
+            started = time.monotonic()
+            count, _, height, width = self.train_images.shape
+            order = permutation(count, seed=self.seed, epoch=epoch + 1).to(self.device)
+            maps = draw_maps(count, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch + 1)
+            maps = None if maps is None else maps.to(self.device)
+            for rows in order.split(self.recipe.batch_size)[done:]:
+                share, weight = self.ranks.share(rows)
+                images = self.train_images[share]
+                if maps is not None:
+                    images = warp(images, maps[share])
+                loss = self._learn(images, self.train_labels[share], weight, len(rows))
+                ended = self.step % self.steps_an_epoch == 0
+                looks = ended or self.device.type == "cpu" or self.step % LOOK_EVERY == 0
+                glance = self._look(loss) if looks else None
+                if ended:
+                    self._end_epoch(epoch + 1, started)
+                yield glance
+
+    def _learn(self, images: Tensor, labels: Tensor, weight: int, whole: int) -> Tensor:
+        """One step on this rank's share, of that weight, of a batch of `whole` images; gives the whole batch's loss."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.recipe.lr_at(self.step, self.steps)
+        self.model.train()
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            logits = self._forward(images)
+        smoothing = self.recipe.label_smoothing
+        losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum") * weight
+        self._optimizer.zero_grad()
+        # ranks average their gradients: each counts its own losses as often as there are ranks
+        self._scaler.scale(losses * (self.ranks.count / whole)).backward()
+        if self.recipe.largest_gradient:
+            self._scaler.unscale_(self._optimizer)
+            clip_grad_norm_(self.model.parameters(), self.recipe.largest_gradient)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        if self._average:
+            self._average.update_parameters(self.model)
+        self.step += 1
+        right = (logits.argmax(dim=1) == labels).sum() * weight
+        found = self.ranks.sum(torch.stack([losses.detach(), right]).double())
+        self._sums += found
+        return found[0] / whole
+
+    def _look(self, loss: Tensor) -> Glance:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._astray(f"the loss became {value}")
+        epoch, before = divmod(self.step - 1, self.steps_an_epoch)
+        seen = min((before + 1) * self.recipe.batch_size, len(self.train_labels))
+        return Glance(epoch + 1, value, self._sums[1].item() / seen)
+
+    def _astray(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"{what} at step {self.step} of {self.steps}, at a learning rate of {self.lr:.3g}; lower --lr"
+        )
+
+    def _end_epoch(self, epoch: int, started: float) -> None:
+        train_loss, train_accuracy = (self._sums / len(self.train_labels)).tolist()
+        self._sums.zero_()
+        test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels)
+        if not math.isfinite(test_loss):
+            raise self._astray(f"the test loss became {test_loss}")
         seconds = time.monotonic() - started
-        yield EpochMetrics(epoch, epoch * steps_an_epoch, lr, loss, accuracy, test_loss, test_accuracy, seconds)
+        self.rows.append(
+            EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
+        )
 
 
 def permutation(count: int, *, seed: int, epoch: int) -> Tensor:
     """The order of `count` images in that epoch: the same for the same seed and epoch, whatever came before."""
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
-
-
-def _train_once(
-    model: FromPixels,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    recipe: Recipe,
-    optimizer: SGD,
-    scheduler: LRScheduler,
-    on_step: OnStep,
-) -> tuple[float, float, float]:
-    """One epoch over `batches`; gives the mean loss, the accuracy, and the learning rate of the last step."""
-    device = model.scale.device
-    dtype = choose_precision(recipe.precision, device)
-    loss_sum = torch.zeros((), device=device)
-    right = torch.zeros((), dtype=torch.int64, device=device)
-    seen = reported = 0
-    model.train()
-    for step, (images, labels) in enumerate(batches, start=1):
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        if recipe.largest_gradient:
-            clip_grad_norm_(model.parameters(), recipe.largest_gradient)
-        optimizer.step()
-        lr = optimizer.param_groups[0]["lr"]
-        scheduler.step()
-        loss_sum += loss.detach() * len(labels)
-        right += (logits.argmax(dim=1) == labels).sum()
-        seen += len(labels)
-        if step % REPORT_EVERY == 0:
-            on_step(seen - reported, loss.item())
-            reported = seen
-    on_step(seen - reported, loss.item())
-    return loss_sum.item() / seen, right.item() / seen, lr
-
-
-def _scheduler(optimizer: SGD, recipe: Recipe, *, steps: int) -> LRScheduler:
-    if recipe.schedule == "onecycle":
-        return OneCycleLR(optimizer, max_lr=recipe.lr, total_steps=steps, cycle_momentum=False)
-    return LambdaLR(optimizer, lambda step: 1.0)

@@ -40,15 +40,17 @@ class EpochMetrics:
 
 
 @torch.no_grad()
+def predict(model: FromPixels, images_u8: Tensor) -> Tensor:
+    """Logits (N, classes) of uint8 images (N, C, H, W), in the weights' own precision."""
+    model.eval()
+    return torch.cat([model(images) for images in images_u8.split(EVALUATION_BATCH)])
+
+
 def evaluate(model: FromPixels, images_u8: Tensor, labels: Tensor) -> tuple[float, float]:
     """Loss and accuracy of `model` on uint8 images (N, C, H, W) and labels (N,), in the weights' own precision."""
-    model.eval()
-    loss, right = 0.0, 0
-    for images, truth in zip(images_u8.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True):
-        logits = model(images)
-        loss += F.cross_entropy(logits, truth, reduction="sum").item()
-        right += int((logits.argmax(dim=1) == truth).sum())
-    return loss / len(labels), right / len(labels)
+    logits = predict(model, images_u8)
+    right = (logits.argmax(dim=1) == labels).sum()
+    return F.cross_entropy(logits.double(), labels).item(), int(right) / len(labels)
 
 
 def write_csv(path: Path, rows: Iterable[EpochMetrics]) -> None:

@@ -1,7 +1,8 @@
-"""A training run from its arguments to the folder it leaves: model.safetensors, metrics.csv and run.json."""
+"""A training run from its arguments to the folder it leaves: weights, metrics, pictures and run.json."""
 
-import json
 import logging
+import signal
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -11,20 +12,51 @@ import torch
 
 from nets.build import build
 from nets.card import ModelCard, Origin
-from nets.data import dataset
 from nets.data.dataset import DataSet
-from nets.errors import DataError, ModelError, UsageError
-from nets.files import write_whole
+from nets.errors import CardError, DataError, Interrupted, UsageError
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
-from nets.runs import ARGUMENTS, METRICS, MODEL, WEIGHTS
-from nets.training import checkpoint
-from nets.training.device import choose_device
-from nets.training.fit import OnStep, fit
-from nets.training.metrics import EpochMetrics, write_csv
+from nets.runs import CONFUSION, CURVES, METRICS, MISTAKES, MODEL, STATE, WEIGHTS
+from nets.training import checkpoint, plots, ranks, record, state
+from nets.training.device import choose_device, choose_precision
+from nets.training.fit import Training
+from nets.training.metrics import EpochMetrics, predict, write_csv
 from nets.training.recipe import Recipe
+from nets.training.record import Arguments
 
 logger = logging.getLogger(__name__)
+
+SAVE_EVERY_S = 15.0  # a kill costs no more work than that
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is asked to do. `device` is "auto", "cpu" or "cuda"; `resume` goes on with the run in `out`."""
+
+    arch: str
+    recipe: Recipe
+    seed: int
+    device: str
+    out: Path
+    resume: bool = False
+    compiled: bool = False
+    deterministic: bool = False
+    save_every_s: float = SAVE_EVERY_S
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on: told how many images more were learnt from and how it stands, and of each epoch; asked to stop.
+
+    `stop` gives the number of the signal that came, or None.
+    """
+
+    on_step: Callable[[int, str], None] = lambda images, standing: None
+    on_epoch: Callable[[EpochMetrics], None] = lambda row: None
+    stop: Callable[[], int | None] = lambda: None
+
+
+UNWATCHED = Watch()
 
 
 @dataclass(frozen=True)
@@ -35,61 +67,99 @@ class TrainedRun:
     card: ModelCard
 
 
-def train(
-    *,
-    arch: str,
-    data: DataSet,
-    recipe: Recipe,
-    seed: int,
-    device: str,
-    out: Path,
-    on_step: OnStep,
-    on_epoch: Callable[[EpochMetrics], None],
-) -> TrainedRun:
-    """Train `arch` on `data` and leave the run in the folder `out`, in place of the run that may be there.
+def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
+    """Train on `data` and leave the run in the folder `plan.out`, in place of the run that may be there.
 
-    `device` is "auto", "cpu" or "cuda". Raises UsageError for an unknown arch or an impossible folder, DeviceError
-    where the device cannot be used.
+    The weights of an earlier run stay until the new ones are whole. Raises UsageError for an unknown arch, an
+    impossible folder, or a run to resume that had other arguments; DeviceError where the device cannot be used;
+    TrainingError where the loss is no number any more; Interrupted, with all saved, when told to stop.
     """
-    _make_folder(out)
-    where = choose_device(device)
-    torch.set_num_threads(usable_cores())
-    torch.manual_seed(seed)
-    card = _card(arch, data, recipe, seed)
+    here = ranks.from_environment()
+    device = choose_device(plan.device, local_rank=here.local_rank)
+    torch.set_num_threads(max(1, usable_cores() // here.local_count))
+    torch.use_deterministic_algorithms(plan.deterministic)
+    recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
+    card = _card(plan.arch, data, recipe, plan.seed)
+    torch.manual_seed(plan.seed)
     model = FromPixels(build(card), card)
-    _clear_away(out)
-    logger.info(
-        "training %s on %s (%s images) on %s: %s", arch, data.name, f"{len(data.train_labels):,}", where, recipe
-    )
-    rows: list[EpochMetrics] = []
-    for row in fit(model, data, recipe=recipe, seed=seed, device=where, on_step=on_step):
-        rows.append(row)
-        write_csv(out / METRICS, rows)
-        on_epoch(row)
-    card = replace(card, origin=replace(card.origin, test_accuracy=rows[-1].test_accuracy))
-    arguments = {"arch": arch, "data": data.source, "recipe": asdict(recipe), "seed": seed, "device": device}
-    write_whole(out / ARGUMENTS, json.dumps(arguments, indent=2).encode() + b"\n")
-    checkpoint.save(out / WEIGHTS, model.net, card)
-    return TrainedRun(out / WEIGHTS, card)
-
-
-def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet:
-    """The data set that the run in that folder was trained on, from where run.json says it lies, or from `source`.
-
-    Raises ModelError where neither is known, DataError where the data set is not the one of the card.
-    """
-    if source is None:
-        try:
-            source = str(json.loads((run / ARGUMENTS).read_text())["data"])
-        except (OSError, ValueError, KeyError, TypeError) as fault:
-            raise ModelError(f"{run / ARGUMENTS}: does not say where the data lies ({fault}); use --data") from None
-    data = dataset.load(source)
-    if data.sha256 != card.origin.data_sha256:
-        raise DataError(
-            f"{data.source}: not the data set that the run was trained on ({card.origin.data}): "
-            f"SHA-256 {data.sha256}, not {card.origin.data_sha256}"
+    arguments = {
+        "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
+        "threads": torch.get_num_threads(), "processes": here.count, "torch": torch.__version__,
+        "recipe": asdict(recipe),
+    }  # fmt: skip
+    _make_folder(plan.out)
+    weights = plan.out / WEIGHTS
+    if plan.resume and weights.exists() and not (plan.out / STATE).exists():
+        record.refuse_another(plan.out, arguments, record.read(plan.out))
+        logger.info("%s: this run has ended: nothing is left to do", plan.out)
+        return TrainedRun(weights, checkpoint.load(weights)[1])
+    with ranks.joined(here, device):
+        training = Training(
+            model, data, recipe=recipe, seed=plan.seed, device=device, ranks=here, compiled=plan.compiled
         )
-    return data
+        logger.info(
+            "training %s on %s (%s images), %s; %s", plan.arch, data.name, f"{len(data.train_labels):,}", device, recipe
+        )
+        _begin(training, plan, arguments)
+        _run(training, plan, arguments, watch)
+    card = replace(card, origin=replace(card.origin, test_accuracy=training.rows[-1].test_accuracy))
+    if here.first:
+        _finish(training, data, plan.out, card, arguments)
+    return TrainedRun(weights, card)
+
+
+def _begin(training: Training, plan: Plan, arguments: Arguments) -> None:
+    """Go on from the state that is there, if that is wanted; else begin at the beginning."""
+    path = plan.out / STATE
+    if plan.resume and path.exists():
+        snapshot, earlier = state.load(path)
+        record.refuse_another(plan.out, arguments, earlier)
+        state.restore(training, snapshot, path)
+        logger.info("going on after step %s of %s", f"{training.step:,}", f"{training.steps:,}")
+        return
+    if plan.resume:
+        logger.info("%s: nothing is saved there yet: starting at the beginning", plan.out)
+    elif training.ranks.first:
+        if (plan.out / WEIGHTS).exists():
+            logger.info("replacing the run in %s, which stays until this one has ended", plan.out)
+        path.unlink(missing_ok=True)
+
+
+def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch) -> None:
+    """Train to the end, and save the state every now and then, at the end of each epoch, and when told to stop."""
+    saved, shown = time.monotonic(), 0
+    for glance in training.run():
+        if glance is None:
+            continue
+        watch.on_step((training.step - shown) * training.recipe.batch_size, str(glance))
+        shown = training.step
+        ended = training.step % training.steps_an_epoch == 0
+        if ended:
+            watch.on_epoch(training.rows[-1])
+        signal_number = watch.stop()
+        stopped = training.ranks.any(signal_number is not None)
+        if ended or stopped or time.monotonic() - saved >= plan.save_every_s:
+            if training.ranks.first:
+                write_csv(plan.out / METRICS, training.rows)
+                state.save(plan.out / STATE, training.snapshot(), arguments)
+            saved = time.monotonic()
+        if stopped and training.step < training.steps:
+            told = f"stopped after step {training.step:,} of {training.steps:,}; all is saved"
+            raise Interrupted(told, signal_number or signal.SIGTERM)  # None where another rank got it
+
+
+def _finish(training: Training, data: DataSet, out: Path, card: ModelCard, arguments: Arguments) -> None:
+    """Leave the run: its weights last, when no model of earlier ones is beside them; then the state can go."""
+    probabilities = predict(training.result, training.test_images).softmax(dim=1).cpu().numpy()
+    truth = data.test_labels
+    write_csv(out / METRICS, training.rows)
+    plots.save(plots.curves(training.rows), out / CURVES)
+    plots.save(plots.confusion(truth, probabilities.argmax(axis=1), card.labels), out / CONFUSION)
+    plots.save(plots.mistakes(data.test_images, truth, probabilities, card.labels), out / MISTAKES)
+    (out / MODEL).unlink(missing_ok=True)
+    record.write(out, arguments)
+    checkpoint.save(out / WEIGHTS, training.result.net, card)
+    (out / STATE).unlink(missing_ok=True)
 
 
 def _card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> ModelCard:
@@ -105,7 +175,10 @@ def _card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> ModelCard:
         netkit=version("netkit"),
         torch=torch.__version__,
     )
-    return ModelCard(arch, data.labels, channels, height, width, mean, std, origin)
+    try:
+        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin)
+    except CardError as fault:
+        raise DataError(f"{data.source}: cannot be trained on: {fault}") from None
 
 
 def _make_folder(out: Path) -> None:
@@ -113,12 +186,3 @@ def _make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as fault:
         raise UsageError(f"--out {out}: cannot be made a folder: {fault.strerror}") from None
-
-
-def _clear_away(out: Path) -> None:
-    """Remove an earlier run's files: none of them would belong to the new weights."""
-    earlier = [out / name for name in (WEIGHTS, METRICS, ARGUMENTS, MODEL) if (out / name).exists()]
-    if earlier:
-        logger.info("replacing the run in %s", out)
-    for path in earlier:
-        path.unlink()

@@ -1,0 +1,70 @@
+"""Several processes that train one net: no image twice, none left out, and the weights of one process."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nets.training.ranks import ALONE, Ranks, from_environment
+
+
+def test_shares_hold_every_row_once() -> None:
+    for count in (1, 2, 3, 8):
+        rows = torch.randperm(128)
+        shares = [Ranks(rank, count, rank, count).share(rows) for rank in range(count)]
+        assert all(weight == 1 for _, weight in shares)
+        assert torch.equal(torch.cat([share for share, _ in shares]).sort().values, torch.arange(128))
+
+
+def test_where_rows_are_fewer_than_ranks_the_rest_counts_nothing() -> None:
+    shares = [Ranks(rank, 4, rank, 4).share(torch.tensor([7, 8])) for rank in range(4)]
+    assert [(share.tolist(), weight) for share, weight in shares] == [([7], 1), ([8], 1), ([7], 0), ([7], 0)]
+
+
+def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert from_environment() == ALONE
+    for name, value in {"WORLD_SIZE": "6", "RANK": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
+        monkeypatch.setenv(name, value)
+    assert from_environment() == Ranks(4, 6, 1, 3)
+    assert not from_environment().first
+
+
+def trained(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
+    """One plain epoch on the digits: 23 steps, the last with 34 images."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m"]
+    program = [sys.executable, "-m"] if processes == 1 else torchrun
+    options = ["--arch", arch, "--data", "digits", "--recipe", "seed", "--lr", "0.05", "--epochs", "1", "--out", arch]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*program, "netkit", "train", *options],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+@pytest.mark.parametrize("arch", ["inception", "residual"])
+def test_two_processes_train_to_the_weights_of_one(tmp_path: Path, arch: str) -> None:
+    found: list[tuple[dict[str, torch.Tensor], dict[str, str]]] = []
+    for processes in (1, 2):
+        (tmp_path / str(processes)).mkdir()
+        done = trained(tmp_path / str(processes), processes, arch)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("test accuracy") == 1  # only the first process speaks
+        assert done.stderr.count("epoch 1: ") == 1
+        with open(tmp_path / str(processes) / arch / "metrics.csv") as file:
+            (row,) = csv.DictReader(file)
+        found.append((load_file(tmp_path / str(processes) / arch / "model.safetensors"), row))
+    (one, row_of_one), (two, row_of_two) = found
+    for name, weights in one.items():
+        torch.testing.assert_close(two[name], weights, rtol=1e-3, atol=1e-4)
+    for column in ("train_loss", "train_accuracy", "test_loss"):
+        assert float(row_of_one[column]) == pytest.approx(float(row_of_two[column]), rel=1e-2)
