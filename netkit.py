@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from nets.errors import MissingExtraError, NetkitError, UsageError, unknown_name
+from nets.errors import Interrupted, MissingExtraError, NetkitError, UsageError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,16 +24,24 @@ if TYPE_CHECKING:
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "onnxscript")
 EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
-INTERRUPTED, TERMINATED = 130, 143  # exit codes: 128 and the signal's number
+CHANGES = ("epochs", "batch_size", "lr", "ema", "precision")  # what train's options change in its recipe
+# How long torch's threads turn in circles after an operator before they sleep. Two trainings at once on two cores took
+# 0.5 to 25 s for an epoch of residual on the digits by libgomp's own choice, 0.6 s by this one; alone the same.
+SPINS = "3000"
+INTERRUPTED = 130  # exit code: 128 and the signal's number
 
 
 class Commands(click.Group):
     """The group of netkit's commands. No traceback reaches a user: each error is one line and an exit code."""
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(TERMINATED))
+        _mend_streams()
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+        for name in ("SIGTERM", "SIGHUP"):
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), _terminated)
         try:
-            code = super().main(*args, **{**options, "standalone_mode": False})
+            code = super().main(*args, **{"prog_name": "netkit", **options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as fault:
             fault.show()
             code = fault.exit_code
@@ -55,8 +64,22 @@ class Commands(click.Group):
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"netkit: {message}", err=True)
+    click.echo(f"netkit: {one_line(message)}", err=True)
     return code
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    sys.exit(_fail("terminated", 128 + number))  # no Exception, which somebody on the way up might take for a fault
+
+
+def _mend_streams() -> None:
+    """Let nothing that is printed fail: what the terminal cannot show is spelled out, a closed stream swallows all."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
@@ -83,6 +106,8 @@ class FilePath(click.ParamType):  # type: ignore[type-arg]  # as above
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from pathlib import Path
 
+        if not value:
+            raise UsageError(f"{param.opts[-1] if param else 'path'}: an empty path")
         return Path(value)
 
 
@@ -101,13 +126,13 @@ def _recipes() -> list[str]:
 ARCH = Name("architecture", _architectures)
 RECIPE = Name("recipe", _recipes)
 DEVICE = Name("device", lambda: ["auto", "cpu", "cuda"])
-PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16"])
-COUNT = click.IntRange(min=1)
+PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16", "fp16"])
+COUNT = click.IntRange(min=1, max=1_000_000)
 PATH = FilePath()
 
 option = partial(click.option, show_default=True)
-arch_option = partial(option, "--arch", type=ARCH, help="Which net.")
-data_option = partial(option, "--data", metavar="[mnist|digits|DIR]", help="Data set; DIR: files in MNIST's format.")
+arch_option = partial(option, "--arch", type=ARCH)
+data_option = partial(option, "--data", metavar="[mnist|digits|DIR]")
 device_option = option("--device", type=DEVICE, default="auto", help="Where to run; auto: CUDA where it works.")
 json_option = option("--json", "as_json", is_flag=True, help="Results as JSON, one object a line.")
 
@@ -120,68 +145,74 @@ def cli() -> None:
 
     \b
     netkit train                     train the inception net on MNIST
-    netkit export --arch inception   make it one .onnx file, checked against PyTorch
+    netkit export --arch inception   make it one .onnx file, checked by PyTorch
     netkit sample images/            write MNIST's test images, to try it on
     netkit infer images/             run it over files and folders
     """
 
 
 @cli.command()
-@arch_option(default="inception")
-@data_option(default="mnist")
-@option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; seed: the textbook's way.")
-@option("--epochs", type=COUNT, help="In place of the recipe's.")
-@option("--batch-size", type=COUNT, help="In place of the recipe's.")
-@option("--lr", type=float, help="Learning rate, in place of the recipe's.")
-@option("--precision", type=PRECISION, help="In place of the recipe's.")
-@option("--seed", type=click.IntRange(min=0), default=0, help="Of first weights and order of images.")
+@arch_option(default="inception", help="Which net to train.")
+@data_option(default="mnist", help="Data set; DIR: a folder of files in MNIST's format.")
+@option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; 'seed' is the textbook's way.")
+@option("--epochs", type=COUNT, help="Passes over the training images.  [default: the recipe's]")
+@option("--batch-size", type=COUNT, help="Images a step.  [default: the recipe's]")
+@option("--lr", type=float, help="Learning rate, at its highest.  [default: the recipe's]")
+@option("--ema", type=float, help="Decay of the weights' average; 0: none.  [default: the recipe's]")
+@option("--precision", type=PRECISION, help="What convolutions compute in.  [default: the recipe's]")
+@option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Where all randomness starts.")
 @device_option
 @option("--out", type=PATH, help="Folder of the run.  [default: runs/<arch>]")
+@option("--resume", is_flag=True, help="Go on with the run in the folder, where one was stopped.")
+@option("--compile", "compiled", is_flag=True, help="Compile the step: slow to start, which long runs repay.")
+@option("--deterministic", is_flag=True, help="On CUDA too, the same weights each time; slower.")
 @json_option
-def train(
-    arch: str, data: str, recipe_name: str, seed: int, device: str, out: Path | None, as_json: bool, **changes: Any
-) -> None:
+def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train a net.
 
-    Leaves model.safetensors (weights and card), metrics.csv and run.json in a folder.
+    Leaves model.safetensors (weights and card), metrics.csv, run.json and pictures in a folder.
     """
     from dataclasses import replace
 
     from infer.console import progress
     from nets.data import dataset
     from nets.runs import run_folder
-    from nets.training import run
+    from nets.training import ranks, run, stopping
     from nets.training.recipe import recipe_named
 
-    terminal = _terminal()
+    first = ranks.from_environment().first
+    terminal = _terminal(quiet=not first)
     loaded = dataset.load(data)
-    given = {name: value for name, value in changes.items() if value is not None}
-    recipe = replace(recipe_named(recipe_name), **given)
-    if "epochs" not in given:
+    changes = {name: options.pop(name) for name in CHANGES}
+    recipe = replace(recipe_named(recipe_name), **{name: value for name, value in changes.items() if value is not None})
+    if changes["epochs"] is None:
         recipe = recipe.stretched_to(len(loaded.train_labels))
-    with progress(terminal, arch, total=recipe.epochs * len(loaded.train_labels)) as advance:
-        trained = run.train(
-            arch=arch,
-            data=loaded,
-            recipe=recipe,
-            seed=seed,
-            device=device,
-            out=out or run_folder(arch),
-            on_step=lambda images, loss: advance(images, f"loss {loss:.3f}"),
-            on_epoch=lambda epoch: terminal.print(f"epoch {epoch}"),
-        )
+    plan = run.Plan(arch=arch, recipe=recipe, out=out or run_folder(arch), **options)
+    with (
+        stopping.noted() as stop,
+        progress(terminal, arch, total=recipe.epochs * len(loaded.train_labels)) as advance,
+    ):
+        watch = run.Watch(on_step=advance, on_epoch=lambda row: terminal.print(f"epoch {row}"), stop=stop)
+        try:
+            trained = run.train(plan, loaded, watch)
+        except Interrupted:
+            if first:
+                _next("netkit", *(word for word in sys.argv[1:] if word != "--resume"), "--resume")
+            raise
+    if not first:
+        return
     accuracy = trained.card.origin.test_accuracy
     text = f"{trained.weights}: test accuracy {accuracy:.2%}"
     _answer(text, as_json, weights=str(trained.weights), test_accuracy=accuracy)
-    _next(f"netkit export --run {out}" if out else f"netkit export --arch {arch}")
+    _next("netkit", "export", *(["--run", str(out)] if out else ["--arch", arch]))
 
 
 @cli.command()
-@arch_option()
-@option("--run", type=PATH, help="Folder of a run.  [default: the newest in runs/]")
-@data_option()
-@option("--out", type=PATH, help="File to write.  [default: model.onnx in the run]")
-@option("--opset", type=int, help="ONNX operator set.  [default: 20]")
+@arch_option(help="The run in runs/<arch>.")
+@option("--run", type=PATH, help="The run in that folder.  [default: the newest in runs/]")
+@data_option(help="Where the run's data set lies.  [default: where it lay]")
+@option("--out", type=PATH, help="File to write, .onnx.  [default: model.onnx in the run]")
+@option("--opset", type=int, help="ONNX operator set, 18 to 23.  [default: 20]")
 @json_option
 def export(
     arch: str | None, run: Path | None, data: str | None, out: Path | None, opset: int | None, as_json: bool
@@ -197,27 +228,29 @@ def export(
     from export.convert import OPSET
     from nets.runs import MODEL, WEIGHTS, choose
     from nets.training import checkpoint
-    from nets.training.run import data_of
+    from nets.training.record import data_of
 
     terminal = _terminal()
     weights = choose(WEIGHTS, file=run and run / WEIGHTS, arch=arch)
     net, card = checkpoint.load(weights)
-    images_u8 = data_of(weights.parent, card, source=data).test_images
+    data_set = data_of(weights.parent, card, source=data)
     path = out or weights.parent / MODEL
     with terminal.status("converting, and comparing with PyTorch in float64"):
-        parity = publish.export(net, path, card=card, images_u8=images_u8, opset=OPSET if opset is None else opset)
+        parity = publish.export(
+            net, path, card=card, images_u8=data_set.test_images, opset=OPSET if opset is None else opset
+        )
     _answer(f"{path}: {parity}", as_json, model=str(path), **asdict(parity))
-    _next("netkit sample images/, then netkit infer images/" + (f" --model {out}" if out else ""))
+    _next("netkit", "sample", "images/", "--data", card.origin.data if data_set.built_in else data_set.source)
 
 
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
 @option("--model", type=PATH, help="An .onnx file.  [default: the newest in runs/]")
-@arch_option()
+@arch_option(help="The model in runs/<arch>.")
 @device_option
 @option("--batch-size", type=COUNT, default=64, help="Images that the net takes at once.")
 @option("--threads", type=COUNT, help="Threads of the net.  [default: the cores this process may use]")
-@option("--top-k", type=COUNT, default=1, help="How many labels to give for each image.")
+@option("--top-k", type=COUNT, default=1, help="Labels to give for each image; at most all there are.")
 @option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
 @option("--out", type=PATH, help="Results file, .csv or .jsonl.  [default: stdout]")
 @json_option
@@ -254,7 +287,7 @@ def infer(
     session = open_session(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=threads)
     top_k = min(top_k, len(session.card.labels))
     tally = rows.Tally(frozenset(session.card.labels))
-    bar = terminal.is_terminal and (out is not None or not sys.stdout.isatty())  # rows on the screen leave it no room
+    bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
     total = sum(1 for _ in images.find(paths)) if bar else None
     stdout = partial(rows.stdout_writer, as_json=as_json, top_k=top_k)
     started = time.monotonic()
@@ -269,7 +302,8 @@ def infer(
     sys.stdout.flush()
     speed = (tally.ok + tally.failed) / (time.monotonic() - started)
     terminal.print(f"{tally} ({speed:,.0f}/s, {session.provider})")
-    _next(f"netkit nets {session.card.arch}" if out else "netkit infer PATHS... --out results.csv")
+    words = [word for word in sys.argv[1:] if word != "--json"]
+    _next("netkit", *words, *(["--top-k", str(top_k + 2)] if out else ["--out", "results.csv"]))
     if tally.failed:
         click.get_current_context().exit(1)
 
@@ -298,12 +332,12 @@ def nets(arch: str | None, as_json: bool) -> None:
     if bottlenecks:
         click.echo("\nMultiply-adds of each k x k convolution through its 1x1 bottleneck, and directly:\n")
         print_table([asdict(entry) for entry in (*bottlenecks, counts.textbook_bottleneck())])
-    _next(f"netkit train --arch {arch}" if arch else "netkit nets inception")
+    _next("netkit", "train", "--arch", arch) if arch else _next("netkit", "nets", "inception")
 
 
 @cli.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@data_option(default="mnist")
+@data_option(default="mnist", help="Data set; DIR: a folder of files in MNIST's format.")
 @option("--count", type=COUNT, help="How many, from the first on.  [default: all]")
 def sample(folder: Path, data: str, count: int | None) -> None:
     """Write test images, to try infer on.
@@ -316,14 +350,14 @@ def sample(folder: Path, data: str, count: int | None) -> None:
     _terminal()
     written = write_sample(dataset.load(data), folder, count=count)
     click.echo(f"{folder}: {written:,} images")
-    _next(f"netkit infer {folder}{os.sep}")
+    _next("netkit", "infer", f"{folder}{os.sep}")
 
 
-def _terminal() -> Terminal:
+def _terminal(*, quiet: bool = False) -> Terminal:
     """stderr, showing what netkit's packages have to say."""
     from infer.console import Terminal
 
-    terminal = Terminal()
+    terminal = Terminal(quiet=quiet)
     terminal.show_log_of("nets", "infer", "export")
     return terminal
 
@@ -335,5 +369,19 @@ def _answer(text: str, as_json: bool, **fields: Any) -> None:
     click.echo(json.dumps(fields) if as_json else text)
 
 
-def _next(command: str) -> None:
-    click.echo(f"next: {command}", err=True)
+def _next(*words: str) -> None:
+    """The command to type next."""
+    import shlex
+
+    click.echo(f"next: {one_line(shlex.join(words))}", err=True)
+
+
+def _is_file(stream: TextIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":  # python -m netkit, as torchrun starts it
+    cli()

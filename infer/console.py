@@ -16,7 +16,7 @@ Advance = Callable[[int, str], None]  # images done since the last call; a note 
 class Terminal(Console):
     """stderr, plain: paths in messages are neither coloured nor wrapped, and brackets in them are no markup."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         # what is no terminal stays none for FORCE_COLOR's sake: that asks for colours, not for a moving bar in a log
         super().__init__(
             stderr=True,
@@ -25,6 +25,7 @@ class Terminal(Console):
             markup=False,
             emoji=False,
             force_terminal=sys.stderr.isatty(),
+            quiet=quiet,
         )
 
     def show_log_of(self, *packages: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from PIL import Image
 
 from infer.model import Model
 from nets.machine import missing_cuda_driver
+
+RUN = {"model.safetensors", "metrics.csv", "run.json", "curves.png", "confusion.png", "mistakes.png"}
 
 
 @pytest.fixture
@@ -59,11 +62,21 @@ def one_line(text: str) -> str:
         (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
         (["train", "--data", "./nowhere"], 2, "./nowhere: no such folder"),
         (["train", "--data", "empty/"], 1, "no train-images-idx3-ubyte or train-images-idx3-ubyte.gz here"),
-        (["train", "--data", "digits", "--lr", "-1"], 2, "the learning rate is a positive number, not -1.0"),
+        (
+            ["train", "--data", "digits", "--lr", "-1"],
+            2,
+            "the learning rate is a positive number up to 1,000,000, not -1.0",
+        ),
         (["train", "--data", "digits", "--out", "digit.png"], 2, "--out digit.png: cannot be made a folder"),
         (["export", "--arch", "residual"], 2, "make it with 'netkit train --arch residual'"),
         (["export"], 2, "no runs/*/model.safetensors here; make one with 'netkit train'"),
         (["export", "--run", "empty"], 2, "empty/model.safetensors: no such file"),
+        (["export", "--run", ""], 2, "--run: an empty path"),
+        (["infer", "digit.png", "--model", "empty"], 2, "empty: not a file, but a folder"),
+        (["infer", "no\nsuch\x1b[31m"], 2, r"no\nsuch\x1b[31m: no such file or folder"),
+        (["train", "--out", ""], 2, "--out: an empty path"),
+        (["train", "--seed", str(2**64)], 2, f"{2**64} is not in the range"),
+        (["train", "--batch-size", "1" + "0" * 30], 2, "is not in the range"),
         (["nets", "incption"], 2, "did you mean 'inception'?"),
         (["trian"], 2, "train"),
         (["--bogus"], 2, "--bogus"),
@@ -143,7 +156,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(netkit: Netkit, digit: Path
 def test_the_way_from_two_commands_to_predictions(netkit: Netkit, workplace: Path) -> None:
     """On the digits: sample, infer, and the accuracy that training printed is the accuracy in the results."""
     run = workplace / "runs/residual"
-    assert {path.name for path in run.iterdir()} == {"model.safetensors", "model.onnx", "metrics.csv", "run.json"}
+    assert {path.name for path in run.iterdir()} == {*RUN, "model.onnx"}
     assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0
     assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0  # again is no fault
     done = netkit("infer", "images/", "--out", "p.csv", cwd=workplace)
@@ -196,22 +209,35 @@ def test_a_net_that_exports_to_something_else_exits_with_1_and_leaves_no_model(w
     )
     assert "largest error 0.001, NOT within the bound" in last
     assert (done.returncode, done.stdout) == (1, "")
-    assert {path.name for path in (tmp_path / "runs/residual").iterdir()} == {
-        "model.safetensors", "metrics.csv", "run.json",
-    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "runs/residual").iterdir()} == RUN
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_training_says_so_with_its_exit_code(tmp_path: Path, number: int, code: int) -> None:
-    command: list[str | Path] = [NETKIT, "train", "--arch", "residual", "--data", "digits", "--epochs", "1000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "runs/residual/metrics.csv").exists():
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "Traceback" not in errors
+def test_the_next_command_can_be_typed_as_it_stands(netkit: Netkit, tmp_path: Path) -> None:
+    """From train to infer, in a folder with a space in its name: each command is the one that the last one named."""
+    done = netkit("train", "--arch", "residual", "--data", "digits", "--epochs", "1", "--out", "my run")
+    for expected in ("export --run 'my run'", "sample images/ --data digits", "infer images/"):
+        *_, last = done.stderr.splitlines()
+        assert last == f"next: netkit {expected}"
+        done = netkit(*shlex.split(expected))
+    assert "no runs/*/model.onnx here" in done.stderr  # of a model elsewhere infer has to be told
+    done = netkit("infer", "images/", "--model", "my run/model.onnx", "--json")
+    command = "netkit infer images/ --model 'my run/model.onnx' --out results.csv"
+    assert done.stderr.splitlines()[-1] == f"next: {command}"
+    done = netkit(*shlex.split(command)[1:])
+    assert done.stderr.splitlines()[-1] == f"next: {command} --top-k 3"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_fault(tmp_path: Path, digit: Path, model_path: Path, closed: str) -> None:
+    command = shlex.join([str(NETKIT), "infer", str(digit), "--model", str(model_path)])
+    done = subprocess.run(f"{command} {closed}", shell=True, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr
+    assert (str(digit) in done.stdout) == (closed == "2>&-")
+
+
+def test_names_that_the_terminal_cannot_show_are_spelled_out(netkit: Netkit, tmp_path: Path) -> None:
+    done = netkit("sample", "s\udcff☃", "--data", "digits", "--count", "3", PYTHONIOENCODING="ascii:strict")
+    assert (done.returncode, done.stdout) == (0, "s\\udcff\\u2603: 3 images\n")
 
 
 def test_an_interrupted_infer_leaves_no_results_file(tmp_path: Path, digit: Path, model_path: Path) -> None:

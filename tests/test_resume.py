@@ -1,0 +1,109 @@
+"""A training that is killed, or told to stop, and goes on: real processes, real signals, the same bits in the end."""
+
+import csv
+import random
+import re
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from conftest import NETKIT, Netkit
+
+TRAIN = ("train", "--arch", "residual", "--data", "digits", "--epochs", "12", "--out", "run")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run as it is without a pause."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run([NETKIT, *TRAIN], cwd=folder, check=True, capture_output=True)
+    return folder / "run"
+
+
+def started(folder: Path, *more: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen([NETKIT, *TRAIN, *more], cwd=folder, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
+    while not path.exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+
+
+def table(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv") as file:
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
+
+
+def test_after_sigkill_at_random_moments_the_weights_are_those_of_no_kill(tmp_path: Path, whole: Path) -> None:
+    chance = random.Random(0)
+    kills = 0
+    for _ in range(6):
+        process = started(tmp_path, "--resume")
+        wait_for(tmp_path / "run/training.safetensors", process)
+        time.sleep(chance.uniform(0, 1.5))
+        process.kill()
+        process.communicate()
+        kills += process.returncode == -signal.SIGKILL
+        if (tmp_path / "run/model.safetensors").exists():
+            break
+    done = subprocess.run([NETKIT, *TRAIN, "--resume"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert kills >= 2
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    assert table(tmp_path / "run") == table(whole)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_step_saves_and_tells_how_to_go_on(
+    tmp_path: Path, whole: Path, number: int, code: int
+) -> None:
+    process = started(tmp_path)
+    wait_for(tmp_path / "run/training.safetensors", process)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    *_, hint, last = errors.splitlines()
+    assert re.fullmatch(r"netkit: stopped after step \d+ of 144; all is saved", last)
+    assert hint == f"next: netkit {' '.join(TRAIN)} --resume"
+    done = subprocess.run([NETKIT, *hint.split()[2:]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "going on after step" in done.stderr
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    process = started(tmp_path, "--batch-size", "2000")  # one long step an epoch
+    wait_for(tmp_path / "run/training.safetensors", process)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, 143)
+
+
+def test_resuming_an_ended_run_exits_with_0(netkit: Netkit, whole: Path) -> None:
+    done = netkit(*TRAIN, "--resume", cwd=whole.parent)
+    assert done.returncode == 0 and "this run has ended: nothing is left to do" in done.stderr
+    assert done.stdout.startswith("run/model.safetensors: test accuracy ")
+
+
+def test_a_full_disk_keeps_the_old_state_and_names_the_file(tmp_path: Path) -> None:
+    """A limit on file sizes, below what a state needs, stands in for the disk; 27 is what the system says then."""
+    process = started(tmp_path)
+    wait_for(tmp_path / "run/training.safetensors", process)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    before = (tmp_path / "run/training.safetensors").read_bytes()
+    limited = "import resource, signal, sys, netkit; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)); netkit.cli(sys.argv[1:])"
+    python = NETKIT.with_name("python")
+    done = subprocess.run(
+        [python, "-c", limited, *TRAIN, "--resume"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "netkit: run/training.safetensors: File too large"
+    assert (tmp_path / "run/training.safetensors").read_bytes() == before
+    assert not list((tmp_path / "run").glob(".*"))
