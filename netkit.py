@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from infer.console import Terminal
 
-TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "onnxscript")
+TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript")
 EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
 CHANGES = ("epochs", "batch_size", "lr", "ema", "precision")  # what train's options change in its recipe
 # How long torch's threads turn in circles after an operator before they sleep. Two trainings at once on two cores took

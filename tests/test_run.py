@@ -114,7 +114,7 @@ def test_resuming_where_nothing_is_saved_starts_at_the_beginning(
     ("change", "told"),
     [
         ({"seed": 7}, "seed 0, not 7"),
-        ({"recipe": replace(RECIPE, epochs=9, lr=0.1)}, "epochs 2, not 9, lr 0.05, not 0.1"),
+        ({"recipe": replace(RECIPE, epochs=9, lr=0.2)}, "epochs 2, not 9, lr 0.1, not 0.2"),
         ({"arch": "inception"}, "arch residual, not inception"),
     ],
 )
