@@ -175,14 +175,14 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from dataclasses import replace
 
     from infer.console import progress
-    from nets.data import dataset
+    from nets.data import sources
     from nets.runs import run_folder
     from nets.training import ranks, run, stopping
     from nets.training.recipe import recipe_named
 
     first = ranks.from_environment().first
     terminal = _terminal(quiet=not first)
-    loaded = dataset.load(data)
+    loaded = sources.load(data)
     changes = {name: options.pop(name) for name in CHANGES}
     recipe = replace(recipe_named(recipe_name), **{name: value for name, value in changes.items() if value is not None})
     if changes["epochs"] is None:
@@ -226,6 +226,7 @@ def export(
 
     from export import publish
     from export.convert import OPSET
+    from nets.data import sources
     from nets.runs import MODEL, WEIGHTS, choose
     from nets.training import checkpoint
     from nets.training.record import data_of
@@ -240,7 +241,7 @@ def export(
             net, path, card=card, images_u8=data_set.test_images, opset=OPSET if opset is None else opset
         )
     _answer(f"{path}: {parity}", as_json, model=str(path), **asdict(parity))
-    _next("netkit", "sample", "images/", "--data", card.origin.data if data_set.built_in else data_set.source)
+    _next("netkit", "sample", "images/", "--data", sources.spell(data_set))
 
 
 @cli.command()
@@ -344,11 +345,11 @@ def sample(folder: Path, data: str, count: int | None) -> None:
 
     They become DIR/<label>/<index>.png.
     """
-    from nets.data import dataset
+    from nets.data import sources
     from nets.data.sample import write_sample
 
     _terminal()
-    written = write_sample(dataset.load(data), folder, count=count)
+    written = write_sample(sources.load(data), folder, count=count)
     click.echo(f"{folder}: {written:,} images")
     _next("netkit", "infer", f"{folder}{os.sep}")
 

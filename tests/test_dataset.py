@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nets.data import dataset
+from nets.data import sources
 from nets.data.dataset import DataSet
 from nets.errors import DataError, UsageError
 
@@ -60,10 +60,10 @@ def test_mean_and_std_leave_the_test_images_alone(digits_data: DataSet) -> None:
 def test_a_folder_is_loaded_and_its_source_finds_it_again_from_anywhere(
     here: Path, source: str, name: str, found_at: str
 ) -> None:
-    found = dataset.load(source)
+    found = sources.load(source)
     assert (found.name, found.source, found.train_images.shape) == (name, str(here / found_at), (3, 1, 8, 9))
     os.chdir("/")
-    again = dataset.load(found.source)
+    again = sources.load(found.source)
     assert (again.name, again.sha256) == (name, found.sha256)
 
 
@@ -73,11 +73,11 @@ def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
     monkeypatch.setenv("NETKIT_DATA", str(Path(mnist_data.source).parent))
     for name, expected in (("mnist", mnist_data), ("digits", digits_data)):
         (here / name).mkdir()
-        found = dataset.load(name)
+        found = sources.load(name)
         assert (found.name, found.sha256) == (name, expected.sha256)
-        assert dataset.load(found.source).sha256 == expected.sha256
+        assert sources.load(found.source).sha256 == expected.sha256
         with pytest.raises(DataError, match=f"^{name}: no train-images-idx3-ubyte or train-images-idx3-ubyte.gz here$"):
-            dataset.load(f"./{name}")
+            sources.load(f"./{name}")
 
 
 @pytest.mark.parametrize(
@@ -93,5 +93,5 @@ def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
 )
 def test_an_unknown_source_is_answered_with_what_there_is(here: Path, source: str, says: str) -> None:
     with pytest.raises(UsageError) as caught:
-        dataset.load(source)
+        sources.load(source)
     assert str(caught.value).startswith(says)

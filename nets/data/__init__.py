@@ -1,7 +1,9 @@
 """Where images and labels come from. Each source gives the same thing: uint8 images and their labels.
 
-dataset   the DataSet record, and the only map from what --data says to a source
+dataset   the DataSet record
 idx       MNIST's file format: four files in a folder
 mnist     MNIST itself: where its files lie, their hashes, and the download
 digits    scikit-learn's bundled handwritten digits, for machines with no network
+sources   the only map from what --data says to one of them
+sample    test images as PNG files, to try a model on
 """

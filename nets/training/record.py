@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nets.card import ModelCard
-from nets.data import dataset
+from nets.data import sources
 from nets.data.dataset import DataSet
 from nets.errors import DataError, ModelError, NetkitError, UsageError
 from nets.files import write_whole
@@ -71,7 +71,7 @@ def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet
             raise ModelError(f"{run / ARGUMENTS}: does not say where the data lies; use --data")
         source = found
     try:
-        data = dataset.load(source)
+        data = sources.load(source)
     except NetkitError as fault:
         raise DataError(f"{fault}{told}") from None
     if data.sha256 != card.origin.data_sha256:
