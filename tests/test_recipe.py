@@ -27,7 +27,7 @@ def test_names_are_those_of_the_recipes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "epochs"), [(60_000, 4), (15_872, 5), (15_873, 4), (1_442, 42), (128, 500), (1, 500)]
+    ("images", "epochs"), [(60_000, 6), (10_752, 6), (10_624, 7), (1_442, 42), (128, 500), (1, 500)]
 )
 def test_small_data_sets_get_epochs_enough_for_500_steps(images: int, epochs: int) -> None:
     recipe = recipe_named("fast").stretched_to(images)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -30,6 +31,15 @@ def test_the_first_signal_is_noted_and_the_second_stops_at_once(signals: int, co
     assert done.stdout == (f"working on {output}\n<lambda>\n" if output else "")
 
 
+@pytest.fixture
+def attended() -> Iterator[None]:
+    """Python's own way with Ctrl-C, which a process in the background does not have."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("attended")
 def test_ctrl_c_twice_is_a_keyboard_interrupt() -> None:
     with pytest.raises(KeyboardInterrupt), stopping.noted() as stop:
         os.kill(os.getpid(), signal.SIGINT)
