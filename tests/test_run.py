@@ -69,6 +69,18 @@ def test_a_run_leaves_weights_metrics_pictures_and_its_arguments(trained: Traine
     assert (arguments["recipe"]["batch_size"], arguments["data_sha256"]) == (128, digits_data.sha256)
 
 
+def test_who_looks_on_hears_of_every_image_once_an_epoch_also_after_a_pause(
+    tmp_path: Path, digits_data: DataSet
+) -> None:
+    heard: list[int] = []
+    asked = plan(tmp_path)
+    with pytest.raises(Interrupted):
+        train(asked, digits_data, stopping_after(14))
+    train(replace(asked, resume=True), digits_data, Watch(on_step=lambda images, standing: heard.append(images)))
+    assert heard[0] == len(digits_data.train_labels) + 3 * 128
+    assert sum(heard) == 2 * len(digits_data.train_labels)
+
+
 def test_seed_decides_the_weights(trained: TrainedRun, tmp_path: Path, digits_data: DataSet) -> None:
     same, other = (train(plan(tmp_path / str(seed), seed=seed), digits_data) for seed in (0, 1))
     assert same.weights.read_bytes() == trained.weights.read_bytes()

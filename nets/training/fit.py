@@ -105,6 +105,13 @@ class Training:
         """The learning rate of the last step."""
         return self.recipe.lr_at(self.step - 1, self.steps)
 
+    @property
+    def images(self) -> int:
+        """How many images were learnt from so far, counted anew in each epoch."""
+        epochs, steps = divmod(self.step, self.steps_an_epoch)
+        count = len(self.train_labels)
+        return epochs * count + min(steps * self.recipe.batch_size, count)
+
     def snapshot(self) -> Snapshot:
         """All on which the next step depends. Its tensors are those in use: write them before the next step.
 

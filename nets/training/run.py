@@ -131,8 +131,8 @@ def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch) -> 
     for glance in training.run():
         if glance is None:
             continue
-        watch.on_step((training.step - shown) * training.recipe.batch_size, str(glance))
-        shown = training.step
+        watch.on_step(training.images - shown, str(glance))
+        shown = training.images
         ended = training.step % training.steps_an_epoch == 0
         if ended:
             watch.on_epoch(training.rows[-1])
