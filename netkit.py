@@ -166,6 +166,7 @@ def cli() -> None:
 @option("--resume", is_flag=True, help="Go on with the run in the folder, where one was stopped.")
 @option("--compile", "compiled", is_flag=True, help="Compile the step: slow to start, which long runs repay.")
 @option("--deterministic", is_flag=True, help="On CUDA too, the same weights each time; slower.")
+@option("--tensorboard", is_flag=True, help="Leave logs for TensorBoard in the run's folder, too.")
 @json_option
 def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train a net.

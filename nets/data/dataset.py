@@ -1,5 +1,6 @@
 """DataSet: images and labels, for training and for testing."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +29,9 @@ class DataSet:
         """Mean and standard deviation of the training pixels in [0, 1], one number a channel, to four decimals."""
         means, stds = [], []
         for channel in range(self.train_images.shape[1]):
-            counts = np.bincount(self.train_images[:, channel].ravel(), minlength=256)
-            levels = np.arange(256) / 255
-            mean = np.average(levels, weights=counts)
-            means.append(round(float(mean), 4))
-            stds.append(round(float(np.sqrt(np.average((levels - mean) ** 2, weights=counts))), 4))
+            pixels = self.train_images[:, channel]
+            total = int(pixels.sum(dtype=np.int64))
+            squares = int(np.square(pixels, dtype=np.uint16).sum(dtype=np.int64))
+            means.append(round(total / pixels.size / 255, 4))
+            stds.append(round(math.sqrt(pixels.size * squares - total**2) / pixels.size / 255, 4))
         return tuple(means), tuple(stds)

@@ -4,16 +4,19 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from nets.build import build
 from nets.card import ModelCard, Origin
 from nets.data.dataset import DataSet
-from nets.errors import CardError, DataError, Interrupted, UsageError
+from nets.errors import CardError, DataError, Interrupted, MissingExtraError, UsageError
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
 from nets.runs import CONFUSION, CURVES, METRICS, MISTAKES, MODEL, STATE, WEIGHTS
@@ -24,6 +27,9 @@ from nets.training.metrics import EpochMetrics, predict, write_csv
 from nets.training.recipe import Recipe
 from nets.training.record import Arguments
 
+if TYPE_CHECKING:
+    from nets.training.tensorboard import Board
+
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 15.0  # a kill costs no more work than that
@@ -31,7 +37,10 @@ SAVE_EVERY_S = 15.0  # a kill costs no more work than that
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is asked to do. `device` is "auto", "cpu" or "cuda"; `resume` goes on with the run in `out`."""
+    """What a run is asked to do. `device` is "auto", "cpu" or "cuda"; `resume` goes on with the run in `out`.
+
+    `tensorboard` leaves TensorBoard's logs there too.
+    """
 
     arch: str
     recipe: Recipe
@@ -41,6 +50,7 @@ class Plan:
     resume: bool = False
     compiled: bool = False
     deterministic: bool = False
+    tensorboard: bool = False
     save_every_s: float = SAVE_EVERY_S
 
 
@@ -71,9 +81,12 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     """Train on `data` and leave the run in the folder `plan.out`, in place of the run that may be there.
 
     The weights of an earlier run stay until the new ones are whole. Raises UsageError for an unknown arch, an
-    impossible folder, or a run to resume that had other arguments; DeviceError where the device cannot be used;
+    impossible folder, or a run to resume that had other arguments; MissingExtraError where there is no tensorboard for
+    its logs; DeviceError where the device cannot be used;
     TrainingError where the loss is no number any more; Interrupted, with all saved, when told to stop.
     """
+    if plan.tensorboard and not find_spec("tensorboard"):
+        raise MissingExtraError("tensorboard", "tensorboard")
     here = ranks.from_environment()
     device = choose_device(plan.device, local_rank=here.local_rank)
     torch.set_num_threads(max(1, usable_cores() // here.local_count))
@@ -101,7 +114,8 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
             "training %s on %s (%s images), %s; %s", plan.arch, data.name, f"{len(data.train_labels):,}", device, recipe
         )
         _begin(training, plan, arguments)
-        _run(training, plan, arguments, watch)
+        with closing(_board(training, plan.out)) if plan.tensorboard and here.first else nullcontext() as board:
+            _run(training, plan, arguments, watch, board)
     card = replace(card, origin=replace(card.origin, test_accuracy=training.rows[-1].test_accuracy))
     if here.first:
         _finish(training, data, plan.out, card, arguments)
@@ -125,7 +139,13 @@ def _begin(training: Training, plan: Plan, arguments: Arguments) -> None:
         path.unlink(missing_ok=True)
 
 
-def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch) -> None:
+def _board(training: Training, out: Path) -> "Board":
+    from nets.training.tensorboard import Board  # an extra
+
+    return Board(out, step=training.step, recipe=str(training.recipe))
+
+
+def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch, board: "Board | None") -> None:
     """Train to the end, and save the state every now and then, at the end of each epoch, and when told to stop."""
     saved, shown = time.monotonic(), 0
     for glance in training.run():
@@ -134,8 +154,12 @@ def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch) -> 
         watch.on_step(training.images - shown, str(glance))
         shown = training.images
         ended = training.step % training.steps_an_epoch == 0
+        if board:
+            board.step(training.step, loss=glance.loss, lr=training.lr)
         if ended:
             watch.on_epoch(training.rows[-1])
+            if board:
+                board.epoch(training.rows[-1])
         signal_number = watch.stop()
         stopped = training.ranks.any(signal_number is not None)
         if ended or stopped or time.monotonic() - saved >= plan.save_every_s:
