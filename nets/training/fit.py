@@ -23,22 +23,10 @@ from nets.errors import TrainingError
 from nets.pixels import FromPixels
 from nets.training.augment import draw_maps, warp
 from nets.training.device import DTYPES, choose_precision
+from nets.training.glance import Courier, Glance
 from nets.training.metrics import EpochMetrics, evaluate
 from nets.training.ranks import ALONE, Ranks
 from nets.training.recipe import Recipe
-
-LOOK_EVERY = 10  # steps, on a GPU: reading a number off it makes the loop wait
-
-
-class Glance(NamedTuple):
-    """What is seen of an epoch in passing: the latest batch's loss, and the share of right answers so far."""
-
-    epoch: int
-    loss: float
-    accuracy: float
-
-    def __str__(self) -> str:
-        return f"epoch {self.epoch}, loss {self.loss:.3f}, train {self.accuracy:.2%}"
 
 
 class Snapshot(NamedTuple):
@@ -84,6 +72,7 @@ class Training:
         self.step = 0
         self.rows: list[EpochMetrics] = []
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # of this epoch: losses, right answers
+        self._courier = Courier(device)
         self._dtype = DTYPES[choose_precision(recipe.precision, device)]
         self._optimizer = SGD(
             self.model.parameters(), recipe.lr, recipe.momentum,
@@ -118,7 +107,7 @@ class Training:
         Raises TrainingError where a weight is no number any more: nothing could go on from there.
         """
         if not all(weight.isfinite().all() for weight in self.model.parameters()):
-            raise self._astray("a weight became no number")
+            raise self._astray("a weight became no number", self.step)
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
@@ -152,7 +141,7 @@ class Training:
         self.step, self.rows = snapshot.step, list(snapshot.rows)
 
     def run(self) -> Iterator[Glance | None]:
-        """Train to the end, one step between two values: a glance, or None where none was taken.
+        """Train to the end, one step between two values: the latest glance, or None where there is no new one.
 
         Raises TrainingError where the loss is no number any more.
         """
@@ -168,16 +157,19 @@ class Training:
                 images = self.train_images[share]
                 if maps is not None:
                     images = warp(images, maps[share])
-                loss = self._learn(images, self.train_labels[share], weight, len(rows))
+                loss = self.learn(images, self.train_labels[share], weight=weight, whole=len(rows))
                 ended = self.step % self.steps_an_epoch == 0
-                looks = ended or self.device.type == "cpu" or self.step % LOOK_EVERY == 0
-                glance = self._look(loss) if looks else None
+                self._courier.send(self.step, torch.stack([loss, self._sums[1]]), at_once=ended)
+                glance = self._look(wait=ended)
                 if ended:
                     self._end_epoch(epoch + 1, started)
                 yield glance
 
-    def _learn(self, images: Tensor, labels: Tensor, weight: int, whole: int) -> Tensor:
-        """One step on this rank's share, of that weight, of a batch of `whole` images; gives the whole batch's loss."""
+    def learn(self, images: Tensor, labels: Tensor, *, weight: int, whole: int) -> Tensor:
+        """One step on this rank's share, of that weight, of a batch of `whole` images; gives the whole batch's loss.
+
+        Images are (N, channels, height, width) from 0 to 255, labels int64 (N,), both on the device.
+        """
         for group in self._optimizer.param_groups:
             group["lr"] = self.recipe.lr_at(self.step, self.steps)
         self.model.train()
@@ -201,25 +193,26 @@ class Training:
         self._sums += found
         return found[0] / whole
 
-    def _look(self, loss: Tensor) -> Glance:
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._astray(f"the loss became {value}")
-        epoch, before = divmod(self.step - 1, self.steps_an_epoch)
-        seen = min((before + 1) * self.recipe.batch_size, len(self.train_labels))
-        return Glance(epoch + 1, value, self._sums[1].item() / seen)
+    def _look(self, *, wait: bool) -> Glance | None:
+        glance = None
+        for step, (loss, right) in self._courier.arrived(wait=wait):
+            if not math.isfinite(loss):
+                raise self._astray(f"the loss became {loss}", step)
+            epoch, before = divmod(step - 1, self.steps_an_epoch)
+            seen = min((before + 1) * self.recipe.batch_size, len(self.train_labels))
+            glance = Glance(epoch + 1, loss, right / seen)
+        return glance
 
-    def _astray(self, what: str) -> TrainingError:
-        return TrainingError(
-            f"{what} at step {self.step} of {self.steps}, at a learning rate of {self.lr:.3g}; lower --lr"
-        )
+    def _astray(self, what: str, step: int) -> TrainingError:
+        lr = self.recipe.lr_at(step - 1, self.steps)
+        return TrainingError(f"{what} at step {step} of {self.steps}, at a learning rate of {lr:.3g}; lower --lr")
 
     def _end_epoch(self, epoch: int, started: float) -> None:
         train_loss, train_accuracy = (self._sums / len(self.train_labels)).tolist()
         self._sums.zero_()
         test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels)
         if not math.isfinite(test_loss):
-            raise self._astray(f"the test loss became {test_loss}")
+            raise self._astray(f"the test loss became {test_loss}", self.step)
         seconds = time.monotonic() - started
         self.rows.append(
             EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
