@@ -180,18 +180,20 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from nets.runs import run_folder
     from nets.training import ranks, run, stopping
     from nets.training.recipe import recipe_named
+    from nets.training.timetable import Timetable
 
     first = ranks.from_environment().first
     terminal = _terminal(quiet=not first)
     loaded = sources.load(data)
     changes = {name: options.pop(name) for name in CHANGES}
-    recipe = replace(recipe_named(recipe_name), **{name: value for name, value in changes.items() if value is not None})
+    given = {name: value for name, value in changes.items() if value is not None}
+    recipe = replace(recipe_named(recipe_name, arch=arch), **given)
     if changes["epochs"] is None:
         recipe = recipe.stretched_to(len(loaded.train_labels))
     plan = run.Plan(arch=arch, recipe=recipe, out=out or run_folder(arch), **options)
     with (
         stopping.noted() as stop,
-        progress(terminal, arch, total=recipe.epochs * len(loaded.train_labels)) as advance,
+        progress(terminal, arch, total=Timetable(recipe, len(loaded.train_labels)).images) as advance,
     ):
         watch = run.Watch(on_step=advance, on_epoch=lambda row: terminal.print(f"epoch {row}"), stop=stop)
         try:

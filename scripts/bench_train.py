@@ -108,7 +108,7 @@ def first_to(arch: str, accuracy: float) -> tuple[int, float]:
 
 def cost_of_augmentation(arch: str, *, rounds: int = 12, steps: int = 30) -> float:
     """Time of an epoch's steps against that of as many on one resident batch; the median of interleaved rounds."""
-    data, recipe = mnist.load(), recipe_named("fast")
+    data, recipe = mnist.load(), recipe_named("fast", arch=arch)
     origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, version("netkit"), torch.__version__)
     mean, std = data.mean_and_std()
     card = ModelCard(arch, data.labels, 1, 28, 28, mean, std, origin)

@@ -19,7 +19,7 @@ from nets.training.fit import Training, permutation
 from nets.training.recipe import Recipe, recipe_named
 
 PLAIN = replace(recipe_named("seed"), epochs=2)
-FULL = replace(recipe_named("fast"), epochs=2, batch_size=256)
+FULL = replace(recipe_named("fast"), epochs=4, batch_size=256)  # 6 + 6 + 3 + 3 steps on the digits
 
 
 def start(card: ModelCard, data: DataSet, recipe: Recipe, *, weights: int = 0) -> Training:
@@ -93,8 +93,9 @@ def test_the_average_is_an_exponential_one(card: ModelCard, digits_data: DataSet
 def test_glances_tell_the_epoch_and_the_share_of_right_answers_so_far(card: ModelCard, digits_data: DataSet) -> None:
     training = start(card, digits_data, FULL)
     glances = [glance for glance in training.run() if glance]
-    assert [glance.epoch for glance in glances] == [1] * 6 + [2] * 6
+    assert [glance.epoch for glance in glances] == [1] * 6 + [2] * 6 + [3] * 3 + [4] * 3
     assert glances[5].accuracy == training.rows[0].train_accuracy
+    assert glances[17].accuracy == training.rows[3].train_accuracy
     assert all(math.isfinite(glance.loss) and 0 <= glance.accuracy <= 1 for glance in glances)
 
 
@@ -106,6 +107,19 @@ def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:
     assert torch.equal(first.sort().values, torch.arange(1000))
     assert not torch.equal(first, permutation(1000, seed=0, epoch=2))
     assert not torch.equal(first, permutation(1000, seed=1, epoch=1))
+
+
+def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelCard, digits_data: DataSet) -> None:
+    training = start(card, digits_data, FULL)
+    steps = training.run()
+    losses = {step: training.snapshot().tensors["losses"].clone() for step, _ in enumerate(steps, start=1)}
+    assert losses[11].mean().item() == pytest.approx(training.rows[0].train_loss)  # an epoch's are known after it
+    assert losses[12].mean().item() == pytest.approx(training.rows[1].train_loss)
+    for before, after in ((12, 15), (15, 18)):
+        learnt = losses[after] != losses[before]
+        assert learnt.sum() == 721  # of 1,442
+        assert losses[before][learnt].min() >= losses[before][~learnt].max()
+    assert losses[15][losses[15] != losses[12]].mean().item() == pytest.approx(training.rows[2].train_loss)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -129,7 +143,7 @@ def test_after_a_pause_anywhere_the_bits_are_those_of_no_pause(
     )
     recipe = replace(FULL, precision=precision, batch_size=-(-images // 6))
     whole = finished(start(card, data, recipe))
-    for paused_at in (1, 6, 9):  # an epoch has six steps
+    for paused_at in (1, 6, 14, 15):  # in the first epoch, at its end, in the third, which leaves half out, at its end
         training = start(card, data, recipe)
         for _ in training.run():
             if training.step == paused_at:

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 
+from nets.build import ARCHITECTURES
 from nets.errors import UsageError
 from nets.training.recipe import RECIPES, recipe_named
 
@@ -20,19 +21,32 @@ def test_seed_is_what_the_textbook_does() -> None:
     )
 
 
+def test_fast_is_adjusted_to_the_net_and_seed_is_not() -> None:
+    fast, residual = recipe_named("fast"), recipe_named("fast", arch="residual")
+    assert (residual.epochs, residual.shift) == (13, 1.0)
+    assert replace(residual, epochs=fast.epochs, shift=fast.shift) == fast == recipe_named("fast", arch="densenet")
+    assert recipe_named("seed", arch="residual") == recipe_named("seed")
+
+
 def test_names_are_those_of_the_recipes() -> None:
     assert all(recipe_named(name).name == name for name in RECIPES)
+    assert all(recipe_named(name, arch=arch).name == name for name in RECIPES for arch in ARCHITECTURES)
     with pytest.raises(UsageError, match="unknown recipe 'Sead': did you mean 'seed'"):
         recipe_named("Sead")
 
 
-@pytest.mark.parametrize(
-    ("images", "epochs"), [(60_000, 6), (10_752, 6), (10_624, 7), (1_442, 42), (128, 500), (1, 500)]
-)
+@pytest.mark.parametrize(("images", "epochs"), [(60_000, 10), (10_000, 11), (1_442, 82), (128, 500), (1, 500)])
 def test_small_data_sets_get_epochs_enough_for_500_steps(images: int, epochs: int) -> None:
     recipe = recipe_named("fast").stretched_to(images)
     assert recipe.epochs == epochs
-    assert recipe.epochs * -(-images // recipe.batch_size) >= 500
+    steps = [-(-recipe.images_in(epoch, images) // recipe.batch_size) for epoch in range(1, epochs + 1)]
+    assert sum(steps) >= 500
+    assert sum(steps[:-1]) < 500 or epochs == recipe_named("fast").epochs
+
+
+def test_the_first_two_epochs_are_whole_and_later_ones_leave_the_easiest_out() -> None:
+    recipe = replace(recipe_named("fast"), skip_easiest=0.25)
+    assert [recipe.images_in(epoch, 1000) for epoch in (1, 2, 3, 12)] == [1000, 1000, 750, 750]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +60,7 @@ def test_small_data_sets_get_epochs_enough_for_500_steps(images: int, epochs: in
         ("lr", float("inf"), "the learning rate is a positive number up to 1,000,000, not inf"),
         ("ema", 1.0, "ema lies from 0 to below 1, not at 1.0"),
         ("label_smoothing", -0.1, "label smoothing lies from 0 to below 1, not at -0.1"),
+        ("skip_easiest", 1.0, "skip easiest lies from 0 to below 1, not at 1.0"),
         ("schedule", "onecicle", "unknown schedule 'onecicle': did you mean 'onecycle'"),
         ("precision", "fp23", "unknown precision 'fp23': did you mean 'fp32'"),
     ],

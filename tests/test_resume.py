@@ -68,7 +68,7 @@ def test_a_signal_ends_the_step_saves_and_tells_how_to_go_on(
     assert process.returncode == code, errors
     assert "Traceback" not in errors
     *_, hint, last = errors.splitlines()
-    assert re.fullmatch(r"netkit: stopped after step \d+ of 144; all is saved", last)
+    assert re.fullmatch(r"netkit: stopped after step \d+ of 84; all is saved", last)
     assert hint == f"next: netkit {' '.join(TRAIN)} --resume"
     done = subprocess.run([NETKIT, *hint.split()[2:]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "going on after step" in done.stderr

@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import clip_grad_norm_
-from torch.optim import SGD
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from nets.data.dataset import DataSet
@@ -25,8 +23,10 @@ from nets.training.augment import draw_maps, warp
 from nets.training.device import DTYPES, choose_precision
 from nets.training.glance import Courier, Glance
 from nets.training.metrics import EpochMetrics, evaluate
+from nets.training.optimizer import Optimizer
 from nets.training.ranks import ALONE, Ranks
 from nets.training.recipe import Recipe
+from nets.training.timetable import Timetable
 
 
 class Snapshot(NamedTuple):
@@ -67,18 +67,15 @@ class Training:
             torch.tensor(array, device=device)
             for array in (data.train_images, data.train_labels, data.test_images, data.test_labels)
         )
-        self.steps_an_epoch = -(-len(data.train_labels) // recipe.batch_size)
-        self.steps = recipe.epochs * self.steps_an_epoch
+        self.timetable = Timetable(recipe, len(data.train_labels))
         self.step = 0
         self.rows: list[EpochMetrics] = []
+        # each image's loss when it was last learnt from, before this epoch, and in it
+        self._losses, self._fresh = torch.zeros(2, len(data.train_labels), device=device)
         self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # of this epoch: losses, right answers
         self._courier = Courier(device)
         self._dtype = DTYPES[choose_precision(recipe.precision, device)]
-        self._optimizer = SGD(
-            self.model.parameters(), recipe.lr, recipe.momentum,
-            weight_decay=recipe.weight_decay, nesterov=recipe.nesterov, fused=True,
-        )  # fmt: skip
-        self._scaler = torch.amp.GradScaler(device.type, enabled=self._dtype == torch.float16)
+        self._optimizer = Optimizer(self.model, recipe, device=device, scaled=self._dtype == torch.float16)
         average = get_ema_multi_avg_fn(recipe.ema)
         self._average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
         parallel: nn.Module = DistributedDataParallel(self.model) if ranks.count > 1 else self.model
@@ -92,14 +89,12 @@ class Training:
     @property
     def lr(self) -> float:
         """The learning rate of the last step."""
-        return self.recipe.lr_at(self.step - 1, self.steps)
+        return self._lr_of(self.step)
 
     @property
-    def images(self) -> int:
-        """How many images were learnt from so far, counted anew in each epoch."""
-        epochs, steps = divmod(self.step, self.steps_an_epoch)
-        count = len(self.train_labels)
-        return epochs * count + min(steps * self.recipe.batch_size, count)
+    def steps(self) -> int:
+        """How many there are in all."""
+        return self.timetable.steps
 
     def snapshot(self) -> Snapshot:
         """All on which the next step depends. Its tensors are those in use: write them before the next step.
@@ -111,13 +106,12 @@ class Training:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
-        for name, weight in self.model.named_parameters():
-            if (momentum := self._optimizer.state[weight].get("momentum_buffer")) is not None:
-                tensors[f"momentum.{name}"] = momentum
-        tensors |= {"sums": self._sums, "random.cpu": torch.get_rng_state()}
+        tensors |= {f"momentum.{name}": tensor for name, tensor in self._optimizer.momenta().items()}
+        tensors |= {"losses": self._losses, "fresh": self._fresh, "sums": self._sums}
+        tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        return Snapshot(tensors, self.step, tuple(self.rows), self._scaler.state_dict())
+        return Snapshot(tensors, self.step, tuple(self.rows), self._optimizer.scaling())
 
     def restore(self, snapshot: Snapshot) -> None:
         """Go on from there. Raises KeyError or RuntimeError where the tensors are not those of this net and recipe."""
@@ -129,15 +123,13 @@ class Training:
         self.model.load_state_dict(part("model"))
         if self._average:
             self._average.load_state_dict(part("average"))
-        weights, momenta = dict(self.model.named_parameters()), part("momentum")
-        for name, momentum in momenta.items():
-            weight = weights[name]
-            self._optimizer.state[weight]["momentum_buffer"] = torch.empty_like(weight).copy_(momentum)
+        self._optimizer.restore(part("momentum"), snapshot.scaler)
+        self._losses.copy_(snapshot.tensors["losses"])
+        self._fresh.copy_(snapshot.tensors["fresh"])
         self._sums.copy_(snapshot.tensors["sums"])
         torch.set_rng_state(snapshot.tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(snapshot.tensors["random.cuda"], self.device)
-        self._scaler.load_state_dict(snapshot.scaler)
         self.step, self.rows = snapshot.step, list(snapshot.rows)
 
     def run(self) -> Iterator[Glance | None]:
@@ -145,72 +137,86 @@ class Training:
 
         Raises TrainingError where the loss is no number any more.
         """
+        count, _, height, width = self.train_images.shape
         while self.step < self.steps:
-            epoch, done = divmod(self.step, self.steps_an_epoch)
+            epoch, begun = self.timetable.place(self.step)
             started = time.monotonic()
-            count, _, height, width = self.train_images.shape
-            order = permutation(count, seed=self.seed, epoch=epoch + 1).to(self.device)
-            maps = draw_maps(count, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch + 1)
+            order = self._order(epoch)
+            maps = draw_maps(count, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch)
             maps = None if maps is None else maps.to(self.device)
-            for rows in order.split(self.recipe.batch_size)[done:]:
+            for rows in order.split(self.recipe.batch_size)[begun:]:
                 share, weight = self.ranks.share(rows)
                 images = self.train_images[share]
                 if maps is not None:
                     images = warp(images, maps[share])
-                loss = self.learn(images, self.train_labels[share], weight=weight, whole=len(rows))
-                ended = self.step % self.steps_an_epoch == 0
-                self._courier.send(self.step, torch.stack([loss, self._sums[1]]), at_once=ended)
+                self._fresh[rows] = self.learn(images, self.train_labels[share], weight=weight, whole=len(rows))
+                ended = self.timetable.ends_an_epoch(self.step)
                 glance = self._look(wait=ended)
                 if ended:
-                    self._end_epoch(epoch + 1, started)
+                    self._end_epoch(epoch, order, started)
                 yield glance
 
+    def _order(self, epoch: int) -> Tensor:
+        """Which images the epoch learns from, as indices, in their order."""
+        count = len(self.train_labels)
+        order = permutation(count, seed=self.seed, epoch=epoch).to(self.device)
+        wanted = self.timetable.images_in(epoch)
+        if wanted == count:
+            return order
+        hardest = self._losses.argsort(descending=True, stable=True)[:wanted]
+        among_them = torch.zeros(count, dtype=torch.bool, device=self.device)
+        among_them[hardest] = True
+        return order[among_them[order]]
+
     def learn(self, images: Tensor, labels: Tensor, *, weight: int, whole: int) -> Tensor:
-        """One step on this rank's share, of that weight, of a batch of `whole` images; gives the whole batch's loss.
+        """One step on this rank's share, of that weight, of a batch of `whole` images; gives all losses (whole,).
 
         Images are (N, channels, height, width) from 0 to 255, labels int64 (N,), both on the device.
         """
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.recipe.lr_at(self.step, self.steps)
         self.model.train()
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             logits = self._forward(images)
         smoothing = self.recipe.label_smoothing
-        losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="sum") * weight
-        self._optimizer.zero_grad()
+        losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")
+        self.step += 1
         # ranks average their gradients: each counts its own losses as often as there are ranks
-        self._scaler.scale(losses * (self.ranks.count / whole)).backward()
-        if self.recipe.largest_gradient:
-            self._scaler.unscale_(self._optimizer)
-            clip_grad_norm_(self.model.parameters(), self.recipe.largest_gradient)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self._optimizer.step(losses.sum() * (weight * self.ranks.count / whole), lr=self.lr)
         if self._average:
             self._average.update_parameters(self.model)
-        self.step += 1
-        right = (logits.argmax(dim=1) == labels).sum() * weight
-        found = self.ranks.sum(torch.stack([losses.detach(), right]).double())
-        self._sums += found
-        return found[0] / whole
+        right = logits.argmax(dim=1) == labels
+        losses, right = self.ranks.whole(torch.stack([losses.detach(), right]), whole)
+        self._sums += torch.stack([losses.sum(dtype=torch.float64), right.sum(dtype=torch.float64)])
+        seen = torch.stack([losses.mean(), self._sums[1]])
+        self._courier.send(self.step, seen, at_once=self.timetable.ends_an_epoch(self.step))
+        return losses
 
     def _look(self, *, wait: bool) -> Glance | None:
         glance = None
         for step, (loss, right) in self._courier.arrived(wait=wait):
             if not math.isfinite(loss):
                 raise self._astray(f"the loss became {loss}", step)
-            epoch, before = divmod(step - 1, self.steps_an_epoch)
-            seen = min((before + 1) * self.recipe.batch_size, len(self.train_labels))
-            glance = Glance(epoch + 1, loss, right / seen)
+            epoch, before = self.timetable.place(step - 1)
+            seen = min((before + 1) * self.recipe.batch_size, self.timetable.images_in(epoch))
+            glance = Glance(epoch, loss, right / seen)
         return glance
 
+    def _lr_of(self, step: int) -> float:
+        return self.recipe.lr_at(step - 1, self.steps)
+
     def _astray(self, what: str, step: int) -> TrainingError:
-        lr = self.recipe.lr_at(step - 1, self.steps)
+        lr = self._lr_of(step)
         return TrainingError(f"{what} at step {step} of {self.steps}, at a learning rate of {lr:.3g}; lower --lr")
 
-    def _end_epoch(self, epoch: int, started: float) -> None:
-        train_loss, train_accuracy = (self._sums / len(self.train_labels)).tolist()
+    def _end_epoch(self, epoch: int, order: Tensor, started: float) -> None:
+        train_loss, train_accuracy = (self._sums / len(order)).tolist()
         self._sums.zero_()
-        test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels)
+        self._losses[order] = self._fresh[order]
+        self._fresh.zero_()
+        # float16 on a CPU is 30 times slower than float32
+        rough = self.step < self.steps and self._dtype == torch.bfloat16
+        test_loss, test_accuracy = evaluate(
+            self.result, self.test_images, self.test_labels, self._dtype if rough else torch.float32
+        )
         if not math.isfinite(test_loss):
             raise self._astray(f"the test loss became {test_loss}", self.step)
         seconds = time.monotonic() - started

@@ -20,7 +20,9 @@ EVALUATION_BATCH = 100  # on two cores densenet took twice as long by 1,000: wha
 class EpochMetrics:
     """One row of metrics.csv. Losses are means of the cross entropy; accuracies lie in [0, 1]; `step` counts batches.
 
-    `lr` is that of the epoch's last step; the training columns are means over the epoch, while the weights changed.
+    `lr` is that of the epoch's last step; the training columns are means over the images that the epoch learnt from,
+    while the weights changed. The test columns are float32's in the last epoch, before it those of the training's
+    precision.
     """
 
     epoch: int
@@ -40,15 +42,18 @@ class EpochMetrics:
 
 
 @torch.no_grad()
-def predict(model: FromPixels, images_u8: Tensor) -> Tensor:
-    """Logits (N, classes) of uint8 images (N, C, H, W), in the weights' own precision."""
+def predict(model: FromPixels, images_u8: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Logits (N, classes) of uint8 images (N, C, H, W), computed in float32 or, where that is safe, in `dtype`."""
     model.eval()
-    return torch.cat([model(images) for images in images_u8.split(EVALUATION_BATCH)])
+    with torch.autocast(images_u8.device.type, dtype, enabled=dtype != torch.float32):
+        return torch.cat([model(images).float() for images in images_u8.split(EVALUATION_BATCH)])
 
 
-def evaluate(model: FromPixels, images_u8: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Loss and accuracy of `model` on uint8 images (N, C, H, W) and labels (N,), in the weights' own precision."""
-    logits = predict(model, images_u8)
+def evaluate(
+    model: FromPixels, images_u8: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+) -> tuple[float, float]:
+    """Loss and accuracy of `model` on uint8 images (N, C, H, W) and labels (N,), as `predict` computes them."""
+    logits = predict(model, images_u8, dtype)
     right = (logits.argmax(dim=1) == labels).sum()
     return F.cross_entropy(logits.double(), labels).item(), int(right) / len(labels)
 

@@ -28,18 +28,22 @@ class Ranks:
         share = rows[self.rank :: self.count]
         return (share, 1) if len(share) else (rows[:1], 0)
 
-    def sum(self, values: Tensor) -> Tensor:
-        """The sum of `values` over all ranks, in place."""
-        if self.count > 1:
-            distributed.all_reduce(values)
-        return values
+    def whole(self, values: Tensor, count: int) -> Tensor:
+        """From values (..., n) of this rank's share those of the whole batch (..., count), in its order."""
+        if self.count == 1:
+            return values
+        found = values.new_zeros(*values.shape[:-1], count)
+        found[..., self.rank :: self.count] = values  # of a share that is not to count there is nowhere to put it
+        distributed.all_reduce(found)
+        return found
 
     def any(self, yes: bool) -> bool:
         """Whether any rank says yes. All ranks must ask at the same point."""
         if self.count == 1:
             return yes
-        device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        return bool(self.sum(torch.tensor(float(yes), device=device)).item())
+        answers = torch.tensor(float(yes), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+        distributed.all_reduce(answers)
+        return bool(answers.item())
 
 
 ALONE = Ranks(rank=0, count=1, local_rank=0, local_count=1)

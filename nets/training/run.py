@@ -151,9 +151,10 @@ def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch, boa
     for glance in training.run():
         if glance is None:
             continue
-        watch.on_step(training.images - shown, str(glance))
-        shown = training.images
-        ended = training.step % training.steps_an_epoch == 0
+        learnt = training.timetable.images_after(training.step)
+        watch.on_step(learnt - shown, str(glance))
+        shown = learnt
+        ended = training.timetable.ends_an_epoch(training.step)
         if board:
             board.step(training.step, loss=glance.loss, lr=training.lr)
         if ended:
