@@ -37,7 +37,7 @@ def test_the_map_that_moves_nothing_gives_the_image_itself(channels: int, height
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (20, 33)])
 def test_warping_is_torchs_own_sampling_through_its_own_grid(height: int, width: int) -> None:
     images = images_of(6, 3, height, width)
-    maps = maps_of(replace(STILL, shift=3, rotation=30, scale=0.2), count=6, height=height, width=width)
+    maps = maps_of(replace(STILL, shift=3, rotation=30, scale=0.2, shear=0.2), count=6, height=height, width=width)
     grid = F.affine_grid(maps, [6, 3, height, width], align_corners=False)
     expected = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     torch.testing.assert_close(warp(images, maps), expected, rtol=0, atol=1e-2)
@@ -61,6 +61,16 @@ def test_a_quarter_turn_of_an_oblong_image_keeps_distances_in_pixels() -> None:
     turned = torch.from_numpy(np.rot90(images[0, 0, :, 8:24].numpy(), -1).copy()).float()
     other_way = torch.from_numpy(np.rot90(images[0, 0, :, 8:24].numpy(), 1).copy()).float()
     assert min((square - turned).abs().mean(), (square - other_way).abs().mean()) < 3  # of 255; another image: 85
+
+
+@pytest.mark.parametrize(("height", "width"), [(28, 28), (16, 32)])
+def test_sheared_lines_lean_by_so_many_pixels_a_row_and_rows_stay(height: int, width: int) -> None:
+    maps = maps_of(replace(STILL, shear=0.25), count=20_000, height=height, width=width)
+    lean = maps[:, 0, 1] * width / height  # in pixels to the side for each row
+    assert 0.249 < lean.abs().max() <= 0.25 + 1e-6 and lean.mean().abs() < 0.01
+    rest = maps.clone()
+    rest[:, 0, 1] = 0
+    assert torch.equal(rest, torch.eye(2, 3).expand(20_000, 2, 3))
 
 
 def test_moves_stay_within_what_the_recipe_says_and_use_all_of_it() -> None:

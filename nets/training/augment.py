@@ -1,4 +1,4 @@
-"""Augmentation: a batch of images shifted, turned and scaled at once, on the device where it lies."""
+"""Augmentation: a batch of images shifted, turned, scaled and sheared at once, on the device where it lies."""
 
 import math
 
@@ -18,13 +18,15 @@ def draw_maps(count: int, height: int, width: int, *, recipe: Recipe, seed: int,
     The map of an image depends on `seed`, `epoch` and its index alone. Maps are those of torch's affine_grid: from
     places in the new image to places in the old one, both from -1 to 1. A turn is one in pixels, in oblong images too.
     """
-    if not (recipe.shift or recipe.rotation or recipe.scale):
+    if not (recipe.shift or recipe.rotation or recipe.scale or recipe.shear):
         return None
-    random = np.random.default_rng([seed, epoch, DRAW]).uniform(-1, 1, (count, 4)).astype(np.float32)
+    random = np.random.default_rng([seed, epoch, DRAW]).uniform(-1, 1, (count, 5)).astype(np.float32)
     right, down = random[:, 0] * recipe.shift * 2 / width, random[:, 1] * recipe.shift * 2 / height
     angle, scale = random[:, 2] * math.radians(recipe.rotation), 1 + random[:, 3] * recipe.scale
-    cos, sin = np.cos(angle) / scale, np.sin(angle) / scale
-    rows = np.stack([cos, sin * (height / width), right, -sin * (width / height), cos, down], axis=1)
+    cos, sin, lean = np.cos(angle) / scale, np.sin(angle) / scale, random[:, 4] * recipe.shear
+    x = [cos, (sin + lean * cos) * (height / width), right]
+    y = [-sin * (width / height), cos - lean * sin, down]
+    rows = np.stack([*x, *y], axis=1)
     return torch.from_numpy(rows.astype(np.float32).reshape(count, 2, 3))
 
 

@@ -21,8 +21,8 @@ class EpochMetrics:
     """One row of metrics.csv. Losses are means of the cross entropy; accuracies lie in [0, 1]; `step` counts batches.
 
     `lr` is that of the epoch's last step; the training columns are means over the images that the epoch learnt from,
-    while the weights changed. The test columns are float32's in the last epoch, before it those of the training's
-    precision.
+    while the weights changed, its loss with the recipe's label smoothing. The test columns are float32's in the last
+    epoch, before it those of the training's precision.
     """
 
     epoch: int

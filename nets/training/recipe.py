@@ -22,9 +22,10 @@ class Recipe:
     move by Muon instead, at that multiple of the learning rate. `largest_gradient` is the norm that gradients are
     scaled down to, 0 for no limit.
 
-    Each image is moved by up to `shift` pixels, turned by up to `rotation` degrees and scaled by up to `scale` (0.1:
-    from 0.9 to 1.1) anew in each epoch. After the first two epochs each leaves out the share `skip_easiest` of the
-    images: those whose losses were lowest when they were last learnt from (after Jiang et al. 2019, arXiv:1910.00762).
+    Each image is moved by up to `shift` pixels, turned by up to `rotation` degrees, scaled by up to `scale` (0.1: from
+    0.9 to 1.1) and sheared by up to `shear` (0.1: upright lines lean by a tenth), anew in each epoch. After the first
+    two epochs each leaves out the share `skip_easiest` of the images: those whose losses were lowest when they were
+    last learnt from (after Jiang et al. 2019, arXiv:1910.00762).
 
     With `ema` above 0 the weights that count are an exponential moving average with that decay a step. `channels_last`
     is the memory layout; `precision` is "fp32", "bf16", "fp16", or "auto": bf16 where hardware has it, else fp32.
@@ -45,6 +46,7 @@ class Recipe:
     shift: float
     rotation: float
     scale: float
+    shear: float
     skip_easiest: float
     ema: float
     channels_last: bool
@@ -105,6 +107,7 @@ RECIPES = {
             shift=0.0,
             rotation=0.0,
             scale=0.0,
+            shear=0.0,
             skip_easiest=0.0,
             ema=0.0,
             channels_last=False,
@@ -117,7 +120,7 @@ RECIPES = {
             lr=0.1,
             momentum=0.9,
             nesterov=True,
-            muon=0.15,
+            muon=0.1,
             schedule="onecycle",
             warmup=0.25,
             largest_gradient=1.0,  # without it inception diverged on the digits at a peak of 0.1
@@ -126,6 +129,7 @@ RECIPES = {
             shift=2.0,
             rotation=10.0,
             scale=0.1,
+            shear=0.1,
             skip_easiest=0.5,
             ema=0.0,
             channels_last=True,
