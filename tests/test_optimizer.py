@@ -66,7 +66,7 @@ def test_the_layout_of_kernels_does_not_matter() -> None:
     stepped(one, MUON)
     stepped(other, MUON)
     for weight, expected in zip(one.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(weight, expected, rtol=0, atol=2e-3)  # torch orthogonalises in bfloat16
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradients_are_scaled_down_to_the_largest_allowed() -> None:

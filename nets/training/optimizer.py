@@ -19,7 +19,7 @@ class Optimizer:
         self._largest_gradient = recipe.largest_gradient
         self._weights = dict(model.named_parameters())
         kernels = [weight for weight in self._weights.values() if recipe.muon and weight.ndim == 4]
-        rest = [weight for weight in self._weights.values() if all(weight is not kernel for kernel in kernels)]
+        rest = [weight for weight in self._weights.values() if not (recipe.muon and weight.ndim == 4)]
         lr, momentum, nesterov = recipe.lr, recipe.momentum, recipe.nesterov
         sgd = SGD(rest, lr, momentum, weight_decay=recipe.weight_decay, nesterov=nesterov, fused=True)
         self._parts: list[tuple[torch.optim.Optimizer, float]] = [(sgd, 1.0)]  # each with its multiple of the rate

@@ -77,7 +77,7 @@ class Recipe:
         return images if epoch <= WHOLE_EPOCHS else images - int(images * self.skip_easiest)
 
     def stretched_to(self, images: int) -> "Recipe":
-        """The same, with epochs enough for LEAST_STEPS on so many images: 4 epochs of a small data set teach little."""
+        """The same, with epochs enough for LEAST_STEPS on so many images: few epochs of a small data set teach little."""
         ends = accumulate(-(-self.images_in(epoch, images) // self.batch_size) for epoch in count(1))
         enough = next(epoch for epoch, steps in enumerate(ends, start=1) if steps >= LEAST_STEPS)
         return replace(self, epochs=max(self.epochs, enough))
@@ -140,7 +140,7 @@ RECIPES = {
 
 
 # What of "fast" is another for a net. Those that end without a pool over all places take less shift; epochs are as many
-# as two cores do within a third of the time of the textbook's ten. Chosen on images held back from the training set.
+# as two cores do in about a third of the time of the textbook's ten. Chosen on images held back from the training set.
 ADJUSTMENTS: dict[str, dict[str, Any]] = {
     "inception": {"epochs": 11, "shift": 1.0},
     "residual": {"epochs": 13, "shift": 1.0},
