@@ -77,7 +77,7 @@ class Recipe:
         return images if epoch <= WHOLE_EPOCHS else images - int(images * self.skip_easiest)
 
     def stretched_to(self, images: int) -> "Recipe":
-        """The same, with epochs enough for LEAST_STEPS on so many images: few epochs of a small data set teach little."""
+        """The same, with epochs enough for LEAST_STEPS on so many images: few epochs of little data teach little."""
         ends = accumulate(-(-self.images_in(epoch, images) // self.batch_size) for epoch in count(1))
         enough = next(epoch for epoch, steps in enumerate(ends, start=1) if steps >= LEAST_STEPS)
         return replace(self, epochs=max(self.epochs, enough))
