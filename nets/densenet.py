@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from nets.sizes import Size, height_and_width
 
-GROWTH = 16  # k in the paper: channels that each layer adds
+GROWTH = 24  # k in the paper: channels that each layer adds
 
 
 class DenseLayer(nn.Module):
@@ -48,10 +48,10 @@ class Transition(nn.Sequential):
 
 
 class DenseNet(nn.Module):
-    """A strided 3x3 stem to 2k channels, dense blocks of two and four layers, a transition between, one linear layer.
+    """A stem to 2k channels, dense blocks of two and four layers, a transition between, one linear layer.
 
-    The stem halves the image, as the paper's ImageNet form does, and the blocks are short: an epoch of MNIST takes well
-    under a minute on two cores.
+    The stem halves the image, as the paper's ImageNet form does, but by small convolutions, as Shen et al. 2017 do
+    (DSOD, arXiv:1708.01241). The blocks are short: an epoch of MNIST takes under a minute on two cores.
     Input (N, channels, height, width) float, normalised; output logits (N, classes).
     Raises UsageError where `size` is below 8 x 8.
     """
@@ -59,17 +59,22 @@ class DenseNet(nn.Module):
     def __init__(self, channels: int = 1, classes: int = 10, size: Size = 28) -> None:
         super().__init__()
         height_and_width(size, least=8, of="densenet")
-        self.stem = nn.Conv2d(channels, 2 * GROWTH, kernel_size=3, stride=2, padding=1, bias=False)
-        self.block1 = dense_block(32, layers=2)
-        self.transition = Transition(64)
-        self.block2 = dense_block(32, layers=4)
-        self.bn = nn.BatchNorm2d(96)
-        self.linear = nn.Linear(96, classes)
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, 16, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(16),
+            nn.ReLU(),
+            nn.Conv2d(16, 2 * GROWTH, kernel_size=3, stride=2, padding=1, bias=False),
+        )
+        self.block1 = dense_block(48, layers=2)
+        self.transition = Transition(96)
+        self.block2 = dense_block(48, layers=4)
+        self.bn = nn.BatchNorm2d(144)
+        self.linear = nn.Linear(144, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)  # (N, 32, 14, 14)
-        x = self.block1(x)  # (N, 32 + 2 * 16, 14, 14)
-        x = self.transition(x)  # (N, 32, 7, 7)
-        x = self.block2(x)  # (N, 32 + 4 * 16, 7, 7)
+        x = self.stem(x)  # (N, 48, 14, 14)
+        x = self.block1(x)  # (N, 48 + 2 * 24, 14, 14)
+        x = self.transition(x)  # (N, 48, 7, 7)
+        x = self.block2(x)  # (N, 48 + 4 * 24, 7, 7)
         x = F.relu(self.bn(x))
-        return self.linear(x.mean(dim=(2, 3)))  # (N, 96) -> (N, classes)
+        return self.linear(x.mean(dim=(2, 3)))  # (N, 144) -> (N, classes)

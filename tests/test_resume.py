@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import NETKIT, Netkit
 
+from nets.build import ARCHITECTURES
+
 TRAIN = ("train", "--arch", "residual", "--data", "digits", "--epochs", "12", "--out", "run")
 
 
@@ -37,24 +39,47 @@ def table(run: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-def test_after_sigkill_at_random_moments_the_weights_are_those_of_no_kill(tmp_path: Path, whole: Path) -> None:
+def killed(folder: Path, *more: str, times: int, within_s: float) -> int:
+    """Kill the training up to so often, soon after it saved a state; gives how often that was not too late."""
     chance = random.Random(0)
+    state, weights = folder / "run/training.safetensors", folder / "run/model.safetensors"
     kills = 0
-    for _ in range(6):
-        process = started(tmp_path, "--resume")
-        wait_for(tmp_path / "run/training.safetensors", process)
-        time.sleep(chance.uniform(0, 1.5))
+    while kills < times and not weights.exists():
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process = started(folder, *more, "--resume")
+        while not weights.exists() and not (state.exists() and state.stat().st_mtime_ns > before):
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, within_s))
         process.kill()
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
-        if (tmp_path / "run/model.safetensors").exists():
-            break
+    return kills
+
+
+def assert_same(run: Path, other: Path) -> None:
+    assert (run / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    assert table(run) == table(other)
+    assert {path.name for path in run.iterdir()} == {path.name for path in other.iterdir()}
+
+
+def test_after_sigkill_at_random_moments_the_weights_are_those_of_no_kill(tmp_path: Path, whole: Path) -> None:
+    assert killed(tmp_path, times=6, within_s=0.5) >= 2
     done = subprocess.run([NETKIT, *TRAIN, "--resume"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert kills >= 2
-    assert (tmp_path / "run/model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
-    assert table(tmp_path / "run") == table(whole)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {path.name for path in whole.iterdir()}
+    assert_same(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_each_net_outlives_twenty_kills_with_the_same_bits(tmp_path: Path, arch: str) -> None:
+    more = ("--arch", arch, "--epochs", "100")
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    subprocess.run([NETKIT, *TRAIN, *more], cwd=tmp_path / "whole", check=True, capture_output=True)
+    assert killed(tmp_path / "killed", *more, times=20, within_s=0.5) == 20
+    subprocess.run([NETKIT, *TRAIN, *more, "--resume"], cwd=tmp_path / "killed", check=True, capture_output=True)
+    assert_same(tmp_path / "killed/run", tmp_path / "whole/run")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
