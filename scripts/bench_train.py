@@ -108,17 +108,9 @@ def first_to(arch: str, accuracy: float) -> tuple[int, float]:
 
 def cost_of_augmentation(arch: str, *, rounds: int = 12, steps: int = 30) -> float:
     """Time of an epoch's steps against that of as many on one resident batch; the median of interleaved rounds."""
-    data, recipe = mnist.load(), recipe_named("fast", arch=arch)
-    origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, version("netkit"), torch.__version__)
-    mean, std = data.mean_and_std()
-    card = ModelCard(arch, data.labels, 1, 28, 28, mean, std, origin)
-    training = Training(FromPixels(digit_net(arch), card), data, recipe=recipe, seed=0, device=torch.device("cpu"))
-    epoch = training.run()
-    images = training.train_images[: recipe.batch_size].float()
-    labels = training.train_labels[: recipe.batch_size]
-
-    def resident() -> None:
-        training.learn(images, labels, weight=1, whole=len(labels)).item()
+    epoch, resident = training(arch).run(), training(arch)
+    images = resident.train_images[: resident.recipe.batch_size].float()
+    labels = resident.train_labels[: resident.recipe.batch_size]
 
     def seconds(step: Callable[[], object]) -> float:
         started = time.monotonic()
@@ -126,8 +118,20 @@ def cost_of_augmentation(arch: str, *, rounds: int = 12, steps: int = 30) -> flo
             step()
         return time.monotonic() - started
 
-    ratios = [seconds(lambda: next(epoch)) / seconds(resident) for _ in range(rounds)]
+    ratios = [
+        seconds(lambda: next(epoch))
+        / seconds(lambda: resident.learn(images, labels, weight=1, whole=len(labels)).sum().item())
+        for _ in range(rounds)
+    ]
     return statistics.median(ratios)
+
+
+def training(arch: str) -> Training:
+    data, recipe = mnist.load(), recipe_named("fast", arch=arch)
+    origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, version("netkit"), torch.__version__)
+    mean, std = data.mean_and_std()
+    card = ModelCard(arch, data.labels, 1, 28, 28, mean, std, origin)
+    return Training(FromPixels(digit_net(arch), card), data, recipe=recipe, seed=0, device=torch.device("cpu"))
 
 
 def row(arch: str, *, stock_epochs: int, seeds: int, root: Path) -> str:
@@ -140,6 +144,7 @@ def row(arch: str, *, stock_epochs: int, seeds: int, root: Path) -> str:
         stock_s += next(epochs)
         while len(runs) < seeds * (epoch + 1) // stock_epochs:
             runs.append(netkit(arch, seed=len(runs)))
+            print(f"{arch}: {epoch + 1} stock epochs, {stock_s:.1f} s; {runs[-1]}", file=sys.stderr, flush=True)
     accuracy = accuracy_of(net, root)
     as_good, as_good_s = first_to(arch, accuracy)
     command_s = statistics.median(run.seconds for run in runs)
