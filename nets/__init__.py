@@ -2,6 +2,7 @@
 
 card       what a net is and what it eats: the one record that travels from training to inference
 errors     what can go wrong, as one tree
+fields     JSON from a file, read by name and type
 files      how a file gets its final name: whole or not at all
 machine    how many cores there are to use, and whether there is a CUDA driver
 inception, residual, preact, densenet    the nets, each like the figure it comes from
@@ -12,5 +13,5 @@ counts     parameters and multiply-adds, layer by layer
 data/      where images and labels come from
 training/  recipe, loop, and what a run leaves on disk
 
-card, errors, files and machine need the standard library alone: they are all that `infer` may import.
+card, errors, fields, files and machine need the standard library alone: they are all that `infer` may import.
 """

@@ -4,15 +4,13 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
 
 from nets.errors import CardError
+from nets.fields import Fields
 
 VERSION = 1  # of the card's form; a reader refuses any other
 METADATA_KEY = "netkit.card"  # in ONNX metadata and in the safetensors header
 LARGEST_SIDE = 4096  # pixels; beyond it a card is a mistake or an attack
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -71,47 +69,24 @@ class ModelCard:
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
         """The card that `to_json` wrote; CardError names the field that is missing or of the wrong type."""
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError) as fault:
-            raise CardError(f"the model card is not JSON: {fault}") from None
-        if _get(fields, "version", int) != VERSION:
-            raise CardError(f"the model card has version {fields['version']}; this netkit reads version {VERSION}")
-        shape, origin = _get(fields, "input", dict), _get(fields, "origin", dict)
+        fields = Fields.parse(text, "the model card", CardError)
+        fields.require(VERSION)
+        shape, origin = fields.part("input"), fields.part("origin")
         return cls(
-            arch=_get(fields, "arch", str),
-            labels=_each(fields, "labels", str),
-            channels=_get(shape, "channels", int),
-            height=_get(shape, "height", int),
-            width=_get(shape, "width", int),
-            mean=_each(fields, "mean", float),
-            std=_each(fields, "std", float),
+            arch=fields.one("arch", str),
+            labels=fields.each("labels", str),
+            channels=shape.one("channels", int),
+            height=shape.one("height", int),
+            width=shape.one("width", int),
+            mean=fields.each("mean", float),
+            std=fields.each("std", float),
             origin=Origin(
-                data=_get(origin, "data", str),
-                data_sha256=_get(origin, "data_sha256", str),
-                recipe=_get(origin, "recipe", dict),
-                seed=_get(origin, "seed", int),
-                test_accuracy=_get(origin, "test_accuracy", float),
-                netkit=_get(origin, "netkit", str),
-                torch=_get(origin, "torch", str),
+                data=origin.one("data", str),
+                data_sha256=origin.one("data_sha256", str),
+                recipe=origin.one("recipe", dict),
+                seed=origin.one("seed", int),
+                test_accuracy=origin.one("test_accuracy", float),
+                netkit=origin.one("netkit", str),
+                torch=origin.one("torch", str),
             ),
         )
-
-
-def _get(fields: Any, name: str, kind: type[T]) -> T:
-    if not isinstance(fields, dict) or name not in fields:
-        raise CardError(f"the model card lacks {name!r}")
-    return _as(fields[name], name, kind)
-
-
-def _each(fields: Any, name: str, kind: type[T]) -> tuple[T, ...]:
-    values: list[Any] = _get(fields, name, list)
-    return tuple(_as(value, name, kind) for value in values)
-
-
-def _as(value: Any, name: str, kind: type[T]) -> T:
-    if kind is float and type(value) is int and abs(value) < 2**53:
-        value = float(value)
-    if type(value) is not kind:  # not isinstance: True is no number of channels
-        raise CardError(f"the model card's {name!r} holds {value!r:.80}, not a value of type {kind.__name__}")
-    return value

@@ -9,7 +9,7 @@ import pytest
 import infer
 
 MODULES = sorted(path.stem for path in Path(infer.__path__[0]).glob("*.py"))
-TORCH_FREE = {"nets", "nets.card", "nets.errors", "nets.files", "nets.machine"}
+TORCH_FREE = {"nets", "nets.card", "nets.errors", "nets.fields", "nets.files", "nets.machine"}
 
 
 def loaded_by(statement: str) -> set[str]:
