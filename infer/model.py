@@ -1,6 +1,7 @@
 """Model: an .onnx file, read whole, checked, and its card taken out. A session opens these very bytes."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +18,16 @@ LARGEST_FILE = 2**31 - 1  # bytes; protobuf holds no more
 
 @dataclass(frozen=True)
 class Model:
-    """The bytes of a checked ONNX model, and its card. `name` is for messages: a path, mostly."""
+    """The bytes of a checked ONNX model, its metadata, and the card in them. `name` is for messages: a path, mostly.
+
+    `graph_sha256` is that of the graph, the operator sets and the IR version, not of the metadata.
+    """
 
     name: str
     content: bytes
     card: ModelCard
+    metadata: Mapping[str, str]
+    graph_sha256: str
 
 
 def read(path: Path) -> Model:
@@ -54,29 +60,28 @@ def check(content: bytes, name: str) -> Model:
         raise CardError(f"{name}: {fault}") from None
     _refuse_unsafe(proto, name)
     _refuse_misfits(proto.graph, card, name)
-    return Model(name, content, card)
+    return Model(name, content, card, metadata, graph_sha256(proto))
+
+
+def graph_sha256(proto: onnx.ModelProto) -> str:
+    """Of the graph, the operator sets and the IR version: of what is computed."""
+    bare = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=proto.graph)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _refuse_unsafe(proto: onnx.ModelProto, name: str) -> None:
-    foreign = {opset.domain for opset in proto.opset_import}
-    for graph in _graphs(proto.graph):
-        foreign.update(node.domain for node in graph.node)
-        for tensor in _tensors(graph):
-            if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-                raise ModelError(f"{name}: tensor {tensor.name!r} lies in another file; netkit runs one file")
+    graph = proto.graph
+    for tensor in _tensors(graph):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ModelError(f"{name}: tensor {tensor.name!r} lies in another file; netkit runs one file")
+    foreign = {opset.domain for opset in proto.opset_import} | {node.domain for node in graph.node}
     foreign.difference_update(STANDARD_DOMAINS)
     if foreign or proto.functions:
         what = f"operators of {', '.join(sorted(map(repr, foreign)))}" if foreign else "functions of its own"
         raise ModelError(f"{name}: uses {what}; netkit runs standard ONNX operators only")
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """The graph and those inside its nodes; a graph without nodes can still hold tensors."""
-    yield graph
     for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _graphs(inner)
+        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
+            raise ModelError(f"{name}: has a node {node.op_type} with a graph of its own, which might run for ever")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
