@@ -111,6 +111,21 @@ class FilePath(click.ParamType):  # type: ignore[type-arg]  # as above
         return Path(value)
 
 
+class Names(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Several of some known names, with commas between."""
+
+    name = "names"
+
+    def __init__(self, each: Name) -> None:
+        self.each = each
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "NAME,NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.each.convert(part, param, ctx) for part in value.split(",")))
+
+
 def _architectures() -> list[str]:
     from nets.build import ARCHITECTURES
 
@@ -127,6 +142,7 @@ ARCH = Name("architecture", _architectures)
 RECIPE = Name("recipe", _recipes)
 DEVICE = Name("device", lambda: ["auto", "cpu", "cuda"])
 PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16", "fp16"])
+VARIANT = Name("precision", lambda: ["fp32", "fp16", "int8"])
 COUNT = click.IntRange(min=1, max=1_000_000)
 PATH = FilePath()
 
@@ -213,37 +229,64 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
 @cli.command()
 @arch_option(help="The run in runs/<arch>.")
 @option("--run", type=PATH, help="The run in that folder.  [default: the newest in runs/]")
+@option("--weights", type=PATH, help="A .safetensors file that 'train' wrote, wherever it lies.")
 @data_option(help="Where the run's data set lies.  [default: where it lay]")
 @option("--out", type=PATH, help="File to write, .onnx.  [default: model.onnx in the run]")
 @option("--opset", type=int, help="ONNX operator set, 18 to 23.  [default: 20]")
+@option("--precision", type=VARIANT, default="fp32", help="What the model computes in; fp16 is for CUDA.")
+@option("--variants", type=Names(VARIANT), help="Several precisions, as fp32,int8, and a table of them.")
+@option("--max-drop", type=click.FloatRange(0, 100), default=0.1, help="Points of accuracy fp16 and int8 may lose.")
 @json_option
 def export(
-    arch: str | None, run: Path | None, data: str | None, out: Path | None, opset: int | None, as_json: bool
+    arch: str | None,
+    run: Path | None,
+    weights: Path | None,
+    data: str | None,
+    out: Path | None,
+    opset: int | None,
+    precision: str,
+    variants: tuple[str, ...] | None,
+    max_drop: float,
+    as_json: bool,
 ) -> None:
     """Turn a trained net into one .onnx file.
 
-    The model takes pixels and carries its card. It is written only if it computes what PyTorch computes, on the test
-    images and on noise.
+    The model takes pixels and carries its card and the proof that it computes what PyTorch computes, which 'verify'
+    repeats on any machine; without such proof none is written. parity.md beside it shows it to people.
     """
     from dataclasses import asdict
 
     from export import publish
     from export.convert import OPSET
+    from infer.console import print_table
     from nets.data import sources
-    from nets.runs import MODEL, WEIGHTS, choose
+    from nets.runs import WEIGHTS, choose, model_file
     from nets.training import checkpoint
     from nets.training.record import data_of
 
+    if out is not None and variants:
+        raise UsageError("--out names one file, and --variants makes several: choose one")
+    if run is not None and weights is not None:
+        raise UsageError("--run and --weights: choose one")
     terminal = _terminal()
-    weights = choose(WEIGHTS, file=run and run / WEIGHTS, arch=arch)
-    net, card = checkpoint.load(weights)
-    data_set = data_of(weights.parent, card, source=data)
-    path = out or weights.parent / MODEL
+    source = choose(WEIGHTS, file=weights or (run and run / WEIGHTS), arch=None if weights else arch)
+    net, card = checkpoint.load(source)
+    if arch and card.arch != arch:
+        raise UsageError(f"{source}: holds the net {card.arch}, not {arch}")
+    data_set = data_of(source.parent, card, source=data)
+    wanted = variants or (precision,)
+    paths = {each: out or source.parent / model_file(each) for each in wanted}
     with terminal.status("converting, and comparing with PyTorch in float64"):
-        parity = publish.export(
-            net, path, card=card, images_u8=data_set.test_images, opset=OPSET if opset is None else opset
+        certificates = publish.export(
+            net, paths, card=card, data=data_set, opset=OPSET if opset is None else opset, max_drop=max_drop / 100
         )
-    _answer(f"{path}: {parity}", as_json, model=str(path), **asdict(parity))
+    if as_json:
+        for each, certificate in certificates.items():
+            _answer("", as_json, model=str(paths[each]), **asdict(certificate))
+    elif variants:
+        print_table([asdict(publish.figures(paths[each], data_set)) for each in wanted])
+    else:
+        _answer(f"{paths[precision]}: {certificates[precision]}", as_json)
     _next("netkit", "sample", "images/", "--data", sources.spell(data_set))
 
 
@@ -256,6 +299,7 @@ def export(
 @option("--threads", type=COUNT, help="Threads of the net.  [default: the cores this process may use]")
 @option("--top-k", type=COUNT, default=1, help="Labels to give for each image; at most all there are.")
 @option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
+@option("--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too.")
 @option("--out", type=PATH, help="Results file, .csv or .jsonl.  [default: stdout]")
 @json_option
 def infer(
@@ -267,6 +311,7 @@ def infer(
     threads: int | None,
     top_k: int,
     invert: bool,
+    unverified: bool,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -278,7 +323,7 @@ def infer(
     import time
     from contextlib import nullcontext
 
-    from infer import images, pipeline, rows
+    from infer import images, pipeline, rows, verify
     from infer import model as models
     from infer.console import progress
     from infer.session import open_session
@@ -288,7 +333,8 @@ def infer(
         raise UsageError("--json writes rows to stdout and --out to a file: choose one")
     terminal = _terminal()
     inputs = images.find(paths)
-    session = open_session(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=threads)
+    opened = open_session if unverified else verify.open_proven
+    session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=threads)
     top_k = min(top_k, len(session.card.labels))
     tally = rows.Tally(frozenset(session.card.labels))
     bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
@@ -310,6 +356,37 @@ def infer(
     _next("netkit", *words, *(["--top-k", str(top_k + 2)] if out else ["--out", "results.csv"]))
     if tally.failed:
         click.get_current_context().exit(1)
+
+
+@cli.command()
+@click.argument("file", type=PATH, metavar="MODEL.onnx")
+@device_option
+@json_option
+def verify(file: Path, device: str, as_json: bool) -> None:
+    """Let a model prove itself on this machine.
+
+    Checks that it is the one that was certified, and runs the images that it carries, on each device that works here
+    or on that of --device. Exits with 1 if anything is not as certified.
+    """
+    from dataclasses import asdict
+
+    from infer import model as models
+    from infer import verify as proof
+    from infer.console import print_table
+    from nets.runs import MODEL, choose
+
+    _terminal()
+    findings = [
+        asdict(finding) for finding in proof.verify(models.read(choose(MODEL, file=file, arch=None)), device=device)
+    ]
+    if as_json:
+        for finding in findings:
+            _answer("", as_json, **finding)
+    else:
+        print_table([{**finding, "right": "yes" if finding["right"] else "NO"} for finding in findings])
+    if not all(finding["right"] for finding in findings):
+        click.get_current_context().exit(1)
+    _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
 
 
 @cli.command()

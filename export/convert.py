@@ -25,20 +25,37 @@ class Classifier(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model(images)
+        logits = self.model(images).float()
         return logits, logits.softmax(dim=1)
 
 
-def convert(net: nn.Module, card: ModelCard, *, opset: int = OPSET) -> bytes:
+def convert(net: nn.Module, card: ModelCard, *, opset: int = OPSET, dtype: torch.dtype = torch.float32) -> bytes:
     """The bytes of an ONNX model that computes `net` on pixels, with `card` in its metadata; all in one file.
 
-    Raises UsageError for an opset outside OPSETS.
+    Computes in `dtype`, which the net becomes. Raises UsageError for an opset outside OPSETS.
     """
+    return finished(translate(net, card, opset=opset, dtype=dtype), card)
+
+
+def finished(proto: onnx.ModelProto, card: ModelCard) -> bytes:
+    """The bytes of `proto` with `card` and no other metadata, checked."""
+    _strip(proto)
+    proto.ir_version = IR_VERSION
+    proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
+    proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString(deterministic=True)
+
+
+def translate(
+    net: nn.Module, card: ModelCard, *, opset: int = OPSET, dtype: torch.dtype = torch.float32
+) -> onnx.ModelProto:
+    """What torch's exporter makes of `net` on pixels, its notes on where each node comes from included."""
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)  # 1 would fix the batch at 1
     program = torch.onnx.export(
-        Classifier(FromPixels(net, card)).eval(),
+        Classifier(FromPixels(net, card).to(dtype)).eval(),
         (example,),
         dynamo=True,
         opset_version=opset,
@@ -48,13 +65,8 @@ def convert(net: nn.Module, card: ModelCard, *, opset: int = OPSET) -> bytes:
         verbose=False,
     )
     assert program is not None  # it is None only without dynamo
-    proto = program.model_proto
-    _strip(proto)
-    proto.ir_version = IR_VERSION
-    proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
-    proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    onnx.checker.check_model(proto, full_check=True)
-    return proto.SerializeToString(deterministic=True)
+    proto: onnx.ModelProto = program.model_proto
+    return proto
 
 
 def _strip(proto: onnx.ModelProto) -> None:

@@ -13,80 +13,133 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from infer.session import Session
+from infer.certificate import Comparison
+from infer.session import CUDA, Session
 from nets.card import ModelCard
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
 
-BATCHES = (1, 2, 3, 64)  # beside LARGE_BATCH, each on the first FEW images
-FEW = 1000
-LARGE_BATCH = 1000
-NOISE = 256  # images of uniform random pixels, beside the real ones
+BATCHES = (1, 2, 3, 7, 64)
+WHOLE_BATCH = 64  # for all inputs; other sizes, and shuffled rows, on the first FEW, of which each leaves an odd rest
+FEW = 999
+NOISE = 256  # images of uniform random pixels
+LARGEST_POINTS = 1024  # images with one bright pixel: one for each place, where those are no more
 CHUNK = 50  # images; float64 convolutions over 500 at a time took 3 to 5 times as long
 
 Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Parity:
-    """The largest absolute error of an exported model, over all inputs and batch sizes, and what follows from it.
+class Truth:
+    """What PyTorch computes: the `inputs` (N, C, H, W) uint8, and their logits (N, classes) in float64.
 
-    Errors are in logits (`probability_error` in probabilities), against float64 PyTorch. `images` are the real ones:
-    `agreeing` of them get the same label, and the labels of `at_risk` lie within what the error could flip.
+    The first inputs are the test images, whose labels are `labels`; `counts` says how many there are of each kind.
     """
 
-    provider: str
-    images: int
-    noise: int
-    error: float
-    probability_error: float
-    torch_error: float
-    bound: float
-    agreeing: int
-    at_risk: int
+    net: nn.Module
+    card: ModelCard
+    inputs: NDArray[np.uint8]
+    counts: dict[str, int]
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float64]
 
     @property
-    def holds(self) -> bool:
-        return self.error <= self.bound and self.probability_error <= self.bound  # False for NaN, too
+    def test_logits(self) -> NDArray[np.float64]:
+        return self.logits[: len(self.labels)]
 
-    def __str__(self) -> str:
-        return (
-            f"largest error {self.error:.2g}, {'within' if self.holds else 'NOT within'} the bound of {self.bound:.2g} "
-            f"(PyTorch's own in float32: {self.torch_error:.2g}), on {self.provider}; "
-            f"top-1 agreement {self.agreeing:,} of {self.images:,}; labels that the error could flip: {self.at_risk:,}"
-        )
+    @property
+    def accuracy(self) -> float:
+        return self.accuracy_on(len(self.labels))
+
+    def accuracy_on(self, images: int) -> float:
+        """That on the first so many test images."""
+        return float((self.test_logits[:images].argmax(axis=1) == self.labels[:images]).mean())
+
+    def at_risk(self, error: float) -> tuple[int, ...]:
+        """The test images whose largest logit is not over twice `error` above the next; all of them for NaN."""
+        ranked = np.sort(self.test_logits, axis=1)
+        return tuple(np.flatnonzero(~(ranked[:, -1] - ranked[:, -2] > 2 * error)).tolist())
 
 
-def measure(net: nn.Module, card: ModelCard, session: Session, images_u8: NDArray[np.uint8]) -> Parity:
-    """Compare the model in `session` with `net` on `images_u8` (N, C, H, W), on noise, and over batch sizes.
-
-    The bound is 2 e_torch + 1e-6 max(1, largest |logit|), with e_torch the largest error of PyTorch in float32.
-    """
+def truth_of(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], labels: NDArray[np.int64]) -> Truth:
+    """Run `net` in float64 on test images (N, C, H, W) with their labels (N,), and on images made up."""
     torch.set_num_threads(usable_cores())
-    noise = np.random.default_rng(0).integers(0, 256, (NOISE, *images_u8.shape[1:]), np.uint8)
-    inputs = np.concatenate([images_u8, noise])
-    model = FromPixels(net, card).eval()
-    truth = _logits(copy.deepcopy(model).double(), inputs)
-    torch_error = _largest(_logits(model, inputs) - truth)
-    logits, probabilities = _run(session, inputs, LARGE_BATCH)
-    errors = [_largest(logits - truth)]
-    for batch in BATCHES:
-        few, _ = _run(session, inputs[:FEW], batch)
-        errors.append(_largest(few - truth[:FEW]))
-    real = truth[: len(images_u8)]
-    ranked = np.sort(real, axis=1)
-    margins = ranked[:, -1] - ranked[:, -2]
-    return Parity(
+    kinds = {"test": images_u8, **made_up(*images_u8.shape[1:])}
+    inputs = np.concatenate(list(kinds.values()))
+    exact = FromPixels(copy.deepcopy(net), card).double().eval()
+    counts = {kind: len(images) for kind, images in kinds.items()}
+    return Truth(net, card, inputs, counts, labels, _logits(exact, inputs, "cpu").astype(np.float64))
+
+
+def made_up(channels: int, height: int, width: int) -> dict[str, NDArray[np.uint8]]:
+    """Images that no test set holds, by kind: noise, all 0, all 255, and one bright pixel in different places."""
+    random, shape = np.random.default_rng(0), (channels, height, width)
+    places = random.permutation(height * width)[:LARGEST_POINTS]
+    points = np.zeros((len(places), channels, height * width), np.uint8)
+    points[np.arange(len(places)), :, places] = 255
+    return {
+        "noise": random.integers(0, 256, (NOISE, *shape), np.uint8),
+        "black": np.zeros((1, *shape), np.uint8),
+        "white": np.full((1, *shape), 255, np.uint8),
+        "point": points.reshape(-1, *shape),
+    }
+
+
+def torch_error(truth: Truth, device: str) -> float:
+    """The largest absolute error of PyTorch's logits in float32 on "cpu" or "cuda"."""
+    model = FromPixels(copy.deepcopy(truth.net), truth.card).float().eval().to(device)
+    return _largest(_logits(model, truth.inputs, device) - truth.logits)
+
+
+def compare(truth: Truth, session: Session, *, optimised: bool, torch_error: float) -> Comparison:
+    """Compare the model in `session` with the truth, in batches of several sizes, in order and shuffled.
+
+    Without optimisation on the first FEW test images and on those made up. The bound is 2 `torch_error` + 1e-6 max(1,
+    largest |logit|).
+    """
+    tests = len(truth.labels)
+    of = np.arange(len(truth.inputs))
+    if not optimised:
+        of = np.concatenate([of[: min(tests, FEW)], of[tests:]])
+    logits, probabilities = _run(session, truth.inputs[of], WHOLE_BATCH)
+    errors = [_largest(logits - truth.logits[of])]
+    orders = [np.arange(min(tests, FEW)), np.random.default_rng(0).permutation(tests)[:FEW]]
+    for order, sizes in zip(orders, (BATCHES, (WHOLE_BATCH,)), strict=True):
+        for size in sizes:
+            few, _ = _run(session, truth.inputs[order], size)
+            errors.append(_largest(few - truth.logits[order]))
+    compared = int((of < tests).sum())
+    answers, wanted = logits[:compared].argmax(axis=1), truth.test_logits[:compared].argmax(axis=1)
+    finite = np.isfinite(logits[:compared]).all(axis=1)
+    labels = truth.labels[:compared]
+    return Comparison(
         provider=session.provider,
-        images=len(images_u8),
-        noise=NOISE,
+        optimised=optimised,
+        test_images=compared,
         error=float(np.max(errors)),  # NaN if one of them is
-        probability_error=_largest(probabilities - torch.from_numpy(truth).softmax(dim=1).numpy()),
+        probability_error=_largest(probabilities - torch.from_numpy(truth.logits[of]).softmax(dim=1).numpy()),
         torch_error=torch_error,
-        bound=2 * torch_error + 1e-6 * max(1.0, _largest(truth)),
-        agreeing=int(((logits[: len(real)].argmax(axis=1) == real.argmax(axis=1)) & np.isfinite(margins)).sum()),
-        at_risk=len(real) - int((margins > 2 * np.max(errors)).sum()),  # all of them for NaN
+        bound=2 * torch_error + 1e-6 * max(1.0, _largest(truth.logits)),
+        agreeing=int(((answers == wanted) & finite).sum()),
+        accuracy=float((answers == labels).mean()),
+        interval=_interval((answers == labels).astype(int) - (wanted == labels)),
     )
+
+
+def logits_of(session: Session, truth: Truth) -> Floats:
+    """The model's own, of all inputs."""
+    return _run(session, truth.inputs, WHOLE_BATCH)[0]
+
+
+def device_of(provider: str) -> str:
+    """What PyTorch calls the kind of device that a provider runs on."""
+    return "cuda" if provider == CUDA else "cpu"
+
+
+def _interval(differences: NDArray[np.int64]) -> tuple[float, float]:
+    """The 95 % confidence interval of the mean of paired differences, by the normal approximation."""
+    mean, half = float(differences.mean()), 1.96 * float(differences.std()) / len(differences) ** 0.5
+    return mean - half, mean + half
 
 
 def _largest(values: Floats) -> float:
@@ -94,9 +147,9 @@ def _largest(values: Floats) -> float:
 
 
 @torch.no_grad()
-def _logits(model: FromPixels, images_u8: NDArray[np.uint8]) -> Floats:
-    chunks = (torch.from_numpy(chunk.copy()) for chunk in _chunks(images_u8, CHUNK))
-    return np.concatenate([model(chunk).numpy() for chunk in chunks])
+def _logits(model: FromPixels, images_u8: NDArray[np.uint8], device: str) -> Floats:
+    chunks = (torch.from_numpy(chunk.copy()).to(device) for chunk in _chunks(images_u8, CHUNK))
+    return np.concatenate([model(chunk).cpu().numpy() for chunk in chunks])
 
 
 def _run(session: Session, images_u8: NDArray[np.uint8], batch: int) -> tuple[Floats, Floats]:

@@ -1,35 +1,172 @@
 """Publish: convert a net, prove the result, and only then give the file its name."""
 
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import onnx
+import torch
 from torch import nn
 
+from export import probes, report, variants
 from export.convert import OPSET, convert
-from export.parity import Parity, measure
-from infer import model
-from infer.session import open_session
+from export.divergence import first_divergence
+from export.parity import BATCHES, WHOLE_BATCH, Truth, compare, device_of, logits_of, torch_error, truth_of
+from infer import certificate, model, verify
+from infer.bench import images_per_second
+from infer.certificate import Certificate, Comparison, sha256
+from infer.model import Model
+from infer.probes import KEY as PROBES_KEY
+from infer.runtime import ort
+from infer.session import open_session, open_sessions
 from nets import files
 from nets.card import ModelCard
+from nets.data.dataset import DataSet
 from nets.errors import ParityError, UsageError
+from nets.training import checkpoint
+
+PRECISIONS = ("fp32", "fp16", "int8")
+MAX_DROP = 0.001  # of accuracy, from PyTorch's to that of fp16 and int8
+PAGE = "parity.md"  # beside the model
 
 
-def export(net: nn.Module, path: Path, *, card: ModelCard, images_u8: NDArray[np.uint8], opset: int = OPSET) -> Parity:
-    """Write `net` as the ONNX file `path`, if it computes what the net does on `images_u8` (N, C, H, W) and on noise.
+def export(
+    net: nn.Module,
+    paths: Mapping[str, Path],
+    *,
+    card: ModelCard,
+    data: DataSet,
+    opset: int = OPSET,
+    max_drop: float = MAX_DROP,
+) -> dict[str, Certificate]:
+    """Write `net` as ONNX files, one for each precision in `paths`, each with its certificate, and a page for people.
 
-    What is measured is the bytes that are written. Raises ParityError where it does not, and leaves no file `path`,
-    not even an earlier one: it would pass for the net that failed. Raises UsageError where `path` cannot be
-    written, or is not called .onnx.
+    An fp32 file is written only if it computes what the net does on the test images and on made-up ones; fp16 and int8
+    ones if their test accuracy is at most `max_drop` below PyTorch's. What is measured is the graph that is written, on
+    each provider that works here. Raises ParityError where that fails, and leaves neither file nor page, not even
+    earlier ones: they would pass for the net that failed. Raises UsageError where a path cannot be written, or is not
+    called .onnx.
     """
-    files.refuse(path)
-    if path.suffix != ".onnx":
-        raise UsageError(f"{path}: an ONNX model is written as .onnx")
+    for path in paths.values():
+        files.refuse(path)
+        if path.suffix != ".onnx":
+            raise UsageError(f"{path}: an ONNX model is written as .onnx")
+    truth = truth_of(net, card, data.test_images, data.test_labels)
+    done: dict[str, Certificate] = {}
+    for precision, path in paths.items():
+        bare = model.check(_converted(net, card, data, precision, opset), str(path))
+        comparisons = tuple(_comparisons(bare, truth))
+        try:
+            if precision == "fp32":
+                _require_parity(comparisons, truth, opset)
+            else:
+                comparisons = tuple(_within_itself(each) for each in comparisons)
+                _require_accuracy(comparisons, truth, max_drop)
+        except ParityError as fault:
+            for earlier in (path, path.with_name(PAGE)):
+                earlier.unlink(missing_ok=True)
+            raise ParityError(f"{path}: not written: {fault}") from None
+        sealed = _sealed(bare, truth, comparisons, precision)
+        verify.open_proven(sealed, device="cpu")
+        files.write_whole(path, sealed.content)
+        done[precision] = verify.proof_of(sealed).certificate
+    for folder in {path.parent for path in paths.values()}:
+        named = [(path.name, done[precision]) for precision, path in paths.items() if path.parent == folder]
+        files.write_whole(folder / PAGE, report.page(named).encode())
+    return done
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A model file in numbers: `bytes` of the file, `images_per_s` of the network alone on this machine's CPU."""
+
+    model: str
+    precision: str
+    accuracy: str
+    labels_changed: int
+    bytes: int
+    images_per_s: int
+
+
+def figures(path: Path, data: DataSet) -> Figures:
+    """The numbers of the model in `path`, for a table of several."""
+    written = model.read(path)
+    certified = verify.proof_of(written).certificate
+    first = certified.comparisons[0]
+    speed = images_per_second(open_session(written, device="cpu"), data.test_images[:WHOLE_BATCH])
+    return Figures(
+        str(path), certified.precision, f"{first.accuracy:.2%}", first.changed, len(written.content), round(speed)
+    )
+
+
+def _converted(net: nn.Module, card: ModelCard, data: DataSet, precision: str, opset: int) -> bytes:
+    if precision == "fp16":
+        return variants.half(net, card, opset=opset)
     content = convert(net, card, opset=opset)
-    session = open_session(model.check(content, str(path)), device="cpu")
-    parity = measure(net, card, session, images_u8)
-    if not parity.holds:
-        path.unlink(missing_ok=True)
-        raise ParityError(f"{path}: not written: the ONNX model does not compute what PyTorch does: {parity}")
-    files.write_whole(path, content)
-    return parity
+    return variants.quantized(content, card, data.train_images) if precision == "int8" else content
+
+
+def _comparisons(bare: Model, truth: Truth) -> Iterator[Comparison]:
+    errors: dict[str, float] = {}
+    for optimised in (True, False):
+        for session in open_sessions(bare, device="auto", optimised=optimised):
+            device = device_of(session.provider)
+            if device not in errors:
+                errors[device] = torch_error(truth, device)
+            yield compare(truth, session, optimised=optimised, torch_error=errors[device])
+
+
+def _require_parity(comparisons: tuple[Comparison, ...], truth: Truth, opset: int) -> None:
+    wrong = next((comparison for comparison in comparisons if not comparison.holds), None)
+    if wrong:
+        where = (
+            first_divergence(truth.net, truth.card, truth.inputs, opset=opset) or "no single module's output differs"
+        )
+        raise ParityError(f"the ONNX model does not compute what PyTorch does: {wrong}; {where}")
+
+
+def _within_itself(comparison: Comparison) -> Comparison:
+    """For fewer bits: elsewhere a model may differ from itself by what it differs from PyTorch here."""
+    return replace(comparison, bound=max(comparison.error, comparison.probability_error))
+
+
+def _require_accuracy(comparisons: tuple[Comparison, ...], truth: Truth, max_drop: float) -> None:
+    for comparison in comparisons:
+        wanted = truth.accuracy_on(comparison.test_images)
+        if not wanted - comparison.accuracy <= max_drop or not comparison.holds:
+            raise ParityError(
+                f"its accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%}, PyTorch's "
+                f"{wanted:.2%}: more than {100 * max_drop:g} points are lost, on {comparison.provider}"
+            )
+
+
+def _sealed(bare: Model, truth: Truth, comparisons: tuple[Comparison, ...], precision: str) -> Model:
+    """The model with its certificate and probes."""
+    expected = truth.logits if precision == "fp32" else logits_of(open_session(bare, device="cpu"), truth)
+    chosen = probes.choose(truth, expected).to_json()
+    certified = Certificate(
+        precision=precision,
+        weights_sha256=sha256(checkpoint.content(truth.net, truth.card)),
+        graph_sha256=bare.graph_sha256,
+        card_sha256=sha256(truth.card.to_json()),
+        probes_sha256=sha256(chosen),
+        versions={
+            "netkit": version("netkit"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnx": onnx.__version__,
+            "onnxruntime": ort.__version__,
+        },
+        platform=platform.platform(),
+        inputs=truth.counts,
+        batches=BATCHES,
+        torch_accuracy=truth.accuracy,
+        comparisons=comparisons,
+        at_risk=truth.at_risk(max(comparison.error for comparison in comparisons)),
+    )
+    proto = onnx.load_model_from_string(bare.content)
+    proto.metadata_props.add(key=certificate.KEY, value=certified.to_json())
+    proto.metadata_props.add(key=PROBES_KEY, value=chosen)
+    return model.check(proto.SerializeToString(deterministic=True), bare.name)

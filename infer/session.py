@@ -1,17 +1,16 @@
 """Session: a model opened by ONNX Runtime on a device that really runs it, or the reason why it cannot."""
 
 import logging
-import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when it is imported: it would note this machine and report
-import onnxruntime as ort
-
 from infer.model import INPUT, OUTPUTS, Model
+from infer.runtime import ort
 from nets.card import ModelCard
 from nets.errors import DeviceError, ModelError
 from nets.machine import missing_cuda_driver, usable_cores
@@ -52,16 +51,16 @@ class Session:
         return logits, probabilities
 
 
-def open_session(model: Model, *, device: str, threads: int | None = None) -> Session:
+def open_session(model: Model, *, device: str, threads: int | None = None, optimised: bool = True) -> Session:
     """Open `model` on "cpu", "cuda", or "auto": CUDA where it works, else the CPU, with a line that names the cause.
 
     `threads` are those of one CPU operator, at most one for each core that this process may use, and that many by
-    default. Raises DeviceError, with the cause, where CUDA is asked for and cannot be used, ModelError where ONNX
-    Runtime refuses the model.
+    default. `optimised`: whether ONNX Runtime may rewrite the graph. Raises DeviceError, with the cause, where CUDA is
+    asked for and cannot be used, ModelError where ONNX Runtime refuses the model.
     """
     if device != "cpu":
         try:
-            return _open_on_cuda(model)
+            return _open_on_cuda(model, optimised)
         except DeviceError as fault:
             if device == "cuda":
                 raise
@@ -69,17 +68,27 @@ def open_session(model: Model, *, device: str, threads: int | None = None) -> Se
     cores = usable_cores()
     if threads and threads > cores:
         logger.info("using %s threads: more than there are cores would only slow each other down", cores)
-    return _open(model, CPU, min(threads or cores, cores))
+    return _open(model, CPU, min(threads or cores, cores), optimised)
 
 
-def _open_on_cuda(model: Model) -> Session:
+def open_sessions(model: Model, *, device: str, optimised: bool = True) -> Iterator[Session]:
+    """Sessions on that device; for "auto" on each that works here, the CPU first. Errors as `open_session` has them."""
+    if device != "auto":
+        yield open_session(model, device=device, optimised=optimised)
+        return
+    yield open_session(model, device="cpu", optimised=optimised)
+    with suppress(DeviceError):
+        yield open_session(model, device="cuda", optimised=optimised)
+
+
+def _open_on_cuda(model: Model, optimised: bool) -> Session:
     """DeviceError names the first thing that is missing: driver, package, or CUDA's own libraries."""
     if fault := missing_cuda_driver():
         raise DeviceError(fault)
     if CUDA not in ort.get_available_providers():
         raise DeviceError(f"onnxruntime {ort.__version__} here is the CPU package; netkit's extra [gpu] has CUDA's")
     ort.preload_dlls()  # 260 MB: only where there is a driver to use them
-    session = _open(model, CUDA, 1)
+    session = _open(model, CUDA, 1, optimised)
     # ONNX Runtime falls back to the CPU without a word; what it lists as available proves nothing
     if session.provider != CUDA:
         raise DeviceError(
@@ -89,11 +98,13 @@ def _open_on_cuda(model: Model) -> Session:
     return session
 
 
-def _open(model: Model, provider: str, threads: int) -> Session:
+def _open(model: Model, provider: str, threads: int, optimised: bool) -> Session:
     ort.set_default_logger_severity(FATAL)
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     try:
         runtime = ort.InferenceSession(model.content, options, providers=[provider])
     except Exception as fault:  # as above

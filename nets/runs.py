@@ -18,6 +18,11 @@ def run_folder(arch: str) -> Path:
     return Path("runs") / arch.translate(str.maketrans("/:.", "---"))
 
 
+def model_file(precision: str) -> str:
+    """What a model of that precision is called in its run's folder."""
+    return MODEL if precision == "fp32" else f"model.{precision}.onnx"
+
+
 def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
     """The WEIGHTS or MODEL that is meant: `file`, or that of `arch`, or else the newest in runs/, which is then said.
 

@@ -76,6 +76,18 @@ def one_line(text: str) -> str:
         (["export"], 2, "no runs/*/model.safetensors here; make one with 'netkit train'"),
         (["export", "--run", "empty"], 2, "empty/model.safetensors: no such file"),
         (["export", "--run", ""], 2, "--run: an empty path"),
+        (["export", "--precision", "int9"], 2, "did you mean 'int8'?"),
+        (["export", "--variants", "fp32,,int8"], 2, "unknown precision ''"),
+        (
+            ["export", "--variants", "fp32,int8", "--out", "a.onnx"],
+            2,
+            "--out names one file, and --variants makes several",
+        ),
+        (["export", "--run", "empty", "--weights", "a.safetensors"], 2, "--run and --weights: choose one"),
+        (["export", "--max-drop", "-1"], 2, "-1.0 is not in the range"),
+        (["verify", "none.onnx"], 2, "none.onnx: no such file"),
+        (["verify", "digit.png"], 1, "digit.png: not an ONNX model"),
+        (["verify"], 2, "Missing argument 'MODEL.onnx'"),
         (["infer", "digit.png", "--model", "empty"], 2, "empty: not a file, but a folder"),
         (["infer", "no\nsuch\x07"], 2, r"no\nsuch\x07: no such file or folder"),
         (["train", "--out", ""], 2, "--out: an empty path"),
@@ -114,6 +126,50 @@ def test_a_model_without_a_card_is_refused(netkit: Netkit, digit: Path, model: M
     done = netkit("infer", digit, "--model", "bare.onnx")
     assert "bare.onnx: no netkit card in this model; make it again with 'netkit export'" in one_line(done.stderr)
     assert done.returncode == 1
+
+
+def test_verify_prints_what_it_checked_and_that_all_is_right(netkit: Netkit, model_path: Path) -> None:
+    done = netkit("verify", model_path)
+    assert done.returncode == 0
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["what", "right", "seen"]
+    assert [row.split()[:2] for row in rows] == [
+        [what, "yes"] for what in ("graph", "card", "probes", "labels", "CPUExecutionProvider")
+    ]
+    assert done.stderr.splitlines()[-1] == f"next: netkit infer images/ --model {model_path}"
+    listed = [
+        json.loads(line) for line in netkit("verify", model_path, "--json", "--device", "cpu").stdout.splitlines()
+    ]
+    assert [finding["what"] for finding in listed] == [row.split()[0] for row in rows]
+    assert all(finding["right"] for finding in listed)
+
+
+def test_a_changed_model_fails_to_verify_and_infers_only_when_told_to(
+    netkit: Netkit, digit: Path, model: Model
+) -> None:
+    proto = onnx.load_model_from_string(model.content)
+    weight = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+    weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * np.float32(1.01)).tobytes()
+    (digit.parent / "changed.onnx").write_bytes(proto.SerializeToString())
+    done = netkit("verify", "changed.onnx")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[1].split() == ["graph", "NO", "changed", "since", "it", "was", "certified"]
+    refused = netkit("infer", digit, "--model", "changed.onnx")
+    assert "changed.onnx: does not prove itself: graph: changed since it was certified" in one_line(refused.stderr)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    told = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
+    assert told.returncode == 0 and f"{digit},".encode() in told.stdout.encode()
+
+
+def test_weights_are_exported_from_wherever_they_lie(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
+    shutil.copy(workplace / "runs/residual/model.safetensors", tmp_path / "mine.safetensors")
+    arguments = ("export", "--weights", "mine.safetensors", "--data", "digits")
+    another = netkit(*arguments, "--arch", "preact")
+    assert "mine.safetensors: holds the net residual, not preact" in one_line(another.stderr)
+    done = netkit(*arguments, "--arch", "residual", "--out", "mine.onnx")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("mine.onnx: largest error ")
+    assert (tmp_path / "mine.onnx").read_bytes() == (workplace / "runs/residual/model.onnx").read_bytes()
 
 
 def test_a_data_set_with_a_wrong_hash_is_named_and_refused(netkit: Netkit, tmp_path: Path) -> None:
@@ -160,7 +216,7 @@ def test_results_go_to_stdout_and_all_else_to_stderr(netkit: Netkit, digit: Path
 def test_the_way_from_two_commands_to_predictions(netkit: Netkit, workplace: Path) -> None:
     """On the digits: sample, infer, and the accuracy that training printed is the accuracy in the results."""
     run = workplace / "runs/residual"
-    assert {path.name for path in run.iterdir()} == {*RUN, "model.onnx"}
+    assert {path.name for path in run.iterdir()} == {*RUN, "model.onnx", "parity.md"}
     assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0
     assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0  # again is no fault
     done = netkit("infer", "images/", "--out", "p.csv", cwd=workplace)

@@ -1,18 +1,25 @@
 """Publishing: a file with its final name has passed parity, whatever went wrong before."""
 
+import hashlib
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from export.publish import export
 from infer import model as models
+from infer import verify
+from infer.certificate import Certificate
 from nets.build import build
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
 from nets.errors import ParityError, UsageError
+from nets.training import checkpoint
+
+
+def publish(net: nn.Module, path: Path, card: ModelCard, data: DataSet) -> Certificate:
+    return export(net, {"fp32": path}, card=card, data=data)["fp32"]
 
 
 class OffInExport(nn.Module):
@@ -27,10 +34,29 @@ class OffInExport(nn.Module):
 
 def test_a_faithful_net_becomes_a_file_that_can_be_read(tmp_path: Path, card: ModelCard, digits_data: DataSet) -> None:
     path = tmp_path / "model.onnx"
-    parity = export(build(card).eval(), path, card=card, images_u8=digits_data.test_images)
-    assert parity.holds
-    assert models.read(path).card == card
-    assert list(tmp_path.iterdir()) == [path]  # one file: no .data, nothing temporary
+    net = build(card).eval()
+    certificate = publish(net, path, card, digits_data)
+    assert all(comparison.holds for comparison in certificate.comparisons)
+    written = models.read(path)
+    assert written.card == card
+    assert verify.proof_of(written).certificate == certificate
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "parity.md"]  # no .data, nothing temporary
+    checkpoint.save(tmp_path / "model.safetensors", net, card)
+    assert certificate.weights_sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_page_for_people_has_a_row_for_each_comparison(
+    tmp_path: Path, card: ModelCard, digits_data: DataSet
+) -> None:
+    certificate = publish(build(card).eval(), tmp_path / "my.onnx", card, digits_data)
+    page = (tmp_path / "parity.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| CPU")]
+    assert [row.split(" | ")[1:3] for row in rows] == [
+        [state, f"{each.error:.2g}"] for state, each in zip(("yes", "no"), certificate.comparisons, strict=True)
+    ]
+    assert "## my.onnx" in page and certificate.graph_sha256 in page
+    assert "on 355 test, 256 noise, 1 black, 1 white, 784 point images, in batches of 1, 2, 3, 7, 64" in page
+    assert "cannot change the labels of 355 of the 355 test images." in page
 
 
 @pytest.mark.parametrize("earlier", [False, True])
@@ -38,17 +64,17 @@ def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data:
     path = tmp_path / "model.onnx"
     if earlier:
         path.write_bytes(b"an earlier model, of other weights")
-    with pytest.raises(ParityError, match=r"not written: .* NOT within the bound"):
-        export(OffInExport(build(card)).eval(), path, card=card, images_u8=digits_data.test_images)
+    with pytest.raises(ParityError, match=r"not written: .* NOT within the bound .*; they part in module 'model.net'"):
+        publish(OffInExport(build(card)).eval(), path, card, digits_data)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["none/model.onnx", "model.safetensors", "model", "folder.onnx"])
 def test_a_place_where_no_model_can_be_written_is_refused_before_anything_is_converted(
-    tmp_path: Path, card: ModelCard, name: str
+    tmp_path: Path, card: ModelCard, digits_data: DataSet, name: str
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "model.safetensors").write_text("the weights")
     with pytest.raises(UsageError, match=name):
-        export(OffInExport(build(card)), tmp_path / name, card=card, images_u8=np.zeros((0, 1, 28, 28), np.uint8))
+        publish(OffInExport(build(card)), tmp_path / name, card, digits_data)
     assert (tmp_path / "model.safetensors").read_text() == "the weights"

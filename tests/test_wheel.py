@@ -66,6 +66,12 @@ def test_infer_gives_there_what_it_gives_here(
     assert answers[0] == answers[1]
 
 
+def test_a_model_proves_itself_there(installed: Path, tmp_path: Path, workplace: Path) -> None:
+    done = run(installed / "netkit", "verify", workplace / "runs/residual/model.onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["yes"] * 5
+
+
 @pytest.mark.parametrize("command", [("train", "--data", "digits"), ("nets",)])
 def test_what_needs_torch_says_which_extra_installs_it(
     installed: Path, tmp_path: Path, command: tuple[str, ...]

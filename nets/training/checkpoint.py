@@ -15,9 +15,14 @@ from nets.files import write_whole
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:
     """Write the net's weights and the card to `path`, whole or not at all; the same net gives the same bytes."""
+    write_whole(path, content(net, card))
+
+
+def content(net: nn.Module, card: ModelCard) -> bytes:
+    """The bytes of that file."""
     weights = {name: weight.detach().cpu().contiguous() for name, weight in net.state_dict().items()}
     # one key alone: safetensors writes several in an order of chance
-    write_whole(path, safetensors.torch.save(weights, {METADATA_KEY: card.to_json()}))
+    return safetensors.torch.save(weights, {METADATA_KEY: card.to_json()})
 
 
 def load(path: Path) -> tuple[nn.Module, ModelCard]:

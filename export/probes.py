@@ -1,0 +1,35 @@
+"""Which test images a model carries to prove itself by: of every class, and those that it is least sure of."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.parity import Truth
+from infer.probes import Probes
+
+COUNT = 16
+LARGEST = 64 * 1024  # bytes of JSON, while there is more than one
+
+
+def choose(truth: Truth, logits: NDArray[np.floating]) -> Probes:
+    """COUNT test images, fewer where they are large, with the `logits` (N, classes) that the model gives to all inputs.
+
+    First comes of each class the one with the smallest margin between its two largest logits, then the smallest margins
+    of all.
+    """
+    ranked = np.sort(truth.test_logits, axis=1)
+    by_margin = np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")
+    answers = truth.test_logits.argmax(axis=1)[by_margin]
+    _, first_of_class = np.unique(answers, return_index=True)
+    chosen = list(dict.fromkeys([*by_margin[np.sort(first_of_class)], *by_margin]))[:COUNT]
+    probes = _probes(truth, logits, chosen)
+    while len(probes.to_json()) > LARGEST and len(chosen) > 1:
+        chosen.pop()
+        probes = _probes(truth, logits, chosen)
+    return probes
+
+
+def _probes(truth: Truth, logits: NDArray[np.floating], chosen: list[int]) -> Probes:
+    expected = logits[chosen].astype(np.float64)
+    return Probes(
+        truth.inputs[chosen], expected, tuple(truth.card.labels[answer] for answer in expected.argmax(axis=1))
+    )

@@ -1,0 +1,64 @@
+"""Variants: the same net in fewer bits, for speed and size. Not the same function: accuracy is what must hold."""
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from export.convert import convert, finished
+from infer.model import INPUT
+from nets.card import ModelCard
+
+CALIBRATION = 1000  # training images, from the first on, by which the ranges of int8 are chosen
+CHUNK = 100
+QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
+
+
+def half(net: nn.Module, card: ModelCard, *, opset: int) -> bytes:
+    """The bytes of an ONNX model that computes in float16, for GPUs; logits and probabilities are float32."""
+    return convert(copy.deepcopy(net), card, opset=opset, dtype=torch.float16)
+
+
+def quantized(content: bytes, card: ModelCard, images_u8: NDArray[np.uint8]) -> bytes:
+    """The model in `content` with weights int8, each output channel with its scale, and activations uint8.
+
+    Their ranges are what `images_u8` (N, C, H, W) span. U8S8 in QDQ form, which ONNX Runtime runs fastest on x86.
+    """
+    # a second that only int8 should cost
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Images(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
+        def __init__(self) -> None:
+            self._chunks = _chunks(images_u8)
+
+        def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+            return next(self._chunks, None)
+
+    proto = onnx.load_model_from_string(content)
+    proto.metadata_props.add(
+        key="onnx.quant.pre_process", value="onnxruntime.quant"
+    )  # else it warns of a pass left out
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "int8.onnx"
+        quantize_static(
+            proto,
+            path,
+            Images(),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(QUANTIZED),
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return finished(onnx.load_model(path), card)
+
+
+def _chunks(images_u8: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
+    few = images_u8[:CALIBRATION]
+    return ({INPUT: few[start : start + CHUNK]} for start in range(0, len(few), CHUNK))

@@ -1,0 +1,115 @@
+"""Verify: what a model's certificate says, tested again on the machine that runs it. Needs no PyTorch."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from infer import certificate, probes
+from infer.certificate import Certificate, sha256
+from infer.model import Model
+from infer.probes import Probes
+from infer.session import Session, open_session, open_sessions
+from nets.card import METADATA_KEY
+from nets.errors import ModelError
+
+BATCHES = (1, 2, 7, 16)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What a model carries to prove itself."""
+
+    certificate: Certificate
+    probes: Probes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was checked: what, whether it is right, and what was seen."""
+
+    what: str
+    right: bool
+    seen: str
+
+
+def proof_of(model: Model) -> Proof:
+    """Raises ModelError where the model carries none, or it cannot be read."""
+    for key in (certificate.KEY, probes.KEY):
+        if key not in model.metadata:
+            raise ModelError(f"{model.name}: no {key} in this model; make it again with 'netkit export'")
+    try:
+        return Proof(
+            Certificate.from_json(model.metadata[certificate.KEY]),
+            Probes.from_json(model.metadata[probes.KEY], model.card),
+        )
+    except ModelError as fault:
+        raise ModelError(f"{model.name}: {fault}") from None
+
+
+def verify(model: Model, *, device: str) -> Iterator[Finding]:
+    """Check that the model is the certified one, then its answers on the device; "auto": on each that works here.
+
+    A graph that was changed is not run: no one knows what it does. Raises ModelError where the model carries no proof,
+    DeviceError where the device cannot be used.
+    """
+    proof = proof_of(model)
+    graph, *others = _unchanged(model, proof)
+    yield from (graph, *others)
+    if graph.right:
+        for session in open_sessions(model, device=device):
+            yield _answers(session, proof, BATCHES)
+
+
+def open_proven(model: Model, *, device: str, threads: int | None = None) -> Session:
+    """Open the model as `open_session` does, if it proves itself: unchanged, and its probes answered as certified.
+
+    Raises ModelError where it does not, or carries no proof.
+    """
+    proof = proof_of(model)
+    _require(model, _unchanged(model, proof))
+    session = open_session(model, device=device, threads=threads)
+    _require(model, [_answers(session, proof, BATCHES[-1:])])
+    return session
+
+
+def _require(model: Model, findings: Iterable[Finding]) -> None:
+    wrong = next((finding for finding in findings if not finding.right), None)
+    if wrong:
+        raise ModelError(
+            f"{model.name}: does not prove itself: {wrong.what}: {wrong.seen}; make it again with 'netkit export', or "
+            "run it as it is with --no-verify"
+        )
+
+
+def _unchanged(model: Model, proof: Proof) -> Iterator[Finding]:
+    sums = {
+        "graph": (model.graph_sha256, proof.certificate.graph_sha256),
+        "card": (sha256(model.metadata[METADATA_KEY]), proof.certificate.card_sha256),
+        "probes": (sha256(model.metadata[probes.KEY]), proof.certificate.probes_sha256),
+    }
+    for what, (found, certified) in sums.items():
+        right = found == certified
+        yield Finding(what, right, "as certified" if right else "changed since it was certified")
+    named = tuple(model.card.labels[index] for index in proof.probes.logits.argmax(axis=1))
+    pairs = [(here, there) for here, there in zip(named, proof.probes.labels, strict=True) if here != there]
+    seen = f"{pairs[0][0]!r} by the card, {pairs[0][1]!r} when it was certified" if pairs else "as certified"
+    yield Finding("labels", not pairs, seen)
+
+
+def _answers(session: Session, proof: Proof, batches: tuple[int, ...]) -> Finding:
+    """The largest error of the probes' logits, over the sizes of batches, in their order and in another."""
+    images_u8, expected = proof.probes.images_u8, proof.probes.logits
+    orders = [np.arange(len(expected)), np.random.default_rng(0).permutation(len(expected))]
+    errors = []
+    for order in orders:
+        for size in batches:
+            for start in range(0, len(order), size):
+                rows = order[start : start + size]
+                logits, _ = session.run(images_u8[rows])
+                errors.append(float(np.abs(logits - expected[rows]).max()))
+    error = float(np.max(errors))  # NaN if one of them is
+    bound = proof.certificate.bound_on(session.provider)
+    allowed = proof.certificate.loosest_bound if bound is None else bound
+    note = " (this provider is not certified)" if bound is None else ""
+    return Finding(session.provider, error <= allowed, f"largest error {error:.2g}, bound {allowed:.2g}{note}")

@@ -1,0 +1,65 @@
+"""Where a net and its export part: the report names the module that was wrong on purpose."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from export.convert import OPSET
+from export.divergence import first_divergence
+from nets.build import build
+from nets.card import ModelCard
+from nets.data.dataset import DataSet
+
+
+class WrongInExport(nn.Module):
+    """What `net` gives, but 0.1 % more while it is exported."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.net(x)
+        return y * 1.001 if torch.compiler.is_exporting() else y
+
+
+@pytest.mark.parametrize(
+    ("arch", "module"),
+    [
+        ("inception", "inception1.branch5x5"),
+        ("residual", "block1.conv2"),
+        ("preact", "stage2.0.shortcut"),
+        ("preact", "stage2"),
+        ("densenet", "transition"),
+        ("densenet", "linear"),
+    ],
+)
+def test_the_first_module_whose_export_is_wrong_is_named(
+    card: ModelCard, digits_data: DataSet, arch: str, module: str
+) -> None:
+    torch.manual_seed(0)
+    net = build(replace(card, arch=arch)).eval()
+    net.set_submodule(module, WrongInExport(net.get_submodule(module)))
+    found = first_divergence(net, card, digits_data.test_images, opset=OPSET)
+    assert found is not None
+    assert (found.module, found.operator) == (module, "Mul")
+    largest = max(map(abs, found.wanted))
+    assert found.error == pytest.approx(largest / 1000, rel=0.05)
+    for wanted, seen in zip(found.wanted, found.found, strict=True):
+        assert seen == pytest.approx(wanted * 1.001, abs=largest * 1e-5)
+    assert str(found).startswith(
+        f"they part in module '{module}' (ONNX node Mul, value '{found.value}'): outputs differ"
+    )
+
+
+def test_a_faithful_export_has_no_such_module(card: ModelCard, digits_data: DataSet) -> None:
+    torch.manual_seed(0)
+    assert first_divergence(build(card).eval(), card, digits_data.test_images, opset=OPSET) is None
+
+
+def test_what_is_wrong_outside_of_all_modules_of_the_net_is_the_nets_own(card: ModelCard, digits_data: DataSet) -> None:
+    torch.manual_seed(0)
+    found = first_divergence(WrongInExport(build(card)).eval(), card, digits_data.test_images, opset=OPSET)
+    assert found is not None and found.module == "model.net"

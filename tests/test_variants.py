@@ -1,0 +1,87 @@
+"""fp16 and int8: published where accuracy holds, and only there; each proves itself by its own logits."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from conftest import Netkit
+from torch import nn
+
+from export import publish
+from infer import model as models
+from infer import verify
+from infer.session import open_session
+from nets.card import ModelCard
+from nets.data.dataset import DataSet
+from nets.errors import ParityError
+from nets.training import checkpoint
+
+LOWER = ("fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def trained(workplace: Path) -> tuple[nn.Module, ModelCard]:
+    return checkpoint.load(workplace / "runs/residual/model.safetensors")
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet, precision: str
+) -> None:
+    net, card = trained
+    path = tmp_path / "model.onnx"
+    certificate = publish.export(net, {precision: path}, card=card, data=digits_data, max_drop=0.02)[precision]
+    written = models.read(path)
+    session = open_session(written, device="cpu")
+    logits, _ = session.run(digits_data.test_images)
+    with torch.no_grad():
+        exact = net.double()(_normalised(digits_data, card)).numpy()
+    net.float()
+    answers, wanted = logits.argmax(axis=1), exact.argmax(axis=1)
+    first = certificate.comparisons[0]
+    assert certificate.precision == precision
+    assert first.accuracy == (answers == digits_data.test_labels).mean()
+    assert first.changed == (answers != wanted).sum()
+    assert first.bound == first.error >= np.abs(logits - exact).max() - 1e-5
+    assert first.interval[0] <= first.accuracy - certificate.torch_accuracy <= first.interval[1]
+    assert all(answers[index] == wanted[index] for index in set(range(len(answers))) - set(certificate.at_risk))
+    assert all(finding.right for finding in verify.verify(written, device="cpu"))
+    stored = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in _weights(written.content)}
+    assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8"})
+
+
+def _normalised(data: DataSet, card: ModelCard) -> torch.Tensor:
+    return (torch.from_numpy(data.test_images).double() / 255 - card.mean[0]) / card.std[0]
+
+
+def _weights(content: bytes) -> list[onnx.TensorProto]:
+    return [tensor for tensor in onnx.load_model_from_string(content).graph.initializer if len(tensor.dims) == 4]
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_variant_that_loses_too_much_is_not_written(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet, precision: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"an earlier model")
+    with pytest.raises(ParityError, match=r"model\.onnx: not written: its accuracy on \d+ test images is "):
+        publish.export(trained[0], {precision: path}, card=trained[1], data=digits_data, max_drop=-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_make_one_table_and_one_page(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
+    arguments = ("--run", workplace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
+    done = netkit("export", *arguments)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["model", "precision", "accuracy", "labels", "changed", "bytes", "images", "per", "s"]
+    names = ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
+    assert [Path(row.split()[0]).name for row in rows] == names
+    page = (workplace / "runs/residual/parity.md").read_text()
+    assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == names
+    for name in names:
+        assert netkit("verify", workplace / "runs/residual" / name).returncode == 0
+    for name in names[1:]:
+        (workplace / "runs/residual" / name).unlink()

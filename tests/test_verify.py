@@ -1,0 +1,238 @@
+"""A model proves itself where it runs; whatever was changed in its file is found, and named."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import ModelProto, numpy_helper
+
+from infer import certificate, probes, verify
+from infer import model as models
+from infer.certificate import Certificate, sha256
+from infer.model import Model
+from infer.probes import Probes
+from infer.session import Session
+from nets.card import METADATA_KEY, ModelCard
+from nets.errors import ModelError, NetkitError
+
+KEYS = (METADATA_KEY, certificate.KEY, probes.KEY)
+
+
+def tampered(model: Model, change: Callable[[ModelProto], None]) -> Model:
+    proto = onnx.load_model_from_string(model.content)
+    change(proto)
+    return models.check(proto.SerializeToString(), "m.onnx")
+
+
+def write(proto: ModelProto, key: str, text: str) -> None:
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == key)
+    entry.value = text
+
+
+def scale_a_weight(proto: ModelProto) -> None:
+    """The largest weight of the last layer, by 1 %."""
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("linear.weight"))
+    values = numpy_helper.to_array(weight).copy()
+    values[np.unravel_index(np.abs(values).argmax(), values.shape)] *= 1.01
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+
+
+def reorder_labels(proto: ModelProto) -> None:
+    """3 and 4 change places."""
+    card = ModelCard.from_json(models.check(proto.SerializeToString(), "").metadata[METADATA_KEY])
+    labels = (*card.labels[:3], card.labels[4], card.labels[3], *card.labels[5:])
+    write(proto, METADATA_KEY, replace(card, labels=labels).to_json())
+
+
+def edit(key: str, change: Callable[[dict[str, Any]], object]) -> Callable[[ModelProto], None]:
+    def apply(proto: ModelProto) -> None:
+        fields = json.loads(models.check(proto.SerializeToString(), "").metadata[key])
+        change(fields)
+        write(proto, key, json.dumps(fields))
+
+    return apply
+
+
+def shift_a_logit(fields: dict[str, Any]) -> None:
+    fields["logits"][5][3] += 0.01
+
+
+def forge(proto: ModelProto) -> None:
+    """Set all sums in the certificate to what they would be now."""
+    model = models.check(proto.SerializeToString(), "")
+    sums = {
+        "graph_sha256": model.graph_sha256,
+        "card_sha256": sha256(model.metadata[METADATA_KEY]),
+        "probes_sha256": sha256(model.metadata[probes.KEY]),
+    }
+    edit(certificate.KEY, lambda fields: fields.update(sums))(proto)
+
+
+def wrong(model: Model) -> dict[str, str]:
+    """What verify finds wrong, and what it saw."""
+    return {finding.what: finding.seen for finding in verify.verify(model, device="cpu") if not finding.right}
+
+
+def test_an_exported_model_proves_itself(model: Model, session: Session) -> None:
+    findings = list(verify.verify(model, device="auto"))
+    assert [finding.what for finding in findings][:5] == ["graph", "card", "probes", "labels", "CPUExecutionProvider"]
+    assert all(finding.right for finding in findings)
+    assert [finding.seen for finding in findings[:4]] == ["as certified"] * 4
+    assert findings[4].seen.startswith("largest error ")
+    assert verify.open_proven(model, device="cpu").provider == session.provider
+
+
+def test_a_changed_graph_is_not_run(model: Model) -> None:
+    findings = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
+    assert [finding.what for finding in findings] == ["graph", "card", "probes", "labels"]
+
+
+def test_single_bits_flipped_anywhere_give_an_error_or_a_model_that_still_verifies(model: Model) -> None:
+    """The flips that pass are those of names that nobody reads."""
+    chance, proven = random.Random(0), 0
+    for _ in range(10_000):
+        damaged = bytearray(model.content)
+        damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        try:
+            findings = list(verify.verify(models.check(bytes(damaged), "m.onnx"), device="cpu"))
+        except NetkitError as fault:
+            assert str(fault).startswith("m.onnx: ")
+        else:
+            proven += all(finding.right for finding in findings)
+    assert proven < 100
+
+
+def test_it_carries_probes_of_every_class_and_of_the_smallest_margins(model: Model) -> None:
+    proof = verify.proof_of(model)
+    carried = proof.probes
+    assert carried.images_u8.shape == (16, 1, 28, 28)
+    assert len(set(map(bytes, carried.images_u8))) == 16
+    assert set(carried.labels) <= set(model.card.labels)
+    assert len(model.metadata[probes.KEY]) <= 64 * 1024
+    assert not proof.certificate.at_risk or min(proof.certificate.at_risk) >= 0
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "says"),
+    [
+        (scale_a_weight, "graph", "changed since it was certified"),
+        (lambda proto: setattr(proto, "ir_version", 9), "graph", "changed since it was certified"),
+        (reorder_labels, "card", "changed since it was certified"),
+        (reorder_labels, "labels", "by the card"),
+        (edit(METADATA_KEY, lambda fields: fields.update(mean=[0.2])), "card", "changed since it was certified"),
+        (edit(probes.KEY, shift_a_logit), "probes", "changed since it was certified"),
+        (edit(probes.KEY, shift_a_logit), "CPUExecutionProvider", "largest error 0.01, bound"),
+        (edit(probes.KEY, lambda fields: fields["labels"].reverse()), "probes", "changed since it was certified"),
+    ],
+)
+def test_each_change_is_found_and_named(
+    model: Model, change: Callable[[ModelProto], None], what: str, says: str
+) -> None:
+    changed = tampered(model, change)
+    assert says in wrong(changed)[what]
+    with pytest.raises(ModelError, match=r"^m\.onnx: does not prove itself: .*--no-verify$"):
+        verify.open_proven(changed, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(scale_a_weight, "CPUExecutionProvider"), (reorder_labels, "labels"), (edit(probes.KEY, shift_a_logit), "CPU")],
+)
+def test_what_is_computed_is_checked_too_where_the_sums_were_forged(
+    model: Model, change: Callable[[ModelProto], None], what: str
+) -> None:
+    def both(proto: ModelProto) -> None:
+        change(proto)
+        forge(proto)
+
+    (found,) = wrong(tampered(model, both))
+    assert found.startswith(what)
+
+
+@pytest.mark.parametrize("key", KEYS[1:])
+def test_missing_metadata_is_named(model: Model, key: str) -> None:
+    def drop(proto: ModelProto) -> None:
+        (index,) = (index for index, entry in enumerate(proto.metadata_props) if entry.key == key)
+        del proto.metadata_props[index]
+
+    bare = tampered(model, drop)
+    with pytest.raises(ModelError, match=rf"^m\.onnx: no {key} in this model; make it again with 'netkit export'$"):
+        list(verify.verify(bare, device="cpu"))
+
+
+def test_a_provider_that_was_not_there_has_four_times_the_bound_and_is_called_uncertified(model: Model) -> None:
+    def elsewhere(fields: dict[str, Any]) -> None:
+        for comparison in fields["comparisons"]:
+            comparison["provider"] = "CUDAExecutionProvider"
+
+    bound = verify.proof_of(model).certificate.comparisons[0].bound
+    *_, last = verify.verify(tampered(model, edit(certificate.KEY, elsewhere)), device="cpu")
+    assert last.right
+    assert last.seen.endswith(f"bound {4 * bound:.2g} (this provider is not certified)")
+
+
+FIELDS = [
+    "version", "precision", "weights_sha256", "graph_sha256", "card_sha256", "probes_sha256", "versions", "platform",
+    "inputs", "batches", "torch_accuracy", "comparisons", "at_risk",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_certificate_without_a_field_or_with_another_type_is_refused(model: Model, name: str) -> None:
+    for change, says in [
+        (lambda fields: fields.pop(name), f"the certificate lacks '{name}'"),
+        (lambda fields: fields.update({name: None}), f"the certificate's '{name}' holds None"),
+    ]:
+        with pytest.raises(ModelError, match=rf"^m\.onnx: {says}"):
+            verify.proof_of(tampered(model, edit(certificate.KEY, change)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": 2}, "the probe set has version 2"),
+        ({"images": "AAAA"}, "the probes do not fit the model's card"),
+        ({"images": "*"}, "the probes do not fit the model's card"),
+        ({"logits": [[1.0] * 9] * 16}, "the probes do not fit the model's card"),
+        ({"logits": [["a"] * 10] * 16}, "the probes do not fit the model's card"),
+        ({"logits": [[float("nan")] * 10] * 16}, "prove nothing"),
+        ({"logits": [], "labels": [], "images": ""}, "prove nothing"),
+        ({"labels": ["0"]}, "the probes do not fit the model's card"),
+    ],
+)
+def test_impossible_probes_are_refused(model: Model, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        verify.proof_of(tampered(model, edit(probes.KEY, lambda fields: fields.update(change))))
+
+
+def test_certificate_and_probes_survive_the_round_trip_through_json(model: Model) -> None:
+    proof = verify.proof_of(model)
+    assert Certificate.from_json(proof.certificate.to_json()) == proof.certificate
+    again = Probes.from_json(proof.probes.to_json(), model.card)
+    np.testing.assert_array_equal(again.images_u8, proof.probes.images_u8)
+    np.testing.assert_array_equal(again.logits, proof.probes.logits)
+    assert again.labels == proof.probes.labels
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
+def test_any_other_json_is_refused(card: ModelCard, value: object) -> None:
+    for read in (Certificate.from_json, lambda text: Probes.from_json(text, card)):
+        with pytest.raises(ModelError):
+            read(json.dumps(value))
+
+
+def test_verifying_loads_no_torch(workplace: Path) -> None:
+    program = "import sys, netkit\ntry: netkit.cli(['verify', 'runs/residual/model.onnx'])\n"
+    program += "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
