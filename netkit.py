@@ -256,7 +256,7 @@ def export(
     """
     from dataclasses import asdict
 
-    from export import publish
+    from export import publish, report
     from export.convert import OPSET
     from infer.console import print_table
     from nets.data import sources
@@ -284,7 +284,7 @@ def export(
         for each, certificate in certificates.items():
             _answer("", as_json, model=str(paths[each]), **asdict(certificate))
     elif variants:
-        print_table([asdict(publish.figures(paths[each], data_set)) for each in wanted])
+        print_table([asdict(report.figures(paths[each], data_set)) for each in wanted])
     else:
         _answer(f"{paths[precision]}: {certificates[precision]}", as_json)
     _next("netkit", "sample", "images/", "--data", sources.spell(data_set))

@@ -5,6 +5,6 @@ parity      how far those bytes, run as users run them, are from the net in floa
 divergence  where they part, if they do
 probes      which images the file carries, to prove itself by
 variants    the same net in fewer bits
-report      the page for people
+report      the page and the table for people
 publish     convert, prove, and only then give the file its name
 """

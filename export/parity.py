@@ -20,7 +20,9 @@ from nets.machine import usable_cores
 from nets.pixels import FromPixels
 
 BATCHES = (1, 2, 3, 7, 64)
-WHOLE_BATCH = 64  # for all inputs; other sizes, and shuffled rows, on the first FEW, of which each leaves an odd rest
+WHOLE_BATCH = (
+    64  # for all inputs; the sizes, and shuffled rows, on FEW, of which each but 3 leaves a smaller last batch
+)
 FEW = 999
 NOISE = 256  # images of uniform random pixels
 LARGEST_POINTS = 1024  # images with one bright pixel: one for each place, where those are no more
@@ -49,11 +51,7 @@ class Truth:
 
     @property
     def accuracy(self) -> float:
-        return self.accuracy_on(len(self.labels))
-
-    def accuracy_on(self, images: int) -> float:
-        """That on the first so many test images."""
-        return float((self.test_logits[:images].argmax(axis=1) == self.labels[:images]).mean())
+        return float((self.test_logits.argmax(axis=1) == self.labels).mean())
 
     def at_risk(self, error: float) -> tuple[int, ...]:
         """The test images whose largest logit is not over twice `error` above the next; all of them for NaN."""
@@ -94,35 +92,29 @@ def torch_error(truth: Truth, device: str) -> float:
 def compare(truth: Truth, session: Session, *, optimised: bool, torch_error: float) -> Comparison:
     """Compare the model in `session` with the truth, in batches of several sizes, in order and shuffled.
 
-    Without optimisation on the first FEW test images and on those made up. The bound is 2 `torch_error` + 1e-6 max(1,
-    largest |logit|).
+    The bound is 2 `torch_error` + 1e-6 max(1, largest |logit|).
     """
     tests = len(truth.labels)
-    of = np.arange(len(truth.inputs))
-    if not optimised:
-        of = np.concatenate([of[: min(tests, FEW)], of[tests:]])
-    logits, probabilities = _run(session, truth.inputs[of], WHOLE_BATCH)
-    errors = [_largest(logits - truth.logits[of])]
+    logits, probabilities = _run(session, truth.inputs, WHOLE_BATCH)
+    errors = [_largest(logits - truth.logits)]
     orders = [np.arange(min(tests, FEW)), np.random.default_rng(0).permutation(tests)[:FEW]]
     for order, sizes in zip(orders, (BATCHES, (WHOLE_BATCH,)), strict=True):
         for size in sizes:
             few, _ = _run(session, truth.inputs[order], size)
             errors.append(_largest(few - truth.logits[order]))
-    compared = int((of < tests).sum())
-    answers, wanted = logits[:compared].argmax(axis=1), truth.test_logits[:compared].argmax(axis=1)
-    finite = np.isfinite(logits[:compared]).all(axis=1)
-    labels = truth.labels[:compared]
+    answers, wanted = logits[:tests].argmax(axis=1), truth.test_logits.argmax(axis=1)
+    finite = np.isfinite(logits[:tests]).all(axis=1)
     return Comparison(
         provider=session.provider,
         optimised=optimised,
-        test_images=compared,
+        test_images=tests,
         error=float(np.max(errors)),  # NaN if one of them is
-        probability_error=_largest(probabilities - torch.from_numpy(truth.logits[of]).softmax(dim=1).numpy()),
+        probability_error=_largest(probabilities - torch.from_numpy(truth.logits).softmax(dim=1).numpy()),
         torch_error=torch_error,
         bound=2 * torch_error + 1e-6 * max(1.0, _largest(truth.logits)),
         agreeing=int(((answers == wanted) & finite).sum()),
-        accuracy=float((answers == labels).mean()),
-        interval=_interval((answers == labels).astype(int) - (wanted == labels)),
+        accuracy=float((answers == truth.labels).mean()),
+        interval=_interval((answers == truth.labels).astype(int) - (wanted == truth.labels)),
     )
 
 

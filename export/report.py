@@ -1,8 +1,15 @@
-"""parity.md: the certificates of a model and its variants, as a page for people."""
+"""For people: parity.md, with the certificates of a model and its variants, and the numbers for a table of them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 
+from export.parity import WHOLE_BATCH
+from infer import model, verify
+from infer.bench import images_per_second
 from infer.certificate import Certificate
+from infer.session import open_session
+from nets.data.dataset import DataSet
 
 HEAD = """\
 | provider | optimised | largest error | bound | PyTorch in float32 | labels changed | accuracy | its change, 95 % |
@@ -28,7 +35,7 @@ def _section(name: str, certificate: Certificate) -> str:
         [
             f"\n## {name}\n",
             f"Logits in {certificate.precision}, against PyTorch in float64, on {kinds} images, in batches of "
-            f"{', '.join(map(str, certificate.batches))} and shuffled; without optimisation on fewer.\n",
+            f"{', '.join(map(str, certificate.batches))} and shuffled.\n",
             HEAD,
             *rows,
             f"\nPyTorch's accuracy is {certificate.torch_accuracy:.2%}. The largest error cannot change the labels of "
@@ -44,3 +51,26 @@ def _section(name: str, certificate: Certificate) -> str:
 def _listed(indices: tuple[int, ...]) -> str:
     shown = ", ".join(map(str, indices[:20]))
     return shown if len(indices) <= 20 else f"{shown} and {len(indices) - 20:,} more"
+
+
+@dataclass(frozen=True)
+class Figures:
+    """A model file in numbers: `bytes` of the file, `images_per_s` of the network alone on this machine's CPU."""
+
+    model: str
+    precision: str
+    accuracy: str
+    labels_changed: int
+    bytes: int
+    images_per_s: int
+
+
+def figures(path: Path, data: DataSet) -> Figures:
+    """The numbers of the model in `path`, for a table of several."""
+    written = model.read(path)
+    certified = verify.proof_of(written).certificate
+    first = certified.comparisons[0]
+    speed = images_per_second(open_session(written, device="cpu"), data.test_images[:WHOLE_BATCH])
+    return Figures(
+        str(path), certified.precision, f"{first.accuracy:.2%}", first.changed, len(written.content), round(speed)
+    )

@@ -1,7 +1,8 @@
 """Running a model over images with ONNX Runtime, on machines that never see PyTorch. Read in this order:
 
 model     read an .onnx file, refuse what is unsafe, take its card
-certificate, probes  what a model carries to prove itself: what it was compared with, and images with their logits
+certificate  what a model was compared with, and what came out: it carries that
+probes    images with their logits, which it carries to prove itself by
 runtime   ONNX Runtime, its telemetry off
 session   open it on a device, or say why that device cannot be used
 verify    whether a model is the certified one, and answers here as it did there

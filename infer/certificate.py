@@ -74,11 +74,6 @@ class Certificate:
     comparisons: tuple[Comparison, ...]
     at_risk: tuple[int, ...]
 
-    @property
-    def error(self) -> float:
-        """The largest of all."""
-        return max(comparison.error for comparison in self.comparisons)
-
     def __str__(self) -> str:
         first = self.comparisons[0]
         if self.precision == "fp32":

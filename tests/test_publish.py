@@ -4,8 +4,8 @@ import hashlib
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor, nn
+from test_divergence import WrongInExport
+from torch import nn
 
 from export.publish import export
 from infer import model as models
@@ -19,17 +19,7 @@ from nets.training import checkpoint
 
 
 def publish(net: nn.Module, path: Path, card: ModelCard, data: DataSet) -> Certificate:
-    return export(net, {"fp32": path}, card=card, data=data)["fp32"]
-
-
-class OffInExport(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.net(x)
-        return logits + 1e-3 if torch.compiler.is_exporting() else logits
+    return export(net, {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
 
 
 def test_a_faithful_net_becomes_a_file_that_can_be_read(tmp_path: Path, card: ModelCard, digits_data: DataSet) -> None:
@@ -65,7 +55,7 @@ def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data:
     if earlier:
         path.write_bytes(b"an earlier model, of other weights")
     with pytest.raises(ParityError, match=r"not written: .* NOT within the bound .*; they part in module 'model.net'"):
-        publish(OffInExport(build(card)).eval(), path, card, digits_data)
+        publish(WrongInExport(build(card)).eval(), path, card, digits_data)
     assert not list(tmp_path.iterdir())
 
 
@@ -76,5 +66,5 @@ def test_a_place_where_no_model_can_be_written_is_refused_before_anything_is_con
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "model.safetensors").write_text("the weights")
     with pytest.raises(UsageError, match=name):
-        publish(OffInExport(build(card)), tmp_path / name, card, digits_data)
+        publish(WrongInExport(build(card)), tmp_path / name, card, digits_data)
     assert (tmp_path / "model.safetensors").read_text() == "the weights"
