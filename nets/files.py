@@ -41,6 +41,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         if isinstance(fault, OSError) and fault.filename in (None, str(temporary)):
             raise OSError(fault.errno, fault.strerror, str(path)) from None  # the name that the user knows
         raise
+    _sweep(path)
     _sync_folder(path.parent)
 
 
@@ -48,6 +49,28 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write `content` under the name `path`, whole or not at all."""
     with written_whole(path) as file:
         file.write(content)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the temporary files that writers of `path` left when they were killed."""
+    if os.name == "nt":  # there os.kill ends a process even with signal 0
+        return
+    start, end = f".{path.name}.", ".tmp"
+    with suppress(OSError):  # a folder may take files and not be listed
+        for name in os.listdir(path.parent):
+            writer = name.removeprefix(start).removesuffix(end)
+            if name == f"{start}{writer}{end}" and writer.isdecimal() and not _lives(int(writer)):
+                os.unlink(path.with_name(name))
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

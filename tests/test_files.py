@@ -82,3 +82,14 @@ def test_a_fault_names_the_file_that_was_asked_for_not_the_temporary_one(tmp_pat
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
     assert {found: found.read_bytes() for found in tmp_path.iterdir()} == {path: b"old"}
+
+
+def test_what_killed_writers_left_goes_with_the_next_write_and_what_others_are_writing_stays(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [f".a.{dead.pid}.tmp", f".a.{2**70}.tmp"]
+    kept = [f".a.{os.getppid()}.tmp", f".b.{dead.pid}.tmp", ".a.x.tmp", ".a.tmp", f"a.{dead.pid}.tmp"]
+    for name in (*left, *kept):
+        (tmp_path / name).write_bytes(b"half")
+    write_whole(tmp_path / "a", b"new")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", *kept}
