@@ -10,6 +10,7 @@ optimizer   what moves which weight
 metrics     what an epoch is judged by, and the file of rows
 glance      how it stands, read without making a GPU wait
 fit         the loop, one step after the other; its state can be taken and given back
+tensorfile  tensors and what is said about them, on disk, and how damage is found
 state       that state on disk, of a run that has not ended
 checkpoint  model.safetensors: weights, with the card in the header
 plots       pictures of a run, for people

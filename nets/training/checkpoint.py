@@ -1,9 +1,8 @@
-"""model.safetensors: a net's weights, with the card as JSON in the header. Nothing is ever pickled or unpickled."""
+"""model.safetensors: a net's weights, with the card as JSON in the header."""
 
+import json
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +10,7 @@ from nets.build import build
 from nets.card import METADATA_KEY, ModelCard
 from nets.errors import CardError, ModelError, NetkitError
 from nets.files import write_whole
+from nets.training import tensorfile
 
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:
@@ -20,29 +20,23 @@ def save(path: Path, net: nn.Module, card: ModelCard) -> None:
 
 def content(net: nn.Module, card: ModelCard) -> bytes:
     """The bytes of that file."""
-    weights = {name: weight.detach().cpu().contiguous() for name, weight in net.state_dict().items()}
-    # one key alone: safetensors writes several in an order of chance
-    return safetensors.torch.save(weights, {METADATA_KEY: card.to_json()})
+    return tensorfile.content(net.state_dict(), METADATA_KEY, json.loads(card.to_json()))
 
 
 def load(path: Path) -> tuple[nn.Module, ModelCard]:
     """The net in `path`, on the CPU and in evaluation mode, and its card.
 
-    Raises ModelError where the file is no safetensors file, or its tensors are not exactly those that the card's net
-    wants, by name, shape and dtype, or not all finite; CardError where it has no card.
+    Raises ModelError where the file is no safetensors file, has no card or was damaged, or its tensors are not exactly
+    those that the card's net wants, by name, shape and dtype, or not all finite; CardError where the card is wrong.
     """
     if path.suffix in (".pt", ".pth", ".pkl"):
         raise ModelError(f"{path}: a pickle can run code when it is read; netkit reads .safetensors")
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            weights = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError) as fault:
-        raise ModelError(f"{path}: cannot be read as safetensors: {fault}") from None
-    if METADATA_KEY not in header:
-        raise CardError(f"{path}: no netkit card in its header; train it anew with 'netkit train'")
+        weights, about = tensorfile.read(path, METADATA_KEY)
+    except ModelError as fault:
+        raise ModelError(f"{fault}; train it anew with 'netkit train'") from None
     try:
-        card = ModelCard.from_json(header[METADATA_KEY])
+        card = ModelCard.from_json(json.dumps(about))
     except CardError as fault:
         raise CardError(f"{path}: {fault}") from None
     try:

@@ -1,16 +1,13 @@
 """training.safetensors: a training that has not ended, to go on from. It is gone when the weights are there."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
-
 from nets.errors import ModelError
 from nets.files import write_whole
+from nets.training import tensorfile
 from nets.training.fit import Snapshot, Training
 from nets.training.metrics import EpochMetrics
 
@@ -25,19 +22,18 @@ def save(path: Path, snapshot: Snapshot, arguments: Mapping[str, Any]) -> None:
         "rows": [asdict(row) for row in snapshot.rows],
         "scaler": snapshot.scaler,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in snapshot.tensors.items()}
-    write_whole(path, safetensors.torch.save(tensors, {KEY: json.dumps(numbers)}))
+    write_whole(path, tensorfile.content(snapshot.tensors, KEY, numbers))
 
 
 def load(path: Path) -> tuple[Snapshot, dict[str, Any]]:
     """The snapshot in the file `path`, and its run's arguments. Raises ModelError where the file is damaged."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-            numbers = json.loads((file.metadata() or {})[KEY])
+        tensors, numbers = tensorfile.read(path, KEY)
         rows = tuple(EpochMetrics(**row) for row in numbers["rows"])
         return Snapshot(tensors, numbers["step"], rows, numbers["scaler"]), numbers["arguments"]
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as fault:
+    except ModelError as fault:
+        raise ModelError(f"{fault}; train anew without --resume") from None
+    except (KeyError, TypeError) as fault:  # of another netkit
         raise ModelError(f"{path}: cannot be resumed from ({fault}); train anew without --resume") from None
 
 
