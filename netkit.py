@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from infer.classifier import Classifier
     from infer.console import Terminal
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript")
@@ -284,7 +285,7 @@ def export(
         for each, certificate in certificates.items():
             _answer("", as_json, model=str(paths[each]), **asdict(certificate))
     elif variants:
-        print_table([asdict(report.figures(paths[each], data_set)) for each in wanted])
+        print_table([asdict(report.figures(paths[each])) for each in wanted])
     else:
         _answer(f"{paths[precision]}: {certificates[precision]}", as_json)
     _next("netkit", "sample", "images/", "--data", sources.spell(data_set))
@@ -296,11 +297,15 @@ def export(
 @arch_option(help="The model in runs/<arch>.")
 @device_option
 @option("--batch-size", type=COUNT, default=64, help="Images that the net takes at once.")
-@option("--threads", type=COUNT, help="Threads of the net.  [default: the cores this process may use]")
+@option("--threads", type=COUNT, help="Batches at work at once.  [default: one for each core this process may use]")
 @option("--top-k", type=COUNT, default=1, help="Labels to give for each image; at most all there are.")
 @option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
+@option("--max-bytes", type=click.IntRange(1), default=64 * 2**20, help="The largest file that is read.")
+@option("--max-pixels", type=click.IntRange(1, 178_000_000), default=50_000_000, help="The largest image.")
+@option("-0", "nul", is_flag=True, help="Paths on stdin end with NUL, not with a new line: find ... -print0")
 @option("--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too.")
-@option("--out", type=PATH, help="Results file, .csv or .jsonl.  [default: stdout]")
+@option("--out", type=PATH, help="Results file, .csv, .jsonl or .parquet.  [default: stdout]")
+@option("--resume", is_flag=True, help="Go on with the run into --out that was stopped.")
 @json_option
 def infer(
     paths: tuple[str, ...],
@@ -311,50 +316,52 @@ def infer(
     threads: int | None,
     top_k: int,
     invert: bool,
+    max_bytes: int,
+    max_pixels: int,
+    nul: bool,
     unverified: bool,
     out: Path | None,
+    resume: bool,
     as_json: bool,
 ) -> None:
     """Run a model over images, one row a file.
 
-    PATHS are files, folders (with all folders in them) and globs. Rows go to stdout: a table on a terminal, else CSV.
-    Exits with 1 if a file could not be read.
+    PATHS are files, folders (with all folders in them) and globs; - stands for a list of files on stdin. Rows go to
+    stdout: a table on a terminal, else CSV. Exits with 1 if a file could not be read.
     """
-    import time
-    from contextlib import nullcontext
-
-    from infer import images, pipeline, rows, verify
+    from infer import job as jobs
     from infer import model as models
+    from infer import results, rows, verify
     from infer.console import progress
+    from infer.images import Decoder
+    from infer.paths import STDIN, find
     from infer.session import open_session
     from nets.runs import MODEL, choose
 
     if out is not None and as_json:
         raise UsageError("--json writes rows to stdout and --out to a file: choose one")
+    if resume and out is None:
+        raise UsageError("--resume goes on with a results file: name it with --out")
     terminal = _terminal()
-    inputs = images.find(paths)
+    if out is not None and resume and results.is_finished(out):
+        terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
+        return
+    find(paths)  # a name that is wrong is told before a model is opened
     opened = open_session if unverified else verify.open_proven
-    session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=threads)
+    session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=1)
+    decoder = Decoder(session.card, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
     top_k = min(top_k, len(session.card.labels))
-    tally = rows.Tally(frozenset(session.card.labels))
+    sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
+    job = jobs.Job(paths, b"\0" if nul else b"\n", decoder, batch_size, threads, top_k, sink, resume)
     bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
-    total = sum(1 for _ in images.find(paths)) if bar else None
-    stdout = partial(rows.stdout_writer, as_json=as_json, top_k=top_k)
-    started = time.monotonic()
-    with (
-        rows.results_file(out, top_k=top_k) if out else nullcontext(stdout()) as write,
-        progress(terminal, "infer", total=total, show=bar) as advance,
-    ):
-        for row in pipeline.infer(session, inputs, batch_size=batch_size, top_k=top_k, invert=invert):
-            write(row)
-            tally.add(row)
-            advance(1, "")
+    total = sum(1 for _ in find(paths)) if bar and STDIN not in paths else None
+    with progress(terminal, "infer", total=total, show=bar) as advance:
+        outcome = jobs.run(job, session, advance=advance)
     sys.stdout.flush()
-    speed = (tally.ok + tally.failed) / (time.monotonic() - started)
-    terminal.print(f"{tally} ({speed:,.0f}/s, {session.provider})")
-    words = [word for word in sys.argv[1:] if word != "--json"]
+    terminal.print(str(outcome))
+    words = [word for word in sys.argv[1:] if word not in ("--json", "--resume")]
     _next("netkit", *words, *(["--top-k", str(top_k + 2)] if out else ["--out", "results.csv"]))
-    if tally.failed:
+    if outcome.tally.failed:
         click.get_current_context().exit(1)
 
 
@@ -417,6 +424,67 @@ def nets(arch: str | None, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("file", type=PATH, metavar="MODEL.onnx")
+@device_option
+@option("--batch-size", type=COUNT, multiple=True, help="A size of batches to try.  [default: 1, 4, 16, 64, 256]")
+@option("--seconds", type=click.FloatRange(0, 60), default=1.0, help="How long each is tried, at least.")
+@json_option
+def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, as_json: bool) -> None:
+    """Measure how fast a model runs here.
+
+    The network alone, on noise: images a second, and latencies in milliseconds, over sizes of batches and threads, on
+    each device that works here or on that of --device.
+    """
+    from dataclasses import asdict
+
+    from infer import bench as speeds
+    from infer import model as models
+    from infer.console import print_table
+
+    terminal = _terminal()
+    with terminal.status("running the network"):
+        found = list(
+            speeds.sweep(
+                models.read(file), device=device, batch_sizes=batch_size or speeds.BATCH_SIZES, least_s=seconds
+            )
+        )
+    if as_json:
+        for speed in found:
+            _answer("", as_json, **asdict(speed))
+    else:
+        print_table([asdict(speed) for speed in found])
+    best = speeds.best(found)
+    options = ["--batch-size", str(best.batch_size), "--threads", str(best.threads)]
+    _next("netkit", "infer", f"images{os.sep}", "--model", str(file), *options)
+
+
+@cli.command()
+@json_option
+def doctor(as_json: bool) -> None:
+    """Say what this machine can run, and what mends it.
+
+    Exits with 1 if anything is wrong.
+    """
+    from dataclasses import asdict
+
+    from infer.console import print_table
+    from infer.doctor import examine
+
+    symptoms = list(examine())
+    if as_json:
+        for symptom in symptoms:
+            _answer("", as_json, **asdict(symptom))
+    else:
+        print_table([{"what": s.what, "right": "yes" if s.right else "NO", "seen": s.seen} for s in symptoms])
+        for symptom in symptoms:
+            if symptom.mend:
+                click.echo(f"{symptom.what}: {symptom.mend}", err=True)
+    if not all(symptom.right for symptom in symptoms):
+        click.get_current_context().exit(1)
+    _next("netkit", "infer", f"images{os.sep}")
+
+
+@cli.command()
 @click.argument("folder", type=PATH, metavar="DIR")
 @data_option(default="mnist", help="Data set; DIR: a folder of files in MNIST's format.")
 @option("--count", type=COUNT, help="How many, from the first on.  [default: all]")
@@ -432,6 +500,26 @@ def sample(folder: Path, data: str, count: int | None) -> None:
     written = write_sample(sources.load(data), folder, count=count)
     click.echo(f"{folder}: {written:,} images")
     _next("netkit", "infer", f"{folder}{os.sep}")
+
+
+def load(
+    model: str | Path, *, device: str = "auto", batch_size: int = 64, top_k: int = 1, invert: bool = False
+) -> Classifier:
+    """The model in an .onnx file, to be called with paths or images; it has proven itself on this machine.
+
+    `device` is "auto", "cpu" or "cuda"; `top_k` labels are given for each image; `invert` swaps dark and light. Raises
+    ModelError or CardError where the file is none of netkit's, or does not prove itself, DeviceError where the device
+    cannot be used.
+    """
+    from pathlib import Path
+
+    from infer import model as models
+    from infer import verify
+    from infer.classifier import Classifier
+    from infer.images import Decoder
+
+    session = verify.open_proven(models.read(Path(model)), device=device, threads=1)
+    return Classifier(session, Decoder(session.card, invert=invert), batch_size=batch_size, top_k=top_k)
 
 
 def _terminal(*, quiet: bool = False) -> Terminal:

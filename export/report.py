@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from export.parity import WHOLE_BATCH
-from infer import model, verify
-from infer.bench import images_per_second
+from infer import bench, model, verify
 from infer.certificate import Certificate
 from infer.session import open_session
-from nets.data.dataset import DataSet
+from nets.machine import usable_cores
 
 HEAD = """\
 | provider | optimised | largest error | bound | PyTorch in float32 | labels changed | accuracy | its change, 95 % |
@@ -65,12 +64,11 @@ class Figures:
     images_per_s: int
 
 
-def figures(path: Path, data: DataSet) -> Figures:
+def figures(path: Path) -> Figures:
     """The numbers of the model in `path`, for a table of several."""
     written = model.read(path)
     certified = verify.proof_of(written).certificate
     first = certified.comparisons[0]
-    speed = images_per_second(open_session(written, device="cpu"), data.test_images[:WHOLE_BATCH])
-    return Figures(
-        str(path), certified.precision, f"{first.accuracy:.2%}", first.changed, len(written.content), round(speed)
-    )
+    session = open_session(written, device="cpu", threads=1)
+    speed = bench.measure(session, batch_size=WHOLE_BATCH, threads=usable_cores()).images_per_s
+    return Figures(str(path), certified.precision, f"{first.accuracy:.2%}", first.changed, len(written.content), speed)

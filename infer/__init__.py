@@ -6,10 +6,17 @@ probes    images with their logits, which it carries to prove itself by
 runtime   ONNX Runtime, its telemetry off
 session   open it on a device, or say why that device cannot be used
 verify    whether a model is the certified one, and answers here as it did there
-images    find the files, turn each into the pixels that the card asks for
-pipeline  decode and compute side by side; one row an input
+paths     the files that were named: by folders, globs, or a list on stdin
+png       a PNG file's checksums, and a short way to the pixels of plain ones
+images    turn a file into the pixels that the card asks for, or say why not
 rows      what a row holds, how rows are written, how they are counted
+results   the file of rows: whole or not there, and gone on with after a stop
+parquet   the same in columns
+pipeline  decode and compute side by side; one row an input
+job       all of it together: from what was asked for to the last row
+classifier  the same as a Python object
 bench     how fast a model runs here
+doctor    what this machine can run
 console   what a person sees meanwhile
 
 Of `nets` it knows only what needs the standard library alone: card, errors, fields, files, machine.

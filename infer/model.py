@@ -29,6 +29,11 @@ class Model:
     metadata: Mapping[str, str]
     graph_sha256: str
 
+    @property
+    def sha256(self) -> str:
+        """Of all the bytes."""
+        return hashlib.sha256(self.content).hexdigest()
+
 
 def read(path: Path) -> Model:
     """The model in the file `path`; errors as `check` has them, and ModelError where it cannot be read."""

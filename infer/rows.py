@@ -5,14 +5,11 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TextIO
 
-from nets.errors import UsageError, one_line
-from nets.files import written_whole
+from nets.errors import one_line
 
 OK = "ok"
 
@@ -26,20 +23,29 @@ class Row:
     status: str = OK
     message: str = ""
 
-    def cells(self, top_k: int) -> dict[str, str | float | None]:
-        """The row as a results file has it: path, label, probability, status, message, label_2, probability_2, ..."""
-        ranked = [*self.ranked[:top_k], *[(None, None)] * (top_k - len(self.ranked))]
-        cells = {"path": self.path, **_ranked_cells(ranked[:1], 1), "status": self.status, "message": self.message}
-        return {**cells, **_ranked_cells(ranked[1:], 2)}
+    @property
+    def label(self) -> str | None:
+        """The most probable label."""
+        return self.ranked[0][0] if self.ranked else None
+
+    @property
+    def probability(self) -> float | None:
+        """That of `label`, from 0 to 1."""
+        return self.ranked[0][1] if self.ranked else None
+
+    def cells(self, top_k: int) -> list[str | float | None]:
+        """The row as a results file has it, in the order of `columns`."""
+        ranked: list[str | float | None] = []
+        for label, probability in self.ranked[:top_k]:
+            ranked += label, round(probability, 6)
+        ranked += [None] * (2 * top_k - len(ranked))
+        return [self.path, *ranked[:2], self.status, self.message, *ranked[2:]]
 
 
-def _ranked_cells(ranked: Sequence[tuple[str | None, float | None]], first: int) -> dict[str, str | float | None]:
-    cells: dict[str, str | float | None] = {}
-    for rank, (label, probability) in enumerate(ranked, start=first):
-        suffix = "" if rank == 1 else f"_{rank}"
-        cells[f"label{suffix}"] = label
-        cells[f"probability{suffix}"] = None if probability is None else round(probability, 6)
-    return cells
+def columns(top_k: int) -> list[str]:
+    """path, label, probability, status, message, label_2, probability_2, ..."""
+    more = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "probability")]
+    return ["path", "label", "probability", "status", "message", *more]
 
 
 @dataclass
@@ -52,19 +58,32 @@ class Tally:
     judged: int = 0
     right: int = 0
 
-    def add(self, row: Row) -> None:
+    @property
+    def count(self) -> int:
+        return self.ok + self.failed
+
+    def counts(self) -> dict[str, int]:
+        return {"ok": self.ok, "failed": self.failed, "judged": self.judged, "right": self.right}
+
+    def add(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: Row) -> None:
         if row.status != OK:
             self.failed += 1
             return
         self.ok += 1
-        truth = os.path.basename(os.path.dirname(os.path.abspath(row.path)))
+        folder = os.path.dirname(row.path)
+        truth = os.path.basename(folder)
+        if truth in ("", ".", ".."):  # rare, and slow
+            truth = os.path.basename(os.path.abspath(folder))
         if truth in self.labels:
             self.judged += 1
             self.right += row.ranked[0][0] == truth
 
     def __str__(self) -> str:
-        count = self.ok + self.failed
-        text = f"{count:,} file{'' if count == 1 else 's'}"
+        text = f"{self.count:,} file{'' if self.count == 1 else 's'}"
         if self.failed:
             text += f", {self.failed:,} of them with an error"
         if self.judged:
@@ -73,24 +92,23 @@ class Tally:
         return text
 
 
-Write = Callable[[Row], None]
+Write = Callable[[Iterable[Row]], None]
 
 
-@contextmanager
-def results_file(path: Path, *, top_k: int) -> Iterator[Write]:
-    """A writer into the results file `path`, by its suffix: .csv or .jsonl. It takes its name when all is written.
+@dataclass(frozen=True)
+class Printed:
+    """Takes rows for stdout, a batch at a time, and counts them in `tally`."""
 
-    Raises UsageError for another suffix, or where the file cannot be made.
-    """
-    writers = {".csv": csv_writer, ".jsonl": jsonl_writer}
-    if path.suffix not in writers:
-        raise UsageError(f"--out {path}: results are written as {' or '.join(writers)}")
-    with written_whole(path) as file:
-        # surrogateescape: file names that are not UTF-8 come back byte for byte
-        text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
-        yield writers[path.suffix](text, top_k=top_k)
-        text.flush()
-        text.detach()
+    spell: Write
+    tally: Tally
+
+    def write(self, rows: list[Row]) -> None:
+        self.spell(rows)
+        self.tally.add(rows)
+
+    def rest(self, paths: Iterator[str]) -> Iterator[str]:
+        """The inputs that are still to be done: all."""
+        return paths
 
 
 def stdout_writer(*, as_json: bool, top_k: int) -> Write:
@@ -104,30 +122,37 @@ def stdout_writer(*, as_json: bool, top_k: int) -> Write:
     return csv_writer(sys.stdout, top_k=top_k)
 
 
-def csv_writer(file: TextIO, *, top_k: int) -> Write:
-    columns = list(Row("").cells(top_k))
-    plain = csv.DictWriter(file, columns, lineterminator="\n")
-    quoted = csv.DictWriter(file, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    plain.writeheader()
+def csv_writer(file: TextIO, *, top_k: int, header: bool = True) -> Write:
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    if header:
+        plain.writerow(columns(top_k))
 
-    def write(row: Row) -> None:
-        cells = row.cells(top_k)
-        carriage_return = any("\r" in str(cell) for cell in cells.values())  # csv would leave that one bare
-        (quoted if carriage_return else plain).writerow(cells)
+    def write(rows: Iterable[Row]) -> None:
+        for row in rows:
+            cells = row.cells(top_k)
+            carriage_return = any("\r" in cell for cell in cells if isinstance(cell, str))  # csv would leave it bare
+            (quoted if carriage_return else plain).writerow(cells)
 
     return write
 
 
 def jsonl_writer(file: TextIO, *, top_k: int) -> Write:
-    return lambda row: print(json.dumps(row.cells(top_k)), file=file)
+    names = columns(top_k)
+
+    def write(rows: Iterable[Row]) -> None:
+        file.writelines(json.dumps(dict(zip(names, row.cells(top_k), strict=True))) + "\n" for row in rows)
+
+    return write
 
 
 def table_writer(file: TextIO, *, top_k: int) -> Write:
     """Lines for people: the path last, where its length disturbs no column, and control characters spelled out."""
 
-    def write(row: Row) -> None:
-        ranked = "  ".join(f"{label} {probability:7.2%}" for label, probability in row.ranked[:top_k])
-        line = f"{ranked or row.status}  {row.path}{f'  ({row.message})' if row.message else ''}"
-        print(one_line(line), file=file)
+    def write(rows: Iterable[Row]) -> None:
+        for row in rows:
+            ranked = "  ".join(f"{label} {probability:7.2%}" for label, probability in row.ranked[:top_k])
+            line = f"{ranked or row.status}  {row.path}{f'  ({row.message})' if row.message else ''}"
+            print(one_line(line), file=file)
 
     return write

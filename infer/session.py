@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from infer.model import INPUT, OUTPUTS, Model
 from infer.runtime import ort
 from nets.card import ModelCard
-from nets.errors import DeviceError, ModelError
+from nets.errors import DeviceError, ModelError, OutOfMemoryError
 from nets.machine import missing_cuda_driver, usable_cores
 
 logger = logging.getLogger(__name__)
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}  # no search for each shape; float32 is float32
+SHORT_OF_MEMORY = re.compile("failed to allocate|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
 FATAL = 4  # ONNX Runtime's log level; its faults reach the user as exceptions, its warnings are of no use to them
 
 
@@ -41,7 +43,8 @@ class Session:
         try:
             logits, probabilities = self._runtime.run(OUTPUTS, {INPUT: images_u8})
         except Exception as fault:  # ONNX Runtime's exceptions have no parent of their own
-            raise ModelError(f"{self.model.name}: fails in ONNX Runtime {ort.__version__}: {_told(fault)}") from None
+            kind = OutOfMemoryError if SHORT_OF_MEMORY.search(str(fault)) else ModelError
+            raise kind(f"{self.model.name}: fails in ONNX Runtime {ort.__version__}: {_told(fault)}") from None
         wanted = len(images_u8), len(self.card.labels)
         if logits.shape != wanted or probabilities.shape != wanted:
             raise ModelError(
@@ -71,14 +74,16 @@ def open_session(model: Model, *, device: str, threads: int | None = None, optim
     return _open(model, CPU, min(threads or cores, cores), optimised)
 
 
-def open_sessions(model: Model, *, device: str, optimised: bool = True) -> Iterator[Session]:
+def open_sessions(
+    model: Model, *, device: str, threads: int | None = None, optimised: bool = True
+) -> Iterator[Session]:
     """Sessions on that device; for "auto" on each that works here, the CPU first. Errors as `open_session` has them."""
     if device != "auto":
-        yield open_session(model, device=device, optimised=optimised)
+        yield open_session(model, device=device, threads=threads, optimised=optimised)
         return
-    yield open_session(model, device="cpu", optimised=optimised)
+    yield open_session(model, device="cpu", threads=threads, optimised=optimised)
     with suppress(DeviceError):
-        yield open_session(model, device="cuda", optimised=optimised)
+        yield open_session(model, device="cuda", threads=threads, optimised=optimised)
 
 
 def _open_on_cuda(model: Model, optimised: bool) -> Session:
@@ -106,7 +111,8 @@ def _open(model: Model, provider: str, threads: int, optimised: bool) -> Session
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     try:
-        runtime = ort.InferenceSession(model.content, options, providers=[provider])
+        chosen = (provider, CUDA_OPTIONS) if provider == CUDA else provider
+        runtime = ort.InferenceSession(model.content, options, providers=[chosen])
     except Exception as fault:  # as above
         raise ModelError(f"{model.name}: ONNX Runtime {ort.__version__} refuses it: {_told(fault)}") from None
     return Session(model, runtime.get_providers()[0], runtime)

@@ -6,6 +6,7 @@ NetkitError                 1  everything netkit raises on purpose
 ├── DataError               1  a data set is missing, damaged, or another than the one asked for
 ├── CardError               1  a model card is missing or says something impossible
 ├── ModelError              1  a weights or .onnx file is damaged, unsafe, or cannot be run here
+│   └── OutOfMemoryError    1  it cannot be run on so many images at once
 ├── ParityError             1  the exported model does not compute what PyTorch computes
 ├── TrainingError           1  training went astray: the loss is no number any more
 ├── Interrupted             -  a signal stopped the work, and what was done is kept; 128 and the signal's number
@@ -43,6 +44,10 @@ class CardError(NetkitError):
 
 
 class ModelError(NetkitError):
+    pass
+
+
+class OutOfMemoryError(ModelError):
     pass
 
 

@@ -42,7 +42,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             raise OSError(fault.errno, fault.strerror, str(path)) from None  # the name that the user knows
         raise
     _sweep(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -73,7 +73,8 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put the names in `folder` on the disk."""
     if os.name == "nt":  # Windows opens no folders
         return
     handle = os.open(folder, os.O_RDONLY)

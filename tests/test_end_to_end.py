@@ -11,7 +11,12 @@ from nets.build import ARCHITECTURES
 from nets.data.dataset import DataSet
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+MINUTES = ("preact", "densenet")  # that a net takes
+
+
+@pytest.mark.parametrize(
+    "arch", [pytest.param(arch, marks=pytest.mark.slow if arch in MINUTES else ()) for arch in ARCHITECTURES]
+)
 def test_accuracy_in_the_results_is_the_one_that_training_printed(
     netkit: Netkit, tmp_path: Path, mnist_data: DataSet, arch: str
 ) -> None:

@@ -2,13 +2,10 @@
 
 import csv
 import json
-import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -298,27 +295,3 @@ def test_closed_streams_are_no_fault(tmp_path: Path, digit: Path, model_path: Pa
 def test_names_that_the_terminal_cannot_show_are_spelled_out(netkit: Netkit, tmp_path: Path) -> None:
     done = netkit("sample", "s\udcff☃", "--data", "digits", "--count", "3", PYTHONIOENCODING="utf-8:strict")
     assert (done.returncode, done.stdout) == (0, "s\\udcff☃: 3 images\n")
-
-
-def test_an_interrupted_infer_leaves_no_results_file(tmp_path: Path, digit: Path, model_path: Path) -> None:
-    for index in range(3000):
-        os.link(digit, tmp_path / f"{index}.png")
-    command: list[str | Path] = [
-        NETKIT,
-        "infer",
-        tmp_path,
-        "--model",
-        model_path,
-        "--out",
-        "p.csv",
-        "--batch-size",
-        "1",
-    ]
-    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    while not list(tmp_path.glob(".p.csv.*.tmp")):
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode == 143
-    assert not list(tmp_path.glob("*p.csv*")) and not list(tmp_path.glob(".p.csv*"))

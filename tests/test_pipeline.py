@@ -2,8 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Generator, Iterator
-from itertools import cycle
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain, cycle
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,10 @@ from PIL import Image
 from test_model import linear_model, weights
 
 from infer import model as models
-from infer.pipeline import infer
+from infer import pipeline
+from infer.images import Decoder
+from infer.pipeline import infer, shared_out
+from infer.rows import Row
 from infer.session import Session, open_session
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
@@ -26,6 +29,20 @@ STATUSES = ("ok", "ok", "not-an-image", "ok", "truncated", "vanished", "ok", "no
 def linear(card: ModelCard) -> Session:
     """A session whose answers numpy can check: logits = pixels x weights."""
     return open_session(models.check(linear_model(card).SerializeToString(), "linear.onnx"), device="cpu")
+
+
+def rows_of(
+    session: Session,
+    paths: Iterable[str],
+    *,
+    batch_size: int,
+    top_k: int = 1,
+    workers: int = 2,
+    decoder: Decoder | None = None,
+) -> Iterator[Row]:
+    decoder = decoder or Decoder(session.card)
+    batches = infer(session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k)
+    return chain.from_iterable(batches)
 
 
 def save(path: Path, levels: NDArray[np.uint8]) -> str:
@@ -52,15 +69,16 @@ def mixed(tmp_path: Path) -> list[str]:
     return paths
 
 
+@pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 1000])
 def test_each_input_has_one_row_in_order_with_the_answer_it_gets_alone(
-    linear: Session, card: ModelCard, mixed: list[str], batch_size: int
+    linear: Session, card: ModelCard, mixed: list[str], batch_size: int, workers: int
 ) -> None:
-    rows = list(infer(linear, iter(mixed), batch_size=batch_size, top_k=10))
+    rows = list(rows_of(linear, iter(mixed), batch_size=batch_size, top_k=10, workers=workers))
     assert [row.path for row in rows] == mixed
     assert [row.status for row in rows] == [status for status, _ in zip(cycle(STATUSES), mixed, strict=False)]
     for row in rows:
-        (alone,) = infer(linear, [row.path], batch_size=1, top_k=3)
+        (alone,) = rows_of(linear, [row.path], batch_size=1, top_k=3)
         assert (row.status, row.message) == (alone.status, alone.message)
         assert [label for label, _ in row.ranked[:3]] == [label for label, _ in alone.ranked]
         assert [p for _, p in row.ranked[:3]] == pytest.approx([p for _, p in alone.ranked], abs=1e-6)
@@ -74,18 +92,27 @@ def test_each_input_has_one_row_in_order_with_the_answer_it_gets_alone(
         assert [p for _, p in row.ranked] == pytest.approx(truth[order], abs=1e-5)
 
 
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_files_decoded_side_by_side_and_in_turns_give_the_same_rows(
+    linear: Session, mixed: list[str], monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    expected = list(rows_of(linear, mixed, batch_size=4, top_k=10, workers=3))
+    monkeypatch.setattr(pipeline, "SMALL", small)
+    assert list(rows_of(linear, mixed, batch_size=4, top_k=10, workers=3)) == expected
+
+
 def test_a_trained_model_has_the_accuracy_that_its_card_says(
     session: Session, digits_data: DataSet, tmp_path: Path
 ) -> None:
     paths = [save(tmp_path / f"{i}.png", image[0]) for i, image in enumerate(digits_data.test_images)]
-    rows = infer(session, paths, batch_size=50)
+    rows = rows_of(session, paths, batch_size=50)
     right = sum(row.ranked[0][0] == str(label) for row, label in zip(rows, digits_data.test_labels, strict=True))
     assert right / len(paths) == pytest.approx(session.card.origin.test_accuracy, abs=1e-12)
 
 
 @pytest.mark.parametrize("paths", [[], ["no.png"], ["no.png"] * 7])
 def test_where_no_image_can_be_read_there_is_still_a_row_for_each(linear: Session, paths: list[str]) -> None:
-    rows = list(infer(linear, paths, batch_size=3))
+    rows = list(rows_of(linear, paths, batch_size=3))
     assert [(row.path, row.status, row.message) for row in rows] == [(p, "vanished", "no such file") for p in paths]
 
 
@@ -97,7 +124,7 @@ def test_labels_whose_probabilities_all_round_to_zero_keep_the_order_of_their_lo
     proto.graph.initializer[0].raw_data = steep.tobytes()
     path = save(tmp_path / "a.png", np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8))
     steep_session = open_session(models.check(proto.SerializeToString(), "steep.onnx"), device="cpu")
-    (row,) = infer(steep_session, [path], batch_size=1, top_k=10)
+    (row,) = rows_of(steep_session, [path], batch_size=1, top_k=10)
     order = np.argsort(-(np.asarray(Image.open(path)).reshape(-1) @ steep.astype(float)))
     assert [label for label, _ in row.ranked] == [card.labels[rank] for rank in order]
     assert [p for _, p in row.ranked].count(0.0) > 2
@@ -124,8 +151,9 @@ def test_strange_brightness_is_warned_of_once_and_only_where_it_is_far(
     advice: str | None,
 ) -> None:
     path = save(tmp_path / "a.png", np.full((28, 28), level, np.uint8))
+    decoder = Decoder(linear.card, invert=invert)
     with caplog.at_level(logging.INFO):
-        rows = list(infer(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, invert=invert))
+        rows = list(rows_of(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder))
     warning = f"warning: the images' mean brightness is {mean}, the model was trained on 0.13; {advice}"
     assert len(rows) == 8
     assert caplog.messages == ([warning] if advice else [])
@@ -137,7 +165,7 @@ def test_answers_that_are_no_numbers_are_no_answers(card: ModelCard, tmp_path: P
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
     nan = open_session(models.check(proto.SerializeToString(), "nan.onnx"), device="cpu")
     with pytest.raises(ModelError, match=r"nan\.onnx: gives answers that are no numbers"):
-        list(infer(nan, [path], batch_size=1))
+        list(rows_of(nan, [path], batch_size=1))
 
 
 def breaking_off(path: str) -> Iterator[str]:
@@ -148,18 +176,22 @@ def breaking_off(path: str) -> Iterator[str]:
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_closing_early_and_exceptions_leave_no_thread(linear: Session, tmp_path: Path, batch_size: int) -> None:
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
-    closed, interrupted = (infer(linear, cycle([path]), batch_size=batch_size) for _ in range(2))
+    decoder = Decoder(linear.card)
+    closed, interrupted = (
+        infer(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2) for _ in range(2)
+    )
     assert isinstance(closed, Generator) and isinstance(interrupted, Generator)
-    assert next(closed).status == next(interrupted).status == "ok"
+    assert next(closed)[0].status == next(interrupted)[0].status == "ok"
     closed.close()
     with pytest.raises(KeyboardInterrupt):
         interrupted.throw(KeyboardInterrupt)
     with pytest.raises(ValueError, match="the list of paths broke off"):
-        list(infer(linear, breaking_off(path), batch_size=batch_size))
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
+        list(rows_of(linear, breaking_off(path), batch_size=batch_size))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("infer")]
 
 
-def test_no_more_than_two_batches_of_paths_are_taken_ahead_of_the_rows(linear: Session, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_batches_are_taken_than_are_at_work_and_one(linear: Session, tmp_path: Path, workers: int) -> None:
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
     taken: list[int] = []
 
@@ -168,5 +200,15 @@ def test_no_more_than_two_batches_of_paths_are_taken_ahead_of_the_rows(linear: S
             taken.append(index)
             yield path
 
-    for made, _ in enumerate(infer(linear, paths(), batch_size=5)):
-        assert len(taken) <= made // 5 * 5 + 10
+    for made, _ in enumerate(rows_of(linear, paths(), batch_size=5, workers=workers)):
+        assert len(taken) <= (made // 5 + 1 + workers) * 5
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "workers", "size"),
+    [(0, 64, 2, 1), (1, 64, 2, 1), (7, 64, 2, 4), (128, 64, 2, 64), (1000, 64, 2, 64), (5, 1, 8, 1), (9, 64, 4, 3)],
+)
+def test_few_paths_are_shared_out_among_the_workers(count: int, batch_size: int, workers: int, size: int) -> None:
+    given = [str(index) for index in range(count)]
+    found, paths = shared_out(iter(given), batch_size=batch_size, workers=workers)
+    assert (found, list(paths)) == (size, given)

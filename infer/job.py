@@ -1,0 +1,86 @@
+"""Job: one run of a model over many inputs, from what was asked for to the last row."""
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from infer import pipeline
+from infer.images import Decoder
+from infer.paths import find
+from infer.results import Results, results_file
+from infer.rows import Printed, Tally, Write
+from infer.session import Session
+from nets.machine import usable_cores
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to do: `inputs` as paths.find takes them, with `separator` after each path on stdin.
+
+    Batches are of up to `batch_size` images, and `threads` of them at work at once, by default one for each core. Rows
+    have `top_k` labels and go to `out`: what writes them, or a results file, of which with `resume` the run that was
+    stopped is gone on with.
+    """
+
+    inputs: tuple[str, ...]
+    separator: bytes
+    decoder: Decoder
+    batch_size: int
+    threads: int | None
+    top_k: int
+    out: Path | Write
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The counts of all rows, and how many a second were made, on which provider."""
+
+    tally: Tally
+    per_s: float
+    provider: str
+
+    def __str__(self) -> str:
+        return f"{self.tally} ({self.per_s:,.0f}/s, {self.provider})"
+
+
+def run(job: Job, session: Session, *, advance: Callable[[int, str], None]) -> Outcome:
+    """Do the job; tells `advance` of rows as they are made.
+
+    Raises UsageError where an input names nothing, or the results file cannot be written or gone on with; ModelError
+    where the model fails.
+    """
+    started = time.monotonic()
+    threads = min(job.threads or usable_cores(), usable_cores())
+    size, inputs = pipeline.shared_out(
+        find(job.inputs, separator=job.separator), batch_size=job.batch_size, workers=threads
+    )
+    tally = Tally(frozenset(session.card.labels))
+    with _sink(job, session, size, tally) as sink:
+        before = tally.count
+        advance(before, "")
+        rest = sink.rest(inputs)
+        for rows in pipeline.infer(
+            session, rest, decoder=job.decoder, batch_size=size, workers=threads, top_k=job.top_k
+        ):
+            sink.write(rows)
+            advance(len(rows), "")
+    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), session.provider)
+
+
+def _sink(job: Job, session: Session, size: int, tally: Tally) -> AbstractContextManager[Results | Printed]:
+    if not isinstance(job.out, Path):
+        return nullcontext(Printed(job.out, tally))
+    arguments = {
+        "inputs": list(job.inputs),
+        "model": session.model.sha256,
+        "provider": session.provider,
+        "batch size": size,
+        "top-k": job.top_k,
+        "invert": job.decoder.invert,
+        "max-bytes": job.decoder.largest_file,
+        "max-pixels": job.decoder.largest_image,
+    }
+    return results_file(job.out, top_k=job.top_k, tally=tally, arguments=arguments, resume=job.resume)

@@ -1,0 +1,193 @@
+"""Results: the file that rows go to. It takes its name when all are there; a run that was stopped can be resumed.
+
+Until then the rows lie in a file beside it, and every few seconds a journal says how far that file is whole. Who goes
+on cuts it there and writes on, so that the finished file is the one that would have been written at a stretch.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from io import FileIO, StringIO
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from infer.rows import Row, Tally, csv_writer, jsonl_writer
+from nets import files
+from nets.errors import MissingExtraError, UsageError
+from nets.fields import Fields
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+FORMS = (".csv", ".jsonl", ".parquet")
+SAVE_EVERY_S = 2.0  # a kill costs no more work than that
+
+
+class Results:
+    """Takes rows, a batch at a time, and counts them in `tally`; `last` is the path of the last one.
+
+    Of these, `kept` rows are on the disk, where another run can go on after them.
+    """
+
+    def __init__(self, path: Path, file: FileIO, tally: Tally, *, top_k: int, arguments: Mapping[str, Any]) -> None:
+        self.tally, self.last, self.kept = tally, "", tally.count
+        self._path, self._file, self._arguments = path, file, arguments
+        self._text = StringIO(newline="")
+        if path.suffix == ".csv":
+            self._spell = csv_writer(self._text, top_k=top_k, header=file.tell() == 0)
+        else:
+            self._spell = jsonl_writer(self._text, top_k=top_k)
+        self._saved = time.monotonic()
+
+    def rest(self, paths: Iterator[str]) -> Iterator[str]:
+        """The inputs that are still to be done. Raises UsageError where those that are done are others."""
+        done = self.tally.count
+        if done and next(islice(paths, done - 1, None), None) != self.last:
+            raise UsageError(f"{self._path}: input {done:,} is no longer {self.last}; leave out --resume to start anew")
+        return paths
+
+    def write(self, rows: list[Row]) -> None:
+        self._spell(rows)
+        self._hand_on()
+        self.tally.add(rows)
+        self.last = rows[-1].path
+        if time.monotonic() - self._saved >= SAVE_EVERY_S:
+            self.save()
+
+    def save(self) -> None:
+        """Put all rows so far on the disk, and then the journal."""
+        self._hand_on()
+        os.fsync(self._file.fileno())
+        whole = {"arguments": self._arguments, "bytes": self._file.tell(), "last": self.last, **self.tally.counts()}
+        files.write_whole(_journal_of(self._path), json.dumps(whole).encode())
+        self.kept, self._saved = self.tally.count, time.monotonic()
+
+    def _hand_on(self) -> None:
+        # surrogateescape: file names that are not UTF-8 come back byte for byte
+        content = memoryview(self._text.getvalue().encode("utf-8", "surrogateescape"))
+        self._text.seek(0)
+        self._text.truncate()
+        while content:  # a disk that is nearly full takes a part
+            content = content[self._file.write(content) :]
+
+
+@contextmanager
+def results_file(
+    path: Path, *, top_k: int, tally: Tally, arguments: Mapping[str, Any], resume: bool = False
+) -> Iterator[Results]:
+    """A results file, .csv, .jsonl or .parquet, which takes its name when the block ends well.
+
+    Where it does not, the rows of all but the last seconds are kept, and `resume` goes on after them: `tally` counts
+    them, too. Raises UsageError for another suffix, where the file cannot be made or another run is making it, or where
+    the run to go on with had other `arguments`; MissingExtraError where there is no pyarrow to write .parquet.
+    """
+    if path.suffix not in FORMS:
+        raise UsageError(f"--out {path}: results are written as {', '.join(FORMS[:-1])} or {FORMS[-1]}")
+    if path.suffix == ".parquet" and not find_spec("pyarrow"):
+        raise MissingExtraError("pyarrow", "parquet")
+    files.refuse(path)
+    with _alone(path) as file:
+        stopped = _journal_of(path).exists()
+        if stopped and not resume:
+            logger.info("%s: starting anew; --resume would go on with the run that was stopped", path)
+        last = _go_on(path, file, tally, arguments) if stopped and resume else ""
+        file.truncate()
+        results = Results(path, file, tally, top_k=top_k, arguments=arguments)
+        results.last = last
+        try:
+            results.save()
+            yield results
+            results.save()
+        except BaseException as fault:
+            _keep_or_remove(results, path)
+            if isinstance(fault, OSError) and not fault.filename:
+                raise OSError(fault.errno, fault.strerror, str(path)) from None
+            raise
+        _publish(path, top_k)
+
+
+def is_finished(path: Path) -> bool:
+    """Whether no run into `path` is waiting to be gone on with, and one has ended."""
+    journal, partial = _journal_of(path), _partial_of(path)
+    if journal.exists() and not partial.exists() and path.exists():
+        journal.unlink()  # killed when all was done but this
+    return path.exists() and not journal.exists()
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[FileIO]:
+    """The file of rows beside `path`, open for this run and no other."""
+    partial = _partial_of(path)
+    while True:
+        with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+            try:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"{path}: another run is writing it") from None
+            if _is_named(file, partial):  # else another run has ended meanwhile, and given that very file its name
+                yield file
+                return
+
+
+def _is_named(file: FileIO, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    return False
+
+
+def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any]) -> str:
+    """Set file and tally to where the journal says that all is whole; gives the path of the last row."""
+    fields = Fields.parse(_journal_of(path).read_text(), f"{path}: the journal", UsageError)
+    earlier = fields.one("arguments", dict)
+    for name, value in arguments.items():
+        if earlier.get(name) != value:
+            raise UsageError(
+                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; go on with the same, "
+                "or leave out --resume to start anew"
+            )
+    whole = fields.one("bytes", int)
+    if os.fstat(file.fileno()).st_size < whole:
+        raise UsageError(f"{path}: its rows are gone; leave out --resume to start anew")
+    for name in tally.counts():
+        setattr(tally, name, fields.one(name, int))
+    file.seek(whole)
+    return fields.one("last", str)
+
+
+def _keep_or_remove(results: Results, path: Path) -> None:
+    if results.kept:
+        logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.kept:,}")
+    else:
+        _partial_of(path).unlink(missing_ok=True)
+        _journal_of(path).unlink(missing_ok=True)
+
+
+def _publish(path: Path, top_k: int) -> None:
+    partial = _partial_of(path)
+    if path.suffix == ".parquet":
+        from infer import parquet  # needs an extra
+
+        parquet.write(partial, path, top_k=top_k)
+        partial.unlink()
+    else:
+        os.replace(partial, path)
+    _journal_of(path).unlink()
+    files.sync_folder(path.parent)
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _journal_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.journal")

@@ -1,0 +1,158 @@
+"""How fast `netkit infer` is: against its own parts, and against what a user would write instead.
+
+    python scripts/bench_infer.py [--arch NAME ...] [--rounds N] [--count N]
+
+D is decoding alone and N the network alone, in core-seconds, by one thread. A pipeline that wastes nothing takes
+(D + N) / cores; `share` is netkit's wall time, its start-up subtracted, as a multiple of that. The peers are a plain
+loop of Image.open and runs of one image on the same model, and torchvision's ImageFolder with a DataLoader and eager
+PyTorch; both without their start-up, too. All take turns, and medians are compared. Then, over whole processes: one
+image against `import torch`. Prints two Markdown tables.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from infer import bench
+from infer import model as models
+from infer.images import Decoder
+from infer.session import CPU, open_session
+from nets.machine import usable_cores
+from nets.training import checkpoint
+
+NETKIT = Path(sys.executable).with_name("netkit")
+CORES = usable_cores()
+
+
+def netkit(*arguments: str | Path, cwd: Path) -> None:
+    subprocess.run([NETKIT, *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+class Contest:
+    """All who take part, on one net and one folder of images; each method is one turn."""
+
+    def __init__(self, arch: str, folder: Path, images: Path) -> None:
+        self.folder, self.images = folder, images
+        run = folder / "runs" / arch
+        netkit("train", "--arch", arch, "--epochs", "1", cwd=folder)
+        netkit("export", "--arch", arch, cwd=folder)
+        self.model = run / "model.onnx"
+        self.files = sorted(str(path) for path in images.rglob("*.png"))
+        self.opened = open_session(models.read(self.model), device="cpu", threads=1)
+        self.pixels = np.stack([Decoder(self.opened.card)(path) for path in self.files])
+        self.plain = ort.InferenceSession(self.model, providers=[CPU])
+        net, card = checkpoint.load(run / "model.safetensors")
+        self.net = net
+        steps = [transforms.Grayscale(), transforms.ToTensor(), transforms.Normalize(card.mean, card.std)]
+        self.loader = DataLoader(
+            ImageFolder(images, transforms.Compose(steps)), batch_size=64, num_workers=CORES, persistent_workers=True
+        )
+
+    def whole(self) -> None:
+        netkit("infer", self.images, "--model", self.model, "--out", "all.csv", cwd=self.folder)
+
+    def start(self) -> None:
+        netkit("infer", self.files[0], "--model", self.model, "--out", "one.csv", cwd=self.folder)
+
+    def decode(self) -> None:
+        decoder = Decoder(self.opened.card)
+        for path in self.files:
+            decoder(path)
+
+    def network(self) -> None:
+        for start in range(0, len(self.pixels), 64):
+            self.opened.run(self.pixels[start : start + 64])
+
+    def loop(self) -> None:
+        for path in self.files:
+            with Image.open(path) as image:
+                self.plain.run(None, {"images": np.asarray(image)[None, None]})
+
+    @torch.no_grad()
+    def torch(self) -> None:
+        for images, _ in self.loader:
+            self.net(images).argmax(1)
+
+
+def row(arch: str, folder: Path, images: Path, rounds: int) -> str:
+    contest = Contest(arch, folder, images)
+    turns = (contest.whole, contest.start, contest.decode, contest.network, contest.loop, contest.torch)
+    taken: dict[str, list[float]] = {turn.__name__: [] for turn in turns}
+    for _ in range(rounds):
+        for turn in turns:
+            taken[turn.__name__].append(seconds(turn))
+    s = {name: statistics.median(values) for name, values in taken.items()}
+    count, wall = len(contest.files), s["whole"] - s["start"]
+    micro = 1e6 / count
+    return (
+        f"| {arch} | {count / wall:,.0f}/s | {s['decode'] * micro:.0f} us | {s['network'] * micro:.0f} us "
+        f"| {wall / ((s['decode'] + s['network']) / CORES):.2f} | {s['loop'] / wall:.2f}x | {s['torch'] / wall:.2f}x |"
+    )
+
+
+def threads(arch: str, model: Path) -> str:
+    """Images a second by the network alone, for the ways to use all cores."""
+    read = models.read(model)
+    speeds = [
+        bench.measure(open_session(read, device="cpu", threads=inner), batch_size=size, threads=outer).images_per_s
+        for inner, outer in ((CORES, 1), (1, CORES))
+        for size in (16, 64, 256)
+    ]
+    return f"| {arch} | {' | '.join(f'{speed:,}' for speed in speeds)} |"
+
+
+def cold_start(folder: Path, image: Path, model: Path, rounds: int) -> float:
+    ours, theirs = [], []
+    for _ in range(rounds):
+        ours.append(seconds(lambda: netkit("infer", image, "--model", model, cwd=folder)))
+        theirs.append(seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True)))
+    return statistics.median(ours) / statistics.median(theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", nargs="*", default=["inception", "residual"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--count", type=int, default=10_000)
+    asked = parser.parse_args()
+    torch.set_num_threads(CORES)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        images = folder / "images"
+        netkit("sample", images, "--count", str(asked.count), cwd=folder)
+        print(
+            "| net | netkit infer | D | N | share | plain loop | ImageFolder |\n|---|---|---|---|---|---|---|",
+            flush=True,
+        )
+        for arch in asked.arch:
+            print(row(arch, folder, images, asked.rounds), flush=True)
+        ways = [f"{way}, {size}" for way in (f"1 x {CORES}", f"{CORES} x 1") for size in (16, 64, 256)]
+        print(f"\n| batches at once x threads each, batch | {' | '.join(ways)} |\n|{'---|' * 7}")
+        for arch in asked.arch:
+            print(threads(arch, folder / "runs" / arch / "model.onnx"), flush=True)
+        first = next(images.rglob("*.png"))
+        share = cold_start(folder, first, folder / "runs" / asked.arch[0] / "model.onnx", asked.rounds)
+        print(f"\nOne image, all of the process: {share:.2f} of `import torch`.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The doctor says what it saw by running it, and what mends what is wrong."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from conftest import Netkit
+
+from infer import doctor
+from infer.doctor import Symptom, examine
+from nets import machine
+
+NO_DRIVER = machine.missing_cuda_driver()
+without_driver = pytest.mark.skipif(NO_DRIVER is None, reason="needs a machine without a CUDA driver")
+
+
+def found() -> dict[str, Symptom]:
+    return {symptom.what: symptom for symptom in examine()}
+
+
+@without_driver
+def test_a_machine_without_a_gpu_is_well_and_runs_a_convolution_on_its_cpu() -> None:
+    symptoms = found()
+    assert all(symptom.right for symptom in symptoms.values())
+    assert symptoms["a convolution on CPUExecutionProvider"].seen.startswith("largest error ")
+    assert "a convolution on CUDAExecutionProvider" not in symptoms
+    assert symptoms["CUDA"].seen == f"{NO_DRIVER}: the CPU is used"
+    assert symptoms["cores"].seen.startswith(f"{machine.usable_cores()} to use: ")
+    assert symptoms["torch"].seen.startswith("2.")
+
+
+def versions(**known: str) -> Callable[[str], str | None]:
+    return lambda package: known.get(package.replace("-", "_"))
+
+
+@pytest.mark.parametrize(
+    ("installed", "right", "seen", "mend"),
+    [
+        ({"onnxruntime": "1.31.1"}, True, "onnxruntime 1.31.1", ""),
+        ({"onnxruntime_gpu": "1.31.1"}, True, "onnxruntime-gpu 1.31.1", ""),
+        ({}, False, "not installed", "in a checkout of netkit: pip install '.[cpu]'"),
+        (
+            {"onnxruntime": "1.31.1", "onnxruntime_gpu": "1.30.0"},
+            False,
+            "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0: one hides the other",
+            "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'",
+        ),
+    ],
+)
+def test_one_onnx_runtime_is_right_none_and_two_are_wrong(
+    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], right: bool, seen: str, mend: str
+) -> None:
+    monkeypatch.setattr(doctor, "_version", versions(**installed))
+    assert found()["ONNX Runtime"] == Symptom("ONNX Runtime", right, seen, mend)
+
+
+@without_driver
+def test_a_card_without_a_driver_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_has_nvidia_card", lambda: True)
+    symptom = found()["CUDA"]
+    assert not symptom.right
+    assert symptom.seen.startswith("there is an NVIDIA card, but no NVIDIA driver on this machine")
+    assert symptom.mend == "install NVIDIA's driver, 580 or newer"
+
+
+def test_a_convolution_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = doctor._kernels()
+    monkeypatch.setattr(doctor, "_kernels", iter([kernels * 1.001, kernels]).__next__)  # of the model, and of numpy
+    symptom = found()["a convolution on CPUExecutionProvider"]
+    assert not symptom.right
+
+
+@without_driver
+def test_the_command_prints_a_table_and_exits_with_0_where_all_is_well(netkit: Netkit) -> None:
+    done = netkit("doctor")
+    assert done.returncode == 0, done.stderr
+    assert {line.split("  ")[0] for line in done.stdout.splitlines()} >= {"machine", "cores", "ONNX Runtime", "CUDA"}
+    lines = [json.loads(line) for line in netkit("doctor", "--json").stdout.splitlines()]
+    assert all(line["right"] for line in lines)

@@ -1,0 +1,87 @@
+"""Which inputs are found: each once, in order, whatever they are called; and what names nothing is refused."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from infer.images import Decoder
+from infer.paths import find
+from nets.card import ModelCard
+from nets.errors import ImageError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def touch(path: str) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).touch()
+    return path
+
+
+def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: ModelCard) -> None:
+    not_utf8 = os.fsdecode(b"\xff\xfe.png")
+    for name in ("a/z.png", "a-b/y.tiff", "B/x.WebP", "b.PNG", "c.jpeg", "d.txt", "png", "g.png/in.png", not_utf8):
+        touch(f"in/{name}")
+    touch("o/o.png")
+    os.mkfifo("in/pipe.png")
+    for name, target in (("e.png", "b.PNG"), ("f.png", "nowhere"), ("linked", "../o"), ("loop", ".")):
+        os.symlink(target, f"in/{name}")
+    found = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
+    assert list(find(["in"])) == [f"in/{name}" for name in found]
+    with pytest.raises(ImageError, match="an empty file"):  # so it was found
+        Decoder(card)(f"in/{not_utf8}")
+    named = ["in/linked", "in/d.txt", "o", "o/o.png", "no.PNG"]
+    assert list(find(named)) == ["in/linked/o.png", "in/d.txt", "o/o.png", "o/o.png", "no.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "found"),
+    [
+        ("in/[ab].png", ["in/[ab].png"]),  # there is a file of that very name
+        ("in/?.png", ["in/a.png", "in/b.png"]),
+        ("in/s*", ["in/sub/c.png"]),
+        ("**/*.png", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),
+        ("in/**", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),  # once, not once a folder
+        ("in/notes", "in/notes: no images in this folder (looked for .png, .jpg"),
+        ("nowhere", "nowhere: no such file or folder"),
+        ("in/*.gif", "in/*.gif: matches nothing"),
+    ],
+)
+def test_globs_find_each_file_once_in_order_and_what_names_nothing_is_refused_at_once(
+    argument: str, found: list[str] | str
+) -> None:
+    for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt"):
+        touch(f"in/{name}")
+    if isinstance(found, list):
+        assert list(find([argument])) == found
+    else:
+        with pytest.raises(UsageError) as caught:
+            find(["in/a.png", argument])
+        assert str(caught.value).startswith(found)
+
+
+def test_folders_nested_deeper_than_python_recurses_are_walked() -> None:
+    folders = ["d" + "/d" * depth for depth in range(1200)]
+    for folder in folders:
+        os.mkdir(folder)
+    path = touch(f"{folders[-1]}/x.png")
+    try:
+        assert list(find(["d"])) == [path]
+    finally:  # not left to pytest, whose cleaning recurses
+        os.unlink(path)
+        for folder in reversed(folders):
+            os.rmdir(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(card: ModelCard, tmp_path: Path) -> None:
+    for _ in range(20):  # in all longer than a path may be
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    os.chdir(tmp_path)
+    (row,) = find(["."])
+    with pytest.raises(ImageError, match="cannot be read: File name too long"):
+        Decoder(card)(row)
