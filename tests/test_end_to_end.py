@@ -10,8 +10,7 @@ from conftest import Netkit
 from nets.build import ARCHITECTURES
 from nets.data.dataset import DataSet
 
-
-MINUTES = ("preact", "densenet")  # that a net takes
+MINUTES = ("preact", "densenet")
 
 
 @pytest.mark.parametrize(
