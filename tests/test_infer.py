@@ -104,6 +104,10 @@ def test_resuming_needs_a_file_and_has_nothing_to_do_where_the_run_has_ended(
     assert (tmp_path / "r.csv").read_bytes() == content
 
 
+def heeding_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who starts the tests in the background lets them ignore it
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_leaves_no_results_but_what_can_be_gone_on_with(
     tmp_path: Path, digit: Path, model: Path, number: int, code: int
@@ -114,7 +118,7 @@ def test_an_interrupted_run_leaves_no_results_but_what_can_be_gone_on_with(
     subprocess.run([*common, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)
     program = "import sys, netkit; from infer import results; results.SAVE_EVERY_S = 0; netkit.cli(sys.argv[1:])"
     slow = [sys.executable, "-c", program, *map(str, common[1:]), "r.csv"]
-    process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_interrupts)
     journal = tmp_path / ".r.csv.journal"
     while not (journal.exists() and json.loads(journal.read_text())["ok"] > 5):
         assert process.poll() is None
