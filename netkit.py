@@ -59,6 +59,8 @@ class Commands(click.Group):
                 raise
             missing = MissingExtraError(package, EXTRAS[package])
             code = _fail(str(missing), missing.exit_code)
+        except MemoryError:
+            code = _fail("there is not enough memory", NetkitError.exit_code)
         except OSError as fault:
             code = _fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
         sys.exit(code)
@@ -181,7 +183,7 @@ def cli() -> None:
 @device_option
 @option("--out", type=PATH, help="Folder of the run.  [default: runs/<arch>]")
 @option("--resume", is_flag=True, help="Go on with the run in the folder, where one was stopped.")
-@option("--compile", "compiled", is_flag=True, help="Compile the step: slow to start, which long runs repay.")
+@option("--compile", "compiled", is_flag=True, help="Compile the step: takes up to 40 s to start; no faster on CPUs.")
 @option("--deterministic", is_flag=True, help="On CUDA too, the same weights each time; slower.")
 @option("--tensorboard", is_flag=True, help="Leave logs for TensorBoard in the run's folder, too.")
 @json_option
@@ -440,12 +442,16 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
     from infer import bench as speeds
     from infer import model as models
     from infer.console import print_table
+    from nets.runs import MODEL, choose
 
     terminal = _terminal()
     with terminal.status("running the network"):
         found = list(
             speeds.sweep(
-                models.read(file), device=device, batch_sizes=batch_size or speeds.BATCH_SIZES, least_s=seconds
+                models.read(choose(MODEL, file=file, arch=None)),
+                device=device,
+                batch_sizes=batch_size or speeds.BATCH_SIZES,
+                least_s=seconds,
             )
         )
     if as_json:

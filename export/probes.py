@@ -16,9 +16,10 @@ def choose(truth: Truth, logits: NDArray[np.floating]) -> Probes:
     First comes of each class the one with the smallest margin between its two largest logits, then the smallest margins
     of all.
     """
-    ranked = np.sort(truth.test_logits, axis=1)
+    of_tests = logits[: len(truth.labels)]
+    ranked = np.sort(of_tests, axis=1)
     by_margin = np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")
-    answers = truth.test_logits.argmax(axis=1)[by_margin]
+    answers = of_tests.argmax(axis=1)[by_margin]
     _, first_of_class = np.unique(answers, return_index=True)
     chosen = list(dict.fromkeys([*by_margin[np.sort(first_of_class)], *by_margin]))[:COUNT]
     probes = _probes(truth, logits, chosen)

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +24,7 @@ from infer.session import open_session, open_sessions
 from nets import files
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
-from nets.errors import ParityError, UsageError
+from nets.errors import NetkitError, ParityError, UsageError
 from nets.training import checkpoint
 
 PAGE = "parity.md"  # beside the model
@@ -42,8 +43,8 @@ def export(
 
     An fp32 file is written only if it computes what the net does on the test images and on made-up ones; fp16 and int8
     ones if their test accuracy is at most `max_drop` below PyTorch's. What is measured is the graph that is written, on
-    each provider that works here. Raises ParityError where that fails, and leaves neither file nor page, not even
-    earlier ones: they would pass for the net that failed. Raises UsageError where a path cannot be written, or is not
+    each provider that works here. Raises ParityError where that fails, and leaves no such file, not even an earlier
+    one: it would pass for the net that failed. Raises UsageError where a path cannot be written, or is not
     called .onnx.
     """
     for path in paths.values():
@@ -63,17 +64,27 @@ def export(
                 comparisons = tuple(_bound_by_its_own_error(each) for each in comparisons)
                 _require_accuracy(comparisons, truth, max_drop)
         except ParityError as fault:
-            for earlier in (path, path.with_name(PAGE)):
-                earlier.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            _write_page(path.parent)
             raise ParityError(f"{path}: not written: {fault}") from None
         sealed = _sealed(bare, truth, comparisons, precision)
         verify.open_proven(sealed, device="cpu")
         files.write_whole(path, sealed.content)
         done[precision] = verify.proof_of(sealed).certificate
-    for folder in {path.parent for path in paths.values()}:
-        named = [(path.name, done[precision]) for precision, path in paths.items() if path.parent == folder]
-        files.write_whole(folder / PAGE, report.page(named).encode())
+        _write_page(path.parent)
     return done
+
+
+def _write_page(folder: Path) -> None:
+    """For people, of all models in the folder that carry a certificate; none where there is no such model."""
+    certificates: list[tuple[str, Certificate]] = []
+    for path in sorted(folder.glob("*.onnx")):
+        with suppress(NetkitError):  # of somebody else, or of an earlier netkit
+            certificates.append((path.name, verify.proof_of(model.read(path)).certificate))
+    if certificates:
+        files.write_whole(folder / PAGE, report.page(certificates).encode())
+    else:
+        (folder / PAGE).unlink(missing_ok=True)
 
 
 def _converted(net: nn.Module, card: ModelCard, data: DataSet, precision: str, opset: int) -> bytes:
@@ -109,7 +120,8 @@ def _bound_by_its_own_error(comparison: Comparison) -> Comparison:
 
 def _require_accuracy(comparisons: tuple[Comparison, ...], truth: Truth, max_drop: float) -> None:
     for comparison in comparisons:
-        if not truth.accuracy - comparison.accuracy <= max_drop or not comparison.holds:
+        lost = round((truth.accuracy - comparison.accuracy) * comparison.test_images)
+        if not lost <= max_drop * comparison.test_images + 1e-6 or not comparison.holds:
             raise ParityError(
                 f"its accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%}, PyTorch's "
                 f"{truth.accuracy:.2%}: more than {100 * max_drop:g} points are lost, on {comparison.provider}"

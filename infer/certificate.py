@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from nets.errors import ModelError
 from nets.fields import Fields
 
 KEY = "netkit.certificate"  # in ONNX metadata
 VERSION = 1  # of the certificate's form
+SUM = "sha256"  # of the rest
 UNCERTIFIED = 4  # times the largest bound is what a provider may err that was not there when the model was made
 
 
@@ -95,13 +97,15 @@ class Certificate:
         return UNCERTIFIED * max(comparison.bound for comparison in self.comparisons)
 
     def to_json(self) -> str:
-        return json.dumps({"version": VERSION, **asdict(self)})
+        return sealed({"version": VERSION, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
         """The certificate that `to_json` wrote; ModelError names the field that is missing or of the wrong type."""
         fields = Fields.parse(text, "the certificate", ModelError)
         fields.require(VERSION)
+        if fields.one(SUM, str) != _sum_of(json.loads(text)):
+            raise ModelError("the certificate was changed since it was written")
         comparisons = tuple(
             Comparison(
                 provider=part.one("provider", str),
@@ -133,6 +137,15 @@ class Certificate:
             comparisons=comparisons,
             at_risk=fields.each("at_risk", int),
         )
+
+
+def sealed(fields: Mapping[str, Any]) -> str:
+    """As JSON, with the sum of all but the sum."""
+    return json.dumps({**fields, SUM: _sum_of(fields)})
+
+
+def _sum_of(fields: Mapping[str, Any]) -> str:
+    return sha256(json.dumps({name: value for name, value in fields.items() if name != SUM}))
 
 
 def _pair(values: tuple[float, ...]) -> tuple[float, float]:

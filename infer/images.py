@@ -15,13 +15,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from infer import png
 from nets.card import ModelCard
 from nets.errors import ImageError
+from nets.files import READING
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; nothing else is tried
 ENDS = {png.SIGNATURE: b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST_IMAGE = 50_000_000  # pixels; with alpha that is 200 MB
-# without waiting, so that a pipe without a writer cannot hang the run
-READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 TURN = Image.Transpose
 UPRIGHT = {  # EXIF's orientation: what sets the image upright
     2: TURN.FLIP_LEFT_RIGHT,

@@ -1,6 +1,8 @@
 """Model: an .onnx file, read whole, checked, and its card taken out. A session opens these very bytes."""
 
 import hashlib
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,20 @@ from google.protobuf.message import DecodeError
 
 from nets.card import METADATA_KEY, ModelCard
 from nets.errors import CardError, ModelError
+from nets.files import READING
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 STANDARD_DOMAINS = ("", "ai.onnx")
+# Those of convolutional nets. Others can end the process (an integer division), ask for any memory (ConstantOfShape),
+# run for ever (Loop), or answer by chance (RandomNormal).
+OPERATORS = frozenset(
+    """
+    Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Flatten Gemm GlobalAveragePool
+    GlobalMaxPool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul PRelu QuantizeLinear ReduceMean Relu
+    Reshape Sigmoid Softmax Squeeze Sub Transpose Unsqueeze
+    """.split()
+)
+LARGEST_PAD = 64  # pixels; more would only ask for memory
 LARGEST_FILE = 2**31 - 1  # bytes; protobuf holds no more
 
 
@@ -38,9 +51,13 @@ class Model:
 def read(path: Path) -> Model:
     """The model in the file `path`; errors as `check` has them, and ModelError where it cannot be read."""
     try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ModelError(f"{path}: larger than {LARGEST_FILE:,} bytes, the most that an ONNX file can hold")
-        content = path.read_bytes()
+        with open(path, "rb", opener=lambda name, flags: os.open(name, READING)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelError(f"{path}: cannot be read: not a regular file")
+            if status.st_size > LARGEST_FILE:
+                raise ModelError(f"{path}: larger than {LARGEST_FILE:,} bytes, the most that an ONNX file can hold")
+            content = file.read(LARGEST_FILE)
     except OSError as fault:
         raise ModelError(f"{path}: cannot be read: {fault.strerror}") from None
     return check(content, str(path))
@@ -87,6 +104,13 @@ def _refuse_unsafe(proto: onnx.ModelProto, name: str) -> None:
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise ModelError(f"{name}: has a node {node.op_type} with a graph of its own, which might run for ever")
+        if node.op_type not in OPERATORS:
+            raise ModelError(f"{name}: uses the operator {node.op_type!r}; netkit runs those of convolutional nets")
+        pads = (pad for attribute in node.attribute if attribute.name == "pads" for pad in attribute.ints)
+        if not all(0 <= pad <= LARGEST_PAD for pad in pads):
+            raise ModelError(f"{name}: has a node {node.op_type} that pads by more than {LARGEST_PAD}")
+    if graph.sparse_initializer:
+        raise ModelError(f"{name}: has sparse tensors, which can ask for any memory")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -41,7 +41,7 @@ class Probes:
             pixels = base64.b64decode(fields.one("images", str), validate=True)
             images_u8 = np.frombuffer(pixels, np.uint8).reshape(len(labels), card.channels, card.height, card.width)
             logits = np.array(rows, np.float64).reshape(len(labels), len(card.labels))
-        except (binascii.Error, ValueError, TypeError) as fault:
+        except (binascii.Error, ValueError, TypeError, OverflowError) as fault:
             raise ModelError(f"the probes do not fit the model's card: {fault}") from None
         if not labels or not np.isfinite(logits).all():
             raise ModelError("the probes prove nothing: there are none, or their logits are no numbers")

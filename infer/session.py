@@ -108,11 +108,16 @@ def _open(model: Model, provider: str, threads: int, optimised: bool) -> Session
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
     options.intra_op_num_threads = threads
+    # the bytes that were checked as ONNX could be a model of ONNX Runtime's own format as well, and another one
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     try:
         chosen = (provider, CUDA_OPTIONS) if provider == CUDA else provider
-        runtime = ort.InferenceSession(model.content, options, providers=[chosen])
+        # without fallback: it would go on elsewhere, with a line on stdout, where rows are
+        runtime = ort.InferenceSession(
+            model.content, options, providers=[chosen], enable_fallback=0, read_config_from_model=0
+        )
     except Exception as fault:  # as above
         raise ModelError(f"{model.name}: ONNX Runtime {ort.__version__} refuses it: {_told(fault)}") from None
     return Session(model, runtime.get_providers()[0], runtime)

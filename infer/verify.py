@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from infer import certificate, probes
 from infer.certificate import Certificate, sha256
@@ -14,6 +15,7 @@ from nets.card import METADATA_KEY
 from nets.errors import ModelError
 
 BATCHES = (1, 2, 7, 16)
+SAME = 1e-5  # what probabilities may differ by from the softmax of the logits, which is float32
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,26 @@ def _unchanged(model: Model, proof: Proof) -> Iterator[Finding]:
     yield Finding("labels", not pairs, seen)
 
 
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 def _answers(session: Session, proof: Proof, batches: tuple[int, ...]) -> Finding:
     """The largest error of the probes' logits, over the sizes of batches, in their order and in another."""
     images_u8, expected = proof.probes.images_u8, proof.probes.logits
     orders = [np.arange(len(expected)), np.random.default_rng(0).permutation(len(expected))]
-    errors = []
+    errors, strayed = [], []
     for order in orders:
         for size in batches:
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
-                logits, _ = session.run(images_u8[rows])
+                logits, probabilities = session.run(images_u8[rows])
                 errors.append(float(np.abs(logits - expected[rows]).max()))
-    error = float(np.max(errors))  # NaN if one of them is
+                strayed.append(float(np.abs(probabilities - _softmax(logits)).max()))
+    error, astray = float(np.max(errors)), float(np.max(strayed))  # NaN if one of them is
+    if not astray <= SAME:
+        return Finding(session.provider, False, f"probabilities are not those of the logits, by up to {astray:.2g}")
     bound = proof.certificate.bound_on(session.provider)
     allowed = proof.certificate.loosest_bound if bound is None else bound
     note = " (this provider is not certified)" if bound is None else ""

@@ -1,6 +1,7 @@
 """Fields: JSON that came in a file, read by name and type, so that a wrong one is named. Standard library only."""
 
 import json
+import math
 from typing import TypeVar
 
 from nets.errors import NetkitError
@@ -48,6 +49,8 @@ class Fields:
     def _as(self, value: object, name: str, kind: type[T]) -> T:
         if kind is float and type(value) is int and abs(value) < 2**53:
             value = float(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self._error(f"{self._what}'s {name!r} holds {value!r}, which is no number")
         if type(value) is not kind:  # not isinstance: True is no number of channels
             raise self._error(f"{self._what}'s {name!r} holds {value!r:.80}, not a value of type {kind.__name__}")
         return value

@@ -8,6 +8,9 @@ from typing import BinaryIO
 
 from nets.errors import UsageError
 
+# without waiting, so that a pipe without a writer cannot hang the run
+READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
 
 def refuse(path: Path) -> None:
     """Raise UsageError where no file `path` can be written: it has no folder, or is itself a folder or a device."""

@@ -73,8 +73,8 @@ def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: o
         ("mean", [0.1, 0.2], "one mean and std a channel"),
         ("std", [0], "std above 0"),
         ("std", [-0.5], "std above 0"),
-        ("mean", [float("nan")], "mean is finite"),
-        ("std", [float("inf")], "std above 0"),
+        ("mean", [float("nan")], "'mean' holds nan, which is no number"),
+        ("std", [float("inf")], "'std' holds inf, which is no number"),
         ("mean", [10**400], "'mean' holds 1000"),
     ],
 )

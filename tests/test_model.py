@@ -1,5 +1,6 @@
 """Which .onnx files are taken, and which are refused before anything runs them: foreign, damaged, misfitting."""
 
+import os
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -105,6 +106,11 @@ def test_a_sound_model_is_read_byte_for_byte_with_its_card(card: ModelCard, tmp_
         (two_foreign_domains, "uses operators of 'com.microsoft', 'zebra'; netkit runs standard ONNX operators only"),
         (add_branch, "has a node If with a graph of its own, which might run for ever"),
         (lambda m: m.opset_import.add(domain="ai.onnx.ml", version=1), "uses operators of 'ai.onnx.ml'"),
+        (lambda m: m.graph.node.add(op_type="Div"), "uses the operator 'Div'; netkit runs those of convolutional nets"),
+        (lambda m: m.graph.node.add(op_type="RandomNormal"), "uses the operator 'RandomNormal'"),
+        (lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[0, 65])), "pads by more than 64"),
+        (lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[-1, 0])), "pads by more than 64"),
+        (lambda m: m.graph.sparse_initializer.add(values=SAVED, indices=SAVED, dims=[10**9]), "has sparse tensors"),
         (add_function, "uses functions of its own; netkit runs standard ONNX operators only"),
     ],
 )
@@ -213,9 +219,11 @@ def test_bits_flipped_anywhere_give_a_model_or_an_error_for_people(card: ModelCa
 def test_files_that_cannot_be_read_or_are_too_large_are_named(tmp_path: Path) -> None:
     with open(tmp_path / "large.onnx", "wb") as file:
         file.truncate(2**31)  # a hole: it takes no room on the disk
+    os.mkfifo(tmp_path / "pipe.onnx")
     for name, says in [
         ("none.onnx", "cannot be read: No such file or directory"),
         ("", "cannot be read: Is a directory"),
+        ("pipe.onnx", "cannot be read: not a regular file"),
         ("large.onnx", "larger than 2,147,483,647 bytes, the most that an ONNX file can hold"),
     ]:
         with pytest.raises(ModelError) as caught:

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,6 +14,7 @@ from torch import nn
 from export import publish
 from infer import model as models
 from infer import verify
+from infer.certificate import Comparison
 from infer.session import open_session
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
@@ -71,6 +73,26 @@ def test_a_variant_that_loses_too_much_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_drop_of_just_as_much_as_is_allowed_is_no_more() -> None:
+    truth = SimpleNamespace(accuracy=0.9956)
+    lost = Comparison("CPU", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0))
+    publish._require_accuracy((lost,), truth, 0.001)  # type: ignore[arg-type]  # 0.9956 - 0.9946 > 0.001 for a computer
+    with pytest.raises(ParityError, match=r"more than 0\.09 points are lost"):
+        publish._require_accuracy((lost,), truth, 0.0009)  # type: ignore[arg-type]
+
+
+def test_a_variant_that_fails_leaves_the_model_beside_it_and_its_page(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet
+) -> None:
+    net, card = trained
+    paths = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}
+    with pytest.raises(ParityError, match=r"model\.int8\.onnx: not written"):
+        publish.export(net, paths, card=card, data=digits_data, max_drop=-1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "parity.md"]
+    page = (tmp_path / "parity.md").read_text()
+    assert "## model.onnx" in page and "int8" not in page
+
+
 def test_several_make_one_table_and_one_page(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
     arguments = ("--run", workplace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
     done = netkit("export", *arguments)
@@ -80,7 +102,7 @@ def test_several_make_one_table_and_one_page(netkit: Netkit, workplace: Path, tm
     names = ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
     assert [Path(row.split()[0]).name for row in rows] == names
     page = (workplace / "runs/residual/parity.md").read_text()
-    assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == names
+    assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == sorted(names)
     for name in names:
         assert netkit("verify", workplace / "runs/residual" / name).returncode == 0
     for name in names[1:]:

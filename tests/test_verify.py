@@ -59,7 +59,7 @@ def edit(key: str, change: Callable[[dict[str, Any]], object]) -> Callable[[Mode
     def apply(proto: ModelProto) -> None:
         fields = json.loads(models.check(proto.SerializeToString(), "").metadata[key])
         change(fields)
-        write(proto, key, json.dumps(fields))
+        write(proto, key, certificate.sealed(fields) if key == certificate.KEY else json.dumps(fields))
 
     return apply
 
@@ -225,3 +225,34 @@ def test_verifying_loads_no_torch(workplace: Path) -> None:
     program += "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_certificate_that_was_changed_is_refused(model: Model) -> None:
+    def loosen(proto: ModelProto) -> None:
+        fields = json.loads(models.check(proto.SerializeToString(), "").metadata[certificate.KEY])
+        fields["comparisons"][0]["bound"] *= 10
+        write(proto, certificate.KEY, json.dumps(fields))
+
+    with pytest.raises(ModelError, match=r"^m\.onnx: the certificate was changed since it was written$"):
+        verify.proof_of(tampered(model, loosen))
+
+
+def test_a_bound_that_bounds_nothing_is_refused(model: Model) -> None:
+    endless = edit(certificate.KEY, lambda fields: fields["comparisons"][0].update(bound=float("inf")))
+    with pytest.raises(ModelError, match="'bound' holds inf, which is no number"):
+        verify.proof_of(tampered(model, endless))
+
+
+def test_probabilities_that_are_not_those_of_the_logits_are_found(model: Model) -> None:
+    def negate(proto: ModelProto) -> None:
+        (softmax,) = (node for node in proto.graph.node if node.op_type == "Softmax")
+        minus = numpy_helper.from_array(np.array(-1, np.float32), "minus")
+        proto.graph.initializer.append(minus)
+        (index,) = (index for index, node in enumerate(proto.graph.node) if node.op_type == "Softmax")
+        proto.graph.node.insert(index, onnx.helper.make_node("Mul", [softmax.input[0], "minus"], ["negative"]))
+        proto.graph.node[index + 1].input[0] = "negative"
+        forge(proto)
+
+    ((what, seen),) = wrong(tampered(model, negate)).items()
+    assert what == "CPUExecutionProvider"
+    assert seen.startswith("probabilities are not those of the logits, by up to ")

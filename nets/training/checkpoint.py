@@ -37,7 +37,7 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
         raise ModelError(f"{fault}; train it anew with 'netkit train'") from None
     try:
         card = ModelCard.from_json(json.dumps(about))
-    except CardError as fault:
+    except (CardError, RecursionError) as fault:
         raise CardError(f"{path}: {fault}") from None
     try:
         with torch.device("meta"):  # shapes without memory: a damaged card can ask for any size

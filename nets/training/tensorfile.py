@@ -32,16 +32,16 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError) as fault:
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError) as fault:
         raise ModelError(f"{path}: cannot be read as safetensors: {fault}") from None
     if key not in header:
         raise ModelError(f"{path}: no {key} in its header")
     try:
         about = json.loads(header[key])
-        written = about.pop(SUM)
+        whole = about.pop(SUM) == _sum(tensors, key, about)
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):  # no JSON, no object, or no sum
-        written = None
-    if written is None or written != _sum(tensors, key, about):
+        whole = False
+    if not whole:
         raise ModelError(f"{path}: damaged: not what was written, by its SHA-256")
     return tensors, about
 
