@@ -129,8 +129,12 @@ def device_of(provider: str) -> str:
 
 
 def _interval(differences: NDArray[np.int64]) -> tuple[float, float]:
-    """The 95 % confidence interval of the mean of paired differences, by the normal approximation."""
-    mean, half = float(differences.mean()), 1.96 * float(differences.std()) / len(differences) ** 0.5
+    """The 95 % confidence interval of the mean of paired differences, by the normal approximation.
+
+    But never narrower than the rule of three: what did not happen in n cases may happen in 3 of n.
+    """
+    mean, count = float(differences.mean()), len(differences)
+    half = max(1.96 * float(differences.std()) / count**0.5, 3 / count)
     return mean - half, mean + half
 
 
