@@ -348,17 +348,17 @@ def infer(
     if out is not None and resume and results.is_finished(out):
         terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
         return
-    find(paths)  # a name that is wrong is told before a model is opened
+    found = find(paths, separator=b"\0" if nul else b"\n")  # first: a wrong name is told before a model is opened
     opened = open_session if unverified else verify.open_proven
     session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=1)
     decoder = Decoder(session.card, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
     top_k = min(top_k, len(session.card.labels))
     sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
-    job = jobs.Job(paths, b"\0" if nul else b"\n", decoder, batch_size, threads, top_k, sink, resume)
+    job = jobs.Job(paths, decoder, batch_size, threads, top_k, sink, resume)
     bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
     total = sum(1 for _ in find(paths)) if bar and STDIN not in paths else None
     with progress(terminal, "infer", total=total, show=bar) as advance:
-        outcome = jobs.run(job, session, advance=advance)
+        outcome = jobs.run(job, session, found, advance=advance)
     sys.stdout.flush()
     terminal.print(str(outcome))
     words = [word for word in sys.argv[1:] if word not in ("--json", "--resume")]

@@ -20,10 +20,8 @@ from nets.machine import usable_cores
 from nets.pixels import FromPixels
 
 BATCHES = (1, 2, 3, 7, 64)
-WHOLE_BATCH = (
-    64  # for all inputs; the sizes, and shuffled rows, on FEW, of which each but 3 leaves a smaller last batch
-)
-FEW = 999
+WHOLE_BATCH = 64  # for all inputs
+FEW = 999  # test images for the sizes, and for shuffled rows; all but 3 leave a smaller last batch of them
 NOISE = 256  # images of uniform random pixels
 LARGEST_POINTS = 1024  # images with one bright pixel: one for each place, where those are no more
 CHUNK = 50  # images; float64 convolutions over 500 at a time took 3 to 5 times as long

@@ -1,14 +1,13 @@
 """Job: one run of a model over many inputs, from what was asked for to the last row."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from infer import pipeline
 from infer.images import Decoder
-from infer.paths import find
 from infer.results import Results, results_file
 from infer.rows import Printed, Tally, Write
 from infer.session import Session
@@ -17,7 +16,7 @@ from nets.machine import usable_cores
 
 @dataclass(frozen=True)
 class Job:
-    """What to do: `inputs` as paths.find takes them, with `separator` after each path on stdin.
+    """What to do with the `inputs` that were named.
 
     Batches are of up to `batch_size` images, and `threads` of them at work at once, by default one for each core. Rows
     have `top_k` labels and go to `out`: what writes them, or a results file, of which with `resume` the run that was
@@ -25,7 +24,6 @@ class Job:
     """
 
     inputs: tuple[str, ...]
-    separator: bytes
     decoder: Decoder
     batch_size: int
     threads: int | None
@@ -46,22 +44,19 @@ class Outcome:
         return f"{self.tally} ({self.per_s:,.0f}/s, {self.provider})"
 
 
-def run(job: Job, session: Session, *, advance: Callable[[int, str], None]) -> Outcome:
-    """Do the job; tells `advance` of rows as they are made.
+def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[int, str], None]) -> Outcome:
+    """Do the job on the `paths` that its inputs stand for; tells `advance` of rows as they are made.
 
-    Raises UsageError where an input names nothing, or the results file cannot be written or gone on with; ModelError
-    where the model fails.
+    Raises UsageError where the results file cannot be written or gone on with, ModelError where the model fails.
     """
     started = time.monotonic()
     threads = min(job.threads or usable_cores(), usable_cores())
-    size, inputs = pipeline.shared_out(
-        find(job.inputs, separator=job.separator), batch_size=job.batch_size, workers=threads
-    )
+    size, paths = pipeline.shared_out(paths, batch_size=job.batch_size, workers=threads)
     tally = Tally(frozenset(session.card.labels))
     with _sink(job, session, size, tally) as sink:
         before = tally.count
         advance(before, "")
-        rest = sink.rest(inputs)
+        rest = sink.rest(paths)
         for rows in pipeline.infer(
             session, rest, decoder=job.decoder, batch_size=size, workers=threads, top_k=job.top_k
         ):

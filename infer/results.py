@@ -38,8 +38,10 @@ class Results:
     Of these, `kept` rows are on the disk, where another run can go on after them.
     """
 
-    def __init__(self, path: Path, file: FileIO, tally: Tally, *, top_k: int, arguments: Mapping[str, Any]) -> None:
-        self.tally, self.last, self.kept = tally, "", tally.count
+    def __init__(
+        self, path: Path, file: FileIO, tally: Tally, *, last: str, top_k: int, arguments: Mapping[str, Any]
+    ) -> None:
+        self.tally, self.last, self.kept = tally, last, tally.count
         self._path, self._file, self._arguments = path, file, arguments
         self._text = StringIO(newline="")
         if path.suffix == ".csv":
@@ -101,8 +103,7 @@ def results_file(
             logger.info("%s: starting anew; --resume would go on with the run that was stopped", path)
         last = _go_on(path, file, tally, arguments) if stopped and resume else ""
         file.truncate()
-        results = Results(path, file, tally, top_k=top_k, arguments=arguments)
-        results.last = last
+        results = Results(path, file, tally, last=last, top_k=top_k, arguments=arguments)
         try:
             results.save()
             yield results
@@ -168,8 +169,8 @@ def _keep_or_remove(results: Results, path: Path) -> None:
     if results.kept:
         logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.kept:,}")
     else:
+        _journal_of(path).unlink(missing_ok=True)  # first: without its rows it would stand for a run that has ended
         _partial_of(path).unlink(missing_ok=True)
-        _journal_of(path).unlink(missing_ok=True)
 
 
 def _publish(path: Path, top_k: int) -> None:
