@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from export.convert import Classifier, translate
 from infer.model import INPUT
 from infer.runtime import ort
+from infer.session import CPU, CUDA, CUDA_OPTIONS
 from nets.card import ModelCard
 from nets.pixels import FromPixels
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # torch's note on a node: the modules that it lies in, outermost first, as a list
-IMAGES = 128  # from the first on
 
 Floats = NDArray[np.floating]
 
@@ -28,6 +28,7 @@ class Divergence:
     """The first module, in the order of computation, whose output differs; and the ONNX node that gives that output."""
 
     module: str
+    node: str
     operator: str
     value: str
     wanted: tuple[float, float]
@@ -36,18 +37,30 @@ class Divergence:
 
     def __str__(self) -> str:
         return (
-            f"they part in module {self.module!r} (ONNX node {self.operator}, value {self.value!r}): outputs differ "
-            f"by up to {self.error:.2g}; PyTorch's lies from {self.wanted[0]:.4g} to {self.wanted[1]:.4g}, the model's "
-            f"from {self.found[0]:.4g} to {self.found[1]:.4g}"
+            f"they part in module {self.module!r} (ONNX node {self.node!r}, {self.operator}, which gives "
+            f"{self.value!r}): outputs differ by up to {self.error:.2g}; PyTorch's lies from {self.wanted[0]:.4g} to "
+            f"{self.wanted[1]:.4g}, the model's from {self.found[0]:.4g} to {self.found[1]:.4g}"
         )
 
 
-def first_divergence(net: nn.Module, card: ModelCard, inputs: NDArray[np.uint8], *, opset: int) -> Divergence | None:
-    """Compare the outputs of all modules on `inputs` (N, C, H, W); None where each is as near as float32 allows."""
+def first_divergence(
+    net: nn.Module,
+    card: ModelCard,
+    inputs: NDArray[np.uint8],
+    *,
+    opset: int,
+    provider: str = CPU,
+    optimised: bool = False,
+) -> Divergence | None:
+    """Compare the outputs of all modules on `inputs` (N, C, H, W), with ONNX Runtime on `provider`.
+
+    `optimised`: whether it may rewrite the graph, as far as it can while each module's output has to stay. None where
+    each is as near as float32 allows.
+    """
     proto = translate(net, card, opset=opset)
     nodes = _outputs_of_modules(proto)
-    values = _run(proto, sorted({node.output[0] for node in nodes.values()}), inputs[:IMAGES])
-    exact, rough = (_module_outputs(net, card, inputs[:IMAGES], dtype) for dtype in (torch.float64, torch.float32))
+    values = _run(proto, sorted({node.output[0] for node in nodes.values()}), inputs, provider, optimised)
+    exact, rough = (_module_outputs(net, card, inputs, dtype) for dtype in (torch.float64, torch.float32))
     for (module, wanted), (_, nearly) in zip(exact, rough, strict=True):
         node = nodes.get(module)
         if node is None or values[node.output[0]].shape != wanted.shape:
@@ -57,7 +70,7 @@ def first_divergence(net: nn.Module, card: ModelCard, inputs: NDArray[np.uint8],
         error = _largest(found - wanted)
         if not error <= allowed:
             name = module.removeprefix("model.net.")
-            return Divergence(name, node.op_type, node.output[0], _range(wanted), _range(found), error)
+            return Divergence(name, node.name, node.op_type, node.output[0], _range(wanted), _range(found), error)
     return None
 
 
@@ -72,13 +85,17 @@ def _outputs_of_modules(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
     return last
 
 
-def _run(proto: onnx.ModelProto, names: list[str], inputs: NDArray[np.uint8]) -> dict[str, Floats]:
-    """The values of that name, without the optimisation that might do away with them."""
+def _run(
+    proto: onnx.ModelProto, names: list[str], inputs: NDArray[np.uint8], provider: str, optimised: bool
+) -> dict[str, Floats]:
+    """The values of that name, each made an output of the graph."""
     given = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
     options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    chosen = (CUDA, CUDA_OPTIONS) if provider == CUDA else provider
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=[chosen])
     return dict(zip(names, session.run(names, {INPUT: inputs}), strict=True))
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from infer.certificate import Comparison
-from infer.session import CUDA, Session
+from infer.session import Session
 from nets.card import ModelCard
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
@@ -84,7 +84,8 @@ def made_up(channels: int, height: int, width: int) -> dict[str, NDArray[np.uint
 def torch_error(truth: Truth, device: str) -> float:
     """The largest absolute error of PyTorch's logits in float32 on "cpu" or "cuda"."""
     model = FromPixels(copy.deepcopy(truth.net), truth.card).float().eval().to(device)
-    return _largest(_logits(model, truth.inputs, device) - truth.logits)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return _largest(_logits(model, truth.inputs, device) - truth.logits)
 
 
 def compare(truth: Truth, session: Session, *, optimised: bool, torch_error: float) -> Comparison:
@@ -102,28 +103,31 @@ def compare(truth: Truth, session: Session, *, optimised: bool, torch_error: flo
             errors.append(_largest(few - truth.logits[order]))
     answers, wanted = logits[:tests].argmax(axis=1), truth.test_logits.argmax(axis=1)
     finite = np.isfinite(logits[:tests]).all(axis=1)
+    error = float(np.max(errors))  # NaN if one of them is
     return Comparison(
         provider=session.provider,
         optimised=optimised,
         test_images=tests,
-        error=float(np.max(errors)),  # NaN if one of them is
+        error=error,
         probability_error=_largest(probabilities - torch.from_numpy(truth.logits).softmax(dim=1).numpy()),
         torch_error=torch_error,
         bound=2 * torch_error + 1e-6 * max(1.0, _largest(truth.logits)),
         agreeing=int(((answers == wanted) & finite).sum()),
         accuracy=float((answers == truth.labels).mean()),
         interval=_interval((answers == truth.labels).astype(int) - (wanted == truth.labels)),
+        at_risk=truth.at_risk(error),
     )
+
+
+def worst_inputs(session: Session, truth: Truth, count: int) -> NDArray[np.uint8]:
+    """Those `count` whose logits are the furthest from the truth's."""
+    errors = np.abs(logits_of(session, truth) - truth.logits).max(axis=1)
+    return truth.inputs[np.argsort(-np.nan_to_num(errors, nan=np.inf), kind="stable")[:count]]
 
 
 def logits_of(session: Session, truth: Truth) -> Floats:
     """The model's own, of all inputs."""
     return _run(session, truth.inputs, WHOLE_BATCH)[0]
-
-
-def device_of(provider: str) -> str:
-    """What PyTorch calls the kind of device that a provider runs on."""
-    return "cuda" if provider == CUDA else "cpu"
 
 
 def _interval(differences: NDArray[np.int64]) -> tuple[float, float]:
@@ -147,7 +151,7 @@ def _logits(model: FromPixels, images_u8: NDArray[np.uint8], device: str) -> Flo
 
 
 def _run(session: Session, images_u8: NDArray[np.uint8], batch: int) -> tuple[Floats, Floats]:
-    logits, probabilities = zip(*(session.run(chunk) for chunk in _chunks(images_u8, batch)), strict=True)
+    logits, probabilities = zip(*(session.run(chunk, size=batch) for chunk in _chunks(images_u8, batch)), strict=True)
     return np.concatenate(logits), np.concatenate(probabilities)
 
 

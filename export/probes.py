@@ -4,14 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.parity import Truth
-from infer.probes import Probes
-
-COUNT = 16
-LARGEST = 64 * 1024  # bytes of JSON, while there is more than one
+from infer.probes import LARGEST, MOST, Probes
 
 
 def choose(truth: Truth, logits: NDArray[np.floating]) -> Probes:
-    """COUNT test images, fewer where they are large, with the `logits` (N, classes) that the model gives to all inputs.
+    """MOST test images, fewer where they are large, with the `logits` (N, classes) that the model gives to all inputs.
 
     First comes of each class the one with the smallest margin between its two largest logits, then the smallest margins
     of all.
@@ -21,7 +18,7 @@ def choose(truth: Truth, logits: NDArray[np.floating]) -> Probes:
     by_margin = np.argsort(ranked[:, -1] - ranked[:, -2], kind="stable")
     answers = of_tests.argmax(axis=1)[by_margin]
     _, first_of_class = np.unique(answers, return_index=True)
-    chosen = list(dict.fromkeys([*by_margin[np.sort(first_of_class)], *by_margin]))[:COUNT]
+    chosen = list(dict.fromkeys([*by_margin[np.sort(first_of_class)], *by_margin]))[:MOST]
     probes = _probes(truth, logits, chosen)
     while len(probes.to_json()) > LARGEST and len(chosen) > 1:
         chosen.pop()

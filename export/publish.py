@@ -14,20 +14,21 @@ from torch import nn
 from export import probes, report, variants
 from export.convert import OPSET, convert
 from export.divergence import first_divergence
-from export.parity import BATCHES, Truth, compare, device_of, logits_of, torch_error, truth_of
+from export.parity import BATCHES, Truth, compare, logits_of, torch_error, truth_of, worst_inputs
 from infer import certificate, model, verify
 from infer.certificate import Certificate, Comparison, sha256
 from infer.model import Model
 from infer.probes import KEY as PROBES_KEY
 from infer.runtime import ort
-from infer.session import open_session, open_sessions
+from infer.session import device_of, open_session, open_sessions
 from nets import files
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
 from nets.errors import NetkitError, ParityError, UsageError
+from nets.runs import PARITY
 from nets.training import checkpoint
 
-PAGE = "parity.md"  # beside the model
+TRACED = 128  # images, the worst, by which the module is found that differs
 
 
 def export(
@@ -59,7 +60,7 @@ def export(
         comparisons = tuple(_comparisons(bare, truth, torch_errors))
         try:
             if precision == "fp32":
-                _require_parity(comparisons, truth, opset)
+                _require_parity(bare, comparisons, truth, opset)
             else:
                 comparisons = tuple(_bound_by_its_own_error(each) for each in comparisons)
                 _require_accuracy(comparisons, truth, max_drop)
@@ -82,9 +83,9 @@ def _write_page(folder: Path) -> None:
         with suppress(NetkitError):  # of somebody else, or of an earlier netkit
             certificates.append((path.name, verify.proof_of(model.read(path)).certificate))
     if certificates:
-        files.write_whole(folder / PAGE, report.page(certificates).encode())
+        files.write_whole(folder / PARITY, report.page(certificates).encode())
     else:
-        (folder / PAGE).unlink(missing_ok=True)
+        (folder / PARITY).unlink(missing_ok=True)
 
 
 def _converted(net: nn.Module, card: ModelCard, data: DataSet, precision: str, opset: int) -> bytes:
@@ -104,13 +105,21 @@ def _comparisons(bare: Model, truth: Truth, torch_errors: dict[str, float]) -> I
             yield compare(truth, session, optimised=optimised, torch_error=torch_errors[device])
 
 
-def _require_parity(comparisons: tuple[Comparison, ...], truth: Truth, opset: int) -> None:
+def _require_parity(bare: Model, comparisons: tuple[Comparison, ...], truth: Truth, opset: int) -> None:
     wrong = next((comparison for comparison in comparisons if not comparison.holds), None)
     if wrong:
-        where = (
-            first_divergence(truth.net, truth.card, truth.inputs, opset=opset) or "no single module's output differs"
+        session = open_session(bare, device=device_of(wrong.provider), optimised=wrong.optimised)
+        where = first_divergence(
+            truth.net,
+            truth.card,
+            worst_inputs(session, truth, TRACED),
+            opset=opset,
+            provider=wrong.provider,
+            optimised=wrong.optimised,
         )
-        raise ParityError(f"the ONNX model does not compute what PyTorch does: {wrong}; {where}")
+        raise ParityError(
+            f"the ONNX model does not compute what PyTorch does: {wrong}; {where or 'no single module differs'}"
+        )
 
 
 def _bound_by_its_own_error(comparison: Comparison) -> Comparison:
@@ -150,7 +159,6 @@ def _sealed(bare: Model, truth: Truth, comparisons: tuple[Comparison, ...], prec
         batches=BATCHES,
         torch_accuracy=truth.accuracy,
         comparisons=comparisons,
-        at_risk=truth.at_risk(max(comparison.error for comparison in comparisons)),
     )
     proto = onnx.load_model_from_string(bare.content)
     proto.metadata_props.add(key=certificate.KEY, value=certified.to_json())

@@ -11,8 +11,8 @@ from infer.session import open_session
 from nets.machine import usable_cores
 
 HEAD = """\
-| provider | optimised | largest error | bound | PyTorch in float32 | labels changed | accuracy | its change, 95 % |
-|---|---|---|---|---|---|---|---|"""
+| provider | optimised | largest error | bound | PyTorch's | labels changed | certain | accuracy | its change, 95 % |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def page(models: Iterable[tuple[str, Certificate]]) -> str:
@@ -23,10 +23,10 @@ def page(models: Iterable[tuple[str, Certificate]]) -> str:
 
 def _section(name: str, certificate: Certificate) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in certificate.inputs.items())
-    tests = certificate.inputs["test"]
     rows = [
         f"| {each.provider} | {'yes' if each.optimised else 'no'} | {each.error:.2g} | {each.bound:.2g} "
-        f"| {each.torch_error:.2g} | {each.changed:,} of {each.test_images:,} | {each.accuracy:.2%} "
+        f"| {each.torch_error:.2g} | {each.changed:,} of {each.test_images:,} "
+        f"| {each.test_images - len(each.at_risk):,} | {each.accuracy:.2%} "
         f"| {100 * each.interval[0]:+.2f} to {100 * each.interval[1]:+.2f} points |"
         for each in certificate.comparisons
     ]
@@ -37,9 +37,8 @@ def _section(name: str, certificate: Certificate) -> str:
             f"{', '.join(map(str, certificate.batches))} and shuffled.\n",
             HEAD,
             *rows,
-            f"\nPyTorch's accuracy is {certificate.torch_accuracy:.2%}. The largest error cannot change the labels of "
-            f"{tests - len(certificate.at_risk):,} of the {tests:,} test images"
-            + (f"; it could those of {_listed(certificate.at_risk)}." if certificate.at_risk else "."),
+            f"\nPyTorch's accuracy is {certificate.torch_accuracy:.2%}; its error is that of float32. Certain are the "
+            f"labels that no error as large as the largest can change; not certain: {_listed(certificate.at_risk)}.",
             f"\nGraph {certificate.graph_sha256}, from weights {certificate.weights_sha256}; "
             f"{', '.join(f'{package} {version}' for package, version in certificate.versions.items())}; "
             f"{certificate.platform}.",
@@ -48,7 +47,7 @@ def _section(name: str, certificate: Certificate) -> str:
 
 
 def _listed(indices: tuple[int, ...]) -> str:
-    shown = ", ".join(map(str, indices[:20]))
+    shown = ", ".join(f"image {index}" for index in indices[:20]) or "none"
     return shown if len(indices) <= 20 else f"{shown} and {len(indices) - 20:,} more"
 
 

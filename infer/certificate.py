@@ -22,7 +22,8 @@ class Comparison:
     Errors are the largest absolute ones over all inputs, of logits (`probability_error`: of probabilities).
     `torch_error` is that of PyTorch in float32 on the same kind of device, `bound` what the model's may be. `agreeing`
     of the `test_images` get the label that PyTorch gives them; `accuracy` on them lies in [0, 1], and by how much it
-    differs from PyTorch's lies within `interval` with 95 % confidence.
+    differs from PyTorch's lies within `interval` with 95 % confidence. `at_risk` are the indices of the test images
+    whose margin between the two largest logits is not over twice `error`: the labels of all others cannot be another.
     """
 
     provider: str
@@ -35,6 +36,7 @@ class Comparison:
     agreeing: int
     accuracy: float
     interval: tuple[float, float]
+    at_risk: tuple[int, ...]
 
     @property
     def holds(self) -> bool:
@@ -59,8 +61,7 @@ class Certificate:
     """The comparisons of a model, and SHA-256 sums of what they hold for: integrity, not a signature.
 
     `inputs` counts the images compared, by kind, `batches` are the sizes of the batches; `versions` and `platform` say
-    with what and where. `at_risk` are the indices of the test images whose margin between the two largest logits is not
-    over twice the largest error: the labels of all others cannot be another. `torch_accuracy` lies in [0, 1].
+    with what and where. `torch_accuracy` lies in [0, 1].
     """
 
     precision: str
@@ -74,7 +75,6 @@ class Certificate:
     batches: tuple[int, ...]
     torch_accuracy: float
     comparisons: tuple[Comparison, ...]
-    at_risk: tuple[int, ...]
 
     def __str__(self) -> str:
         first = self.comparisons[0]
@@ -86,6 +86,11 @@ class Certificate:
             f"confidence a change of {low:+.2f} to {high:+.2f} points), {first.changed:,} of {first.test_images:,} "
             f"labels changed, largest error {first.error:.2g}, on {first.provider}"
         )
+
+    @property
+    def at_risk(self) -> tuple[int, ...]:
+        """The test images whose label some provider's error could change."""
+        return tuple(sorted({index for each in self.comparisons for index in each.at_risk}))
 
     def bound_on(self, provider: str) -> float | None:
         """What the logits may err there; None for a provider that was not there when the model was made."""
@@ -118,6 +123,7 @@ class Certificate:
                 agreeing=part.one("agreeing", int),
                 accuracy=part.one("accuracy", float),
                 interval=_pair(part.each("interval", float)),
+                at_risk=part.each("at_risk", int),
             )
             for part in fields.parts("comparisons")
         )
@@ -129,13 +135,12 @@ class Certificate:
             graph_sha256=fields.one("graph_sha256", str),
             card_sha256=fields.one("card_sha256", str),
             probes_sha256=fields.one("probes_sha256", str),
-            versions=fields.one("versions", dict),
+            versions=fields.mapping("versions", str),
             platform=fields.one("platform", str),
-            inputs=fields.one("inputs", dict),
+            inputs=fields.mapping("inputs", int),
             batches=fields.each("batches", int),
             torch_accuracy=fields.one("torch_accuracy", float),
             comparisons=comparisons,
-            at_risk=fields.each("at_risk", int),
         )
 
 

@@ -13,6 +13,8 @@ from nets.errors import ModelError
 from nets.fields import Fields
 
 KEY = "netkit.probes"  # in ONNX metadata
+MOST = 16
+LARGEST = 64 * 1024  # bytes of JSON, but for a single image that takes more
 VERSION = 1  # of the probes' form
 
 
@@ -45,4 +47,8 @@ class Probes:
             raise ModelError(f"the probes do not fit the model's card: {fault}") from None
         if not labels or not np.isfinite(logits).all():
             raise ModelError("the probes prove nothing: there are none, or their logits are no numbers")
+        if len(labels) > MOST or (len(labels) > 1 and len(text) > LARGEST):
+            raise ModelError(
+                f"{len(labels)} probes in {len(text):,} bytes: a model carries {MOST} in {LARGEST:,} at most"
+            )
         return cls(images_u8, logits, labels)

@@ -85,18 +85,19 @@ def _require(model: Model, findings: Iterable[Finding]) -> None:
 
 
 def _unchanged(model: Model, proof: Proof) -> Iterator[Finding]:
-    sums = {
-        "graph": (model.graph_sha256, proof.certificate.graph_sha256),
-        "card": (sha256(model.metadata[METADATA_KEY]), proof.certificate.card_sha256),
-        "probes": (sha256(model.metadata[probes.KEY]), proof.certificate.probes_sha256),
-    }
-    for what, (found, certified) in sums.items():
-        right = found == certified
-        yield Finding(what, right, "as certified" if right else "changed since it was certified")
+    certified = proof.certificate
+    yield _same("graph", model.graph_sha256, certified.graph_sha256)
+    yield _same("probes", sha256(model.metadata[probes.KEY]), certified.probes_sha256)
     named = tuple(model.card.labels[index] for index in proof.probes.logits.argmax(axis=1))
     pairs = [(here, there) for here, there in zip(named, proof.probes.labels, strict=True) if here != there]
     seen = f"{pairs[0][0]!r} by the card, {pairs[0][1]!r} when it was certified" if pairs else "as certified"
     yield Finding("labels", not pairs, seen)
+    yield _same("card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
+
+
+def _same(what: str, found: str, certified: str) -> Finding:
+    right = found == certified
+    return Finding(what, right, "as certified" if right else "changed since it was certified")
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -38,6 +38,10 @@ class Fields:
         """The values in the list called `name`, each of exactly that type."""
         return tuple(self._as(value, name, kind) for value in self.one(name, list))
 
+    def mapping(self, name: str, kind: type[T]) -> dict[str, T]:
+        """The object called `name`, whose values are each of exactly that type."""
+        return {key: self._as(value, name, kind) for key, value in self.one(name, dict).items()}
+
     def part(self, name: str) -> "Fields":
         """The object called `name`."""
         return Fields(self.one(name, dict), self._what, self._error)

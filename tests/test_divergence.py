@@ -44,13 +44,13 @@ def test_the_first_module_whose_export_is_wrong_is_named(
     net.set_submodule(module, WrongInExport(net.get_submodule(module)))
     found = first_divergence(net, card, digits_data.test_images, opset=OPSET)
     assert found is not None
-    assert (found.module, found.operator) == (module, "Mul")
+    assert (found.module, found.operator) == (module, "Mul") and found.node
     largest = max(map(abs, found.wanted))
     assert found.error == pytest.approx(largest / 1000, rel=0.05)
     for wanted, seen in zip(found.wanted, found.found, strict=True):
         assert seen == pytest.approx(wanted * 1.001, abs=largest * 1e-5)
     assert str(found).startswith(
-        f"they part in module '{module}' (ONNX node Mul, value '{found.value}'): outputs differ"
+        f"they part in module '{module}' (ONNX node '{found.node}', Mul, which gives '{found.value}'): outputs differ"
     )
 
 

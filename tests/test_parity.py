@@ -1,12 +1,16 @@
 """The parity gate: it lets through what computes the same, and stops what does not."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import numpy_helper
 from torch import Tensor, nn
 
@@ -104,6 +108,38 @@ def test_a_model_whose_rows_depend_on_their_neighbours_is_found(
     assert not found.holds
 
 
+def test_a_model_that_is_wrong_in_one_size_of_batches_or_in_another_order_is_found(
+    truth: Truth, content: bytes, torch_error: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a runtime would be that has a fault there: the session gives a wrong logit for some of what it is given."""
+    session, run = open_bytes(content), Session.run
+    chunks = [truth.inputs[start : start + 64] for start in range(0, len(truth.inputs), 64)]
+
+    def faulty(*, when: Callable[[NDArray[np.uint8]], bool]) -> Comparison:
+        def spoilt(self: Session, images_u8: NDArray[np.uint8], **options: Any) -> tuple[Any, Any]:
+            logits, probabilities = run(self, images_u8, **options)
+            return logits + when(images_u8), probabilities
+
+        monkeypatch.setattr(Session, "run", spoilt)
+        return compare(truth, session, optimised=True, torch_error=torch_error)
+
+    for size in (1, 2, 3, 7, 64):
+        assert not faulty(when=lambda images, size=size: len(images) == size).holds  # type: ignore[misc]
+    assert not faulty(when=lambda images: len(images) == len(truth.labels) % 64).holds  # an odd tail
+    # 64 at once, but not 64 neighbours
+    assert not faulty(
+        when=lambda images: len(images) == 64 and not any(np.array_equal(images, chunk) for chunk in chunks)
+    ).holds
+    assert faulty(when=lambda images: False).holds
+
+
+@pytest.mark.parametrize("optimised", [True, False])
+def test_without_optimisation_the_runtime_runs_the_graph_as_it_stands(content: bytes, optimised: bool) -> None:
+    options = open_bytes(content, optimised=optimised)._runtime.get_session_options()
+    level = ort.GraphOptimizationLevel
+    assert options.graph_optimization_level == (level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL)
+
+
 def test_images_at_risk_are_those_whose_margin_twice_the_error_can_use_up(truth: Truth) -> None:
     logits = np.array([[0.0, 1.0, 5.0], [0.0, 4.0, 5.0], [5.0, 4.5, 4.9], [5.0, 5.0, 0.0]])
     few = replace(truth, labels=np.array([2, 2, 0, 0]), logits=np.concatenate([logits, logits]))
@@ -138,5 +174,5 @@ def test_the_interval_is_that_of_paired_differences() -> None:
     ],
 )
 def test_parity_holds_only_within_the_bound(change: dict[str, float], holds: bool) -> None:
-    found = Comparison("CPUExecutionProvider", True, 100, 1e-5, 1e-5, 1e-5, 2e-5, 100, 0.9, (0.0, 0.0))
+    found = Comparison("CPUExecutionProvider", True, 100, 1e-5, 1e-5, 1e-5, 2e-5, 100, 0.9, (0.0, 0.0), ())
     assert replace(found, **change).holds is holds  # type: ignore[arg-type]  # the changed fields are floats

@@ -3,19 +3,23 @@
 import copy
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, NoReturn
 
 import numpy as np
 import onnx
 import pytest
 import torch
 from conftest import Netkit
+from onnx import numpy_helper
 from torch import nn
 
-from export import publish
+from export import publish, variants
+from export.convert import convert
 from infer import model as models
 from infer import verify
 from infer.certificate import Comparison
 from infer.session import open_session
+from netkit import cli
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
 from nets.errors import ParityError
@@ -54,6 +58,66 @@ def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
     assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8"})
 
 
+def test_each_output_channel_has_a_scale_of_its_own_and_ranges_come_from_the_images_given(
+    trained: tuple[nn.Module, ModelCard], digits_data: DataSet
+) -> None:
+    net, card = trained
+    content = convert(net, card)
+    darker = digits_data.train_images // 4
+    whole, dark = (
+        onnx.load_model_from_string(variants.quantized(content, card, images))
+        for images in (digits_data.train_images, darker)
+    )
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
+    kernels = [tensor for tensor in whole.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    readers = {node.input[0]: node.input[1] for node in whole.graph.node if node.op_type == "DequantizeLinear"}
+    assert kernels
+    for kernel in kernels:
+        if len(kernel.dims) == 4:
+            scales = values[readers[kernel.name]]
+            assert scales.shape == (kernel.dims[0],) and len(np.unique(scales)) > 1
+    ranges = [
+        sum(float(numpy_helper.to_array(t)) for t in proto.graph.initializer if t.name.endswith("scale") and not t.dims)
+        for proto in (whole, dark)
+    ]
+    assert ranges[1] < ranges[0]
+
+
+def test_calibration_sees_training_images_alone(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    quantized = variants.quantized
+
+    def noted(content: bytes, card: ModelCard, images_u8: Any) -> bytes:
+        seen.append(images_u8)
+        return quantized(content, card, images_u8)
+
+    monkeypatch.setattr(variants, "quantized", noted)
+    net, card = trained
+    publish.export(net, {"int8": tmp_path / "m.onnx"}, card=card, data=digits_data, max_drop=0.02)
+    assert len(seen) == 1 and np.array_equal(seen[0], digits_data.train_images)
+
+
+@pytest.mark.parametrize(("options", "drop"), [((), 0.001), (("--max-drop", "2.5"), 0.025)])
+def test_points_of_accuracy_are_hundredths(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], drop: float
+) -> None:
+    """And a tenth of one is what int8 may lose unless it is told."""
+    asked: list[float] = []
+
+    def refusing(*arguments: object, max_drop: float, **more: object) -> NoReturn:
+        asked.append(max_drop)
+        raise ParityError("more than that are lost")
+
+    monkeypatch.setattr(publish, "export", refusing)
+    monkeypatch.chdir(workplace)
+    with pytest.raises(SystemExit) as ended:
+        cli(["export", "--precision", "int8", *options])
+    assert ended.value.code == 1
+    assert asked == [pytest.approx(drop)]
+
+
 def _normalised(data: DataSet, card: ModelCard) -> torch.Tensor:
     return (torch.from_numpy(data.test_images).double() / 255 - card.mean[0]) / card.std[0]
 
@@ -75,7 +139,7 @@ def test_a_variant_that_loses_too_much_is_not_written(
 
 def test_a_drop_of_just_as_much_as_is_allowed_is_no_more() -> None:
     truth = SimpleNamespace(accuracy=0.9956)
-    lost = Comparison("CPU", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0))
+    lost = Comparison("CPU", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0), ())
     publish._require_accuracy((lost,), truth, 0.001)  # type: ignore[arg-type]  # 0.9956 - 0.9946 > 0.001 for a computer
     with pytest.raises(ParityError, match=r"more than 0\.09 points are lost"):
         publish._require_accuracy((lost,), truth, 0.0009)  # type: ignore[arg-type]
