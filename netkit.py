@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from nets.errors import Interrupted, MissingExtraError, NetkitError, UsageError, one_line, unknown_name
+from nets.errors import Interrupted, MissingExtraError, NetkitError, TrainingError, UsageError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,7 +201,8 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from nets.training.recipe import recipe_named
     from nets.training.timetable import Timetable
 
-    first = ranks.from_environment().first
+    here = ranks.from_environment()
+    first = here.first
     terminal = _terminal(quiet=not first)
     loaded = sources.load(data)
     changes = {name: options.pop(name) for name in CHANGES}
@@ -217,9 +218,11 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
         watch = run.Watch(on_step=advance, on_epoch=lambda row: terminal.print(f"epoch {row}"), stop=stop)
         try:
             trained = run.train(plan, loaded, watch)
-        except Interrupted:
-            if first:
-                _next("netkit", *(word for word in sys.argv[1:] if word != "--resume"), "--resume")
+        except (Interrupted, TrainingError) as fault:
+            if not first:  # all stop alike, and the first one tells it
+                click.get_current_context().exit(fault.exit_code)
+            if isinstance(fault, Interrupted):
+                _next(*here.launcher(), "netkit", *(word for word in sys.argv[1:] if word != "--resume"), "--resume")
             raise
     if not first:
         return
@@ -263,7 +266,7 @@ def export(
     from export.convert import OPSET
     from infer.console import print_table
     from nets.data import sources
-    from nets.runs import WEIGHTS, choose, model_file
+    from nets.runs import MODELS, WEIGHTS, choose
     from nets.training import checkpoint
     from nets.training.record import data_of
 
@@ -278,14 +281,15 @@ def export(
         raise UsageError(f"{source}: holds the net {card.arch}, not {arch}")
     data_set = data_of(source.parent, card, source=data)
     wanted = variants or (precision,)
-    paths = {each: out or source.parent / model_file(each) for each in wanted}
+    paths = {each: out or source.parent / MODELS[each] for each in wanted}
     with terminal.status("converting, and comparing with PyTorch in float64"):
         certificates = publish.export(
             net, paths, card=card, data=data_set, opset=OPSET if opset is None else opset, max_drop=max_drop / 100
         )
     if as_json:
         for each, certificate in certificates.items():
-            _answer("", as_json, model=str(paths[each]), **asdict(certificate))
+            figures = asdict(report.figures(paths[each])) if variants else {}
+            _answer("", as_json, **{"model": str(paths[each]), **asdict(certificate), **figures})
     elif variants:
         print_table([asdict(report.figures(paths[each])) for each in wanted])
     else:
@@ -303,7 +307,7 @@ def export(
 @option("--top-k", type=COUNT, default=1, help="Labels to give for each image; at most all there are.")
 @option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
 @option("--max-bytes", type=click.IntRange(1), default=64 * 2**20, help="The largest file that is read.")
-@option("--max-pixels", type=click.IntRange(1, 178_000_000), default=50_000_000, help="The largest image.")
+@option("--max-pixels", type=click.IntRange(1, 178_000_000), default=24_000_000, help="The largest image.")
 @option("-0", "nul", is_flag=True, help="Paths on stdin end with NUL, not with a new line: find ... -print0")
 @option("--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too.")
 @option("--out", type=PATH, help="Results file, .csv, .jsonl or .parquet.  [default: stdout]")
@@ -429,7 +433,7 @@ def nets(arch: str | None, as_json: bool) -> None:
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
 @device_option
 @option("--batch-size", type=COUNT, multiple=True, help="A size of batches to try.  [default: 1, 4, 16, 64, 256]")
-@option("--seconds", type=click.FloatRange(0, 60), default=1.0, help="How long each is tried, at least.")
+@option("--seconds", type=click.FloatRange(0, 60, min_open=True), default=1.0, help="How long each is tried, at least.")
 @json_option
 def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, as_json: bool) -> None:
     """Measure how fast a model runs here.
@@ -442,6 +446,7 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
     from infer import bench as speeds
     from infer import model as models
     from infer.console import print_table
+    from infer.session import CPU, device_of
     from nets.runs import MODEL, choose
 
     terminal = _terminal()
@@ -460,7 +465,9 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
     else:
         print_table([asdict(speed) for speed in found])
     best = speeds.best(found)
-    options = ["--batch-size", str(best.batch_size), "--threads", str(best.threads)]
+    options = ["--batch-size", str(best.batch_size), "--device", device_of(best.provider)]
+    if best.provider == CPU:  # a GPU computes one batch at a time, while other threads decode the next ones
+        options += ["--threads", str(best.threads)]
     _next("netkit", "infer", f"images{os.sep}", "--model", str(file), *options)
 
 

@@ -8,6 +8,8 @@ from nets.errors import UsageError
 logger = logging.getLogger(__name__)
 
 WEIGHTS, METRICS, ARGUMENTS, MODEL = "model.safetensors", "metrics.csv", "run.json", "model.onnx"
+MODELS = {"fp32": MODEL, "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # by precision
+PARITY = "parity.md"  # about the models, for people
 STATE = "training.safetensors"  # of a run that has not ended
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 MAKERS = {WEIGHTS: "netkit train", MODEL: "netkit export"}
@@ -16,11 +18,6 @@ MAKERS = {WEIGHTS: "netkit train", MODEL: "netkit export"}
 def run_folder(arch: str) -> Path:
     """Where a run of `arch` lives unless --out says otherwise: runs/<arch>, with '/', ':' and '.' as '-'."""
     return Path("runs") / arch.translate(str.maketrans("/:.", "---"))
-
-
-def model_file(precision: str) -> str:
-    """What a model of that precision is called in its run's folder."""
-    return MODEL if precision == "fp32" else f"model.{precision}.onnx"
 
 
 def choose(name: str, *, file: Path | None, arch: str | None) -> Path:

@@ -13,8 +13,10 @@ from nets.training.recipe import Recipe, recipe_named
 STILL = recipe_named("seed")
 
 
-def maps_of(recipe: Recipe, *, count: int = 500, height: int = 28, width: int = 28, epoch: int = 1) -> torch.Tensor:
-    maps = draw_maps(count, height, width, recipe=recipe, seed=0, epoch=epoch)
+def maps_of(
+    recipe: Recipe, *, count: int = 500, height: int = 28, width: int = 28, epoch: int = 1, seed: int = 0
+) -> torch.Tensor:
+    maps = draw_maps(count, height, width, recipe=recipe, seed=seed, epoch=epoch)
     assert maps is not None and maps.shape == (count, 2, 3) and maps.dtype == torch.float32
     return maps
 
@@ -88,3 +90,4 @@ def test_seed_epoch_and_index_alone_decide_how_an_image_moves() -> None:
     assert torch.equal(maps_of(recipe), maps_of(recipe))
     assert torch.equal(maps_of(recipe, count=900)[:500], maps_of(recipe))
     assert not torch.equal(maps_of(recipe, epoch=2), maps_of(recipe))
+    assert not torch.equal(maps_of(recipe, seed=1), maps_of(recipe))

@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,32 @@ def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelC
         assert learnt.sum() == 721  # of 1,442
         assert losses[before][learnt].min() >= losses[before][~learnt].max()
     assert losses[15][losses[15] != losses[12]].mean().item() == pytest.approx(training.rows[2].train_loss)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shift": 0.0}, {"rotation": 0.0}, {"scale": 0.0}, {"shear": 0.0}, {"label_smoothing": 0.0},
+        {"schedule": "constant"}, {"warmup": 0.5}, {"largest_gradient": 0.01}, {"weight_decay": 0.1}, {"muon": 0.0},
+        {"momentum": 0.5}, {"nesterov": False}, {"lr": 0.05}, {"batch_size": 128}, {"skip_easiest": 0.0},
+        {"precision": "bf16"}, {"epochs": 5},
+    ],
+    ids=lambda change: next(iter(change)),
+)  # fmt: skip
+def test_whatever_the_recipe_says_changes_the_weights(
+    card: ModelCard, digits_data: DataSet, change: dict[str, Any]
+) -> None:
+    few = replace(digits_data, train_images=digits_data.train_images[:300], train_labels=digits_data.train_labels[:300])
+    recipe = replace(FULL, precision="fp32")
+    one, other = (finished(start(card, few, each)) for each in (recipe, replace(recipe, **change)))
+    assert not torch.equal(one.model.get_parameter("net.conv1.weight"), other.model.get_parameter("net.conv1.weight"))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_kernels_lie_as_the_recipe_says(card: ModelCard, digits_data: DataSet, wanted: bool) -> None:
+    training = start(card, digits_data, replace(FULL, channels_last=wanted))
+    kernel = training.model.get_parameter("net.block1.conv1.weight")
+    assert kernel.is_contiguous(memory_format=torch.channels_last) == wanted
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)

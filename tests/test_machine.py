@@ -25,7 +25,19 @@ def test_cgroup_quota_is_read_in_both_versions(tmp_path: Path, files: dict[str, 
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert cgroup_quota(tmp_path) == cores
+    assert cgroup_quota(tmp_path, tmp_path / "none") == cores
+
+
+@pytest.mark.parametrize(
+    ("member", "cores"),
+    [("0::/\n", 8.0), ("0::/a\n", 2.0), ("12:cpu:/x\n0::/a/b\n", 2.0), ("0::/a/c\n", 1.0), ("0::/gone\n", 8.0)],
+)
+def test_the_smallest_quota_of_those_around_the_process_counts(tmp_path: Path, member: str, cores: float) -> None:
+    for folder, quota in ((".", 8), ("a", 2), ("a/b", 3), ("a/c", 1)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "cpu.max").write_text(f"{quota}00000 100000\n")
+    (tmp_path / "member").write_text(member)
+    assert cgroup_quota(tmp_path, tmp_path / "member") == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
@@ -34,6 +46,7 @@ def test_a_quota_lowers_the_number_of_cores_but_never_below_one(
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr("nets.machine.CGROUP", tmp_path)
+    monkeypatch.setattr("nets.machine.MEMBER", tmp_path / "none")
     assert usable_cores() == (cores or len(os.sched_getaffinity(0)))
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from pyarrow import parquet
 from test_rows import NAMES, RANKED, ROWS
 
 from infer import results
 from infer.results import results_file
 from infer.rows import Row, Tally
+from nets.data.dataset import DataSet
 from nets.errors import UsageError
 
 COLUMNS = ["path", "label", "probability", "status", "message"]
@@ -106,7 +108,27 @@ def test_an_exception_before_anything_is_kept_leaves_no_file_and_an_earlier_one_
             sink.write([Row("a.png", RANKED)])
             assert path.exists() == bool(earlier)
             raise fault
-        assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == ({name: earlier} if earlier else {})
+        left = {name} if earlier else set()
+        if earlier and not issubclass(fault, Exception):  # stopped: what is there is not the result of this run
+            assert not results.is_finished(path)
+            left |= {f".{name}.part", f".{name}.journal"}
+        assert {found.name for found in tmp_path.iterdir()} == left
+        assert not earlier or path.read_bytes() == earlier
+
+
+def test_a_run_that_was_stopped_at_once_is_gone_on_with_although_an_earlier_one_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    write(path, ROWS[:1])
+    with pytest.raises(KeyboardInterrupt), results_file(path, top_k=1, tally=Tally(frozenset()), arguments={}) as sink:
+        sink.write(ROWS[:3])
+        raise KeyboardInterrupt
+    tally = Tally(frozenset())
+    with results_file(path, top_k=1, tally=tally, arguments={}, resume=True) as sink:
+        assert list(sink.rest(iter([row.path for row in ROWS]))) == [row.path for row in ROWS]
+        sink.write(ROWS)
+    write(tmp_path / "whole.csv", ROWS)
+    assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["r.csv", "whole.csv"]
 
 
 def test_a_results_file_takes_the_place_of_an_earlier_one_when_all_is_written(tmp_path: Path) -> None:
@@ -185,10 +207,10 @@ def test_going_on_with_another_run_or_other_inputs_is_refused(tmp_path: Path, mo
     same = {"model": "a", "inputs": ["x/"]}
     tally = Tally(frozenset())
     with (
-        pytest.raises(UsageError, match=r"(?s)input 7 is no longer .*; leave out --resume to start anew"),
+        pytest.raises(UsageError, match=r"r\.csv: the first 7 inputs are others than when the run was stopped; leave"),
         results_file(path, top_k=1, tally=tally, arguments=same, resume=True) as sink,
     ):
-        sink.rest(iter(["another"] * 9))
+        sink.rest(iter(["another", *[row.path for row in ROWS[1:]]]))
     (tmp_path / ".r.csv.part").write_bytes(b"")
     with pytest.raises(UsageError, match=r"r\.csv: its rows are gone; leave out --resume to start anew"):
         write(path, [], arguments=same, resume=True)
@@ -220,13 +242,16 @@ netkit.cli(sys.argv[1:])
 
 @pytest.mark.parametrize("name", FORMS)
 def test_killed_at_random_moments_and_gone_on_with_gives_the_uninterrupted_file(
-    tmp_path: Path, workplace: Path, name: str
+    tmp_path: Path, workplace: Path, digits_data: DataSet, name: str
 ) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
     (tmp_path / "a/bad.png").write_bytes(b"no image")
-    for index in range(20_000):  # not readable, so that no network takes its time
-        os.link(tmp_path / "a/bad.png", tmp_path / f"b/{index}.png")
+    for index, image in enumerate(digits_data.test_images):
+        Image.fromarray(image[0]).save(tmp_path / f"a/{index}.png")
+    for index in range(20_000):  # most of them not readable, so that the network takes little of the time
+        good = tmp_path / f"a/{index % 355}.png"
+        os.link(good if index % 10 == 0 else tmp_path / "a/bad.png", tmp_path / f"b/{index}.png")
     common = ["infer", "b", "a", "--model", str(workplace / "runs/residual/model.onnx"), "--batch-size", "3", "--out"]
     whole = subprocess.run([sys.executable, "-c", PROGRAM, *common, f"whole-{name}"], cwd=tmp_path, capture_output=True)
     assert whole.returncode == 1

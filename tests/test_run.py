@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from nets.data.dataset import DataSet
 from nets.errors import DataError, DeviceError, Interrupted, ModelError, TrainingError, UsageError
 from nets.machine import missing_cuda_driver
 from nets.training import checkpoint, run, state
+from nets.training.fit import Training
 from nets.training.recipe import recipe_named
 from nets.training.run import Plan, TrainedRun, Watch, train
 
@@ -166,18 +168,65 @@ def test_a_state_of_another_net_is_named(tmp_path: Path, digits_data: DataSet) -
 def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model(
     trained: TrainedRun, tmp_path: Path, digits_data: DataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
-    earlier = {name: f"earlier {name}".encode() for name in ("model.safetensors", "model.onnx", "run.json", "mine.txt")}
+    models = ("model.onnx", "model.int8.onnx", "model.fp16.onnx", "parity.md")
+    names = ("model.safetensors", "run.json", "mine.txt", *models)
+    earlier = {name: f"earlier {name}".encode() for name in names}
     for name, content in earlier.items():
         (tmp_path / name).write_bytes(content)
     with caplog.at_level(logging.INFO, "nets"), pytest.raises(Interrupted):
         train(plan(tmp_path), digits_data, stopping_after(14))
-    assert f"replacing the run in {tmp_path}, which stays until this one has ended" in caplog.messages
+    assert f"replacing the run in {tmp_path}, whose weights stay until this one has ended" in caplog.messages
     with pytest.raises(TrainingError):
         train(plan(tmp_path, recipe=replace(RECIPE, lr=1e6, largest_gradient=0.0)), digits_data)
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
     train(plan(tmp_path), digits_data)
     assert {path.name for path in tmp_path.iterdir()} == {*LEFT, "mine.txt"}
     assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
+
+
+def test_killed_before_anything_was_learnt_it_is_the_new_run_that_goes_on(
+    trained: TrainedRun, tmp_path: Path, digits_data: DataSet
+) -> None:
+    """Not the one whose weights still lie there."""
+    train(plan(tmp_path), digits_data)
+
+    def kill() -> int:
+        raise KeyboardInterrupt  # before the first step's end is seen
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan(tmp_path, seed=1), digits_data, Watch(stop=kill))
+    assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
+    again = train(plan(tmp_path, seed=1, resume=True), digits_data)
+    assert again.card.origin.seed == 1
+
+
+def test_a_run_that_was_stopped_is_not_replaced_without_a_word(
+    tmp_path: Path, digits_data: DataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(Interrupted):
+        train(plan(tmp_path), digits_data, stopping_after(3))
+    with caplog.at_level(logging.INFO, "nets"), pytest.raises(Interrupted):
+        train(plan(tmp_path), digits_data, stopping_after(1))
+    assert f"{tmp_path}: starting anew; --resume would go on with the run that was stopped" in caplog.messages
+
+
+def test_a_loss_that_is_no_number_leaves_the_last_good_state_to_go_on_from(
+    trained: TrainedRun, tmp_path: Path, digits_data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learn = Training.learn
+
+    def poisoned(self: Training, *arguments: Any, **options: Any) -> Any:
+        if self.step == 17:
+            self.model.get_parameter("net.linear.bias").data[0] = float("inf")
+        return learn(self, *arguments, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(TrainingError, match=r"the loss became \w+ at step 18 of 24"):
+        patched.setattr(Training, "learn", poisoned)
+        train(plan(tmp_path), digits_data)
+    snapshot, _ = state.load(tmp_path / "training.safetensors")
+    assert snapshot.step == 12  # the end of the first epoch
+    again = train(plan(tmp_path, resume=True), digits_data)
+    assert again.weights.read_bytes() == trained.weights.read_bytes()
 
 
 def test_wrong_arguments_leave_no_trace(tmp_path: Path, digits_data: DataSet) -> None:

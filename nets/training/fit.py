@@ -151,7 +151,8 @@ class Training:
                     images = warp(images, maps[share])
                 self._fresh[rows] = self.learn(images, self.train_labels[share], weight=weight, whole=len(rows))
                 ended = self.timetable.ends_an_epoch(self.step)
-                glance = self._look(wait=ended)
+                # several ranks wait for it, so that all look at the same steps, where they agree on whether to stop
+                glance = self._look(wait=ended or self.ranks.count > 1)
                 if ended:
                     self._end_epoch(epoch, order, started)
                 yield glance

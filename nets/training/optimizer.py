@@ -35,6 +35,10 @@ class Optimizer:
         self._scaler.scale(loss).backward()
         for optimizer, _ in self._parts:
             self._scaler.unscale_(optimizer)
+        if self._scaler.is_enabled():  # whose weights have such gradients is noted; the others' are clipped with them
+            for weight in self._weights.values():
+                if weight.grad is not None:
+                    weight.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         if self._largest_gradient:
             clip_grad_norm_(self._weights.values(), self._largest_gradient)
         for optimizer, _ in self._parts:

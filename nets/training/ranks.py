@@ -23,6 +23,14 @@ class Ranks:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
+    def launcher(self) -> list[str]:
+        """What stands before the command to start as many processes again; nothing for one."""
+        if self.count == 1:
+            return []
+        machines = self.count // self.local_count
+        more = ["--nnodes", str(machines)] if machines > 1 else []
+        return ["torchrun", *more, "--nproc-per-node", str(self.local_count), "-m"]
+
     def share(self, rows: Tensor) -> tuple[Tensor, int]:
         """This rank's part of a batch, and 1; or, where rows are too few, any row, and 0, as it is not to count."""
         share = rows[self.rank :: self.count]

@@ -19,7 +19,7 @@ from nets.data.dataset import DataSet
 from nets.errors import CardError, DataError, Interrupted, MissingExtraError, UsageError
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
-from nets.runs import CONFUSION, CURVES, METRICS, MISTAKES, MODEL, STATE, WEIGHTS
+from nets.runs import CONFUSION, CURVES, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
 from nets.training import checkpoint, plots, ranks, record, state
 from nets.training.device import choose_device, choose_precision
 from nets.training.fit import Training
@@ -82,8 +82,9 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
 
     The weights of an earlier run stay until the new ones are whole. Raises UsageError for an unknown arch, an
     impossible folder, or a run to resume that had other arguments; MissingExtraError where there is no tensorboard for
-    its logs; DeviceError where the device cannot be used;
-    TrainingError where the loss is no number any more; Interrupted, with all saved, when told to stop.
+    its logs; DeviceError where the device cannot be used; TrainingError where the loss is no number any more;
+    Interrupted, with all saved, when told to stop. Of several processes (see ranks) all read the folder to resume from,
+    and the first one writes it.
     """
     if plan.tensorboard and not find_spec("tensorboard"):
         raise MissingExtraError("tensorboard", "tensorboard")
@@ -97,8 +98,8 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     model = FromPixels(build(card), card)
     arguments = {
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
-        "threads": torch.get_num_threads(), "processes": here.count, "torch": torch.__version__,
-        "recipe": asdict(recipe),
+        "threads": torch.get_num_threads(), "processes": here.count, "compiled": plan.compiled,
+        "deterministic": plan.deterministic, "torch": torch.__version__, "recipe": asdict(recipe),
     }  # fmt: skip
     _make_folder(plan.out)
     weights = plan.out / WEIGHTS
@@ -134,9 +135,12 @@ def _begin(training: Training, plan: Plan, arguments: Arguments) -> None:
     if plan.resume:
         logger.info("%s: nothing is saved there yet: starting at the beginning", plan.out)
     elif training.ranks.first:
-        if (plan.out / WEIGHTS).exists():
-            logger.info("replacing the run in %s, which stays until this one has ended", plan.out)
-        path.unlink(missing_ok=True)
+        if path.exists():
+            logger.info("%s: starting anew; --resume would go on with the run that was stopped", plan.out)
+        elif (plan.out / WEIGHTS).exists():
+            logger.info("replacing the run in %s, whose weights stay until this one has ended", plan.out)
+    if training.ranks.first:  # at once: killed before anything else is saved, this run is the one to go on with
+        state.save(path, training.snapshot(), arguments)
 
 
 def _board(training: Training, out: Path) -> "Board":
@@ -174,14 +178,15 @@ def _run(training: Training, plan: Plan, arguments: Arguments, watch: Watch, boa
 
 
 def _finish(training: Training, data: DataSet, out: Path, card: ModelCard, arguments: Arguments) -> None:
-    """Leave the run: its weights last, when no model of earlier ones is beside them; then the state can go."""
+    """Leave the run: its weights last, when no models of earlier ones are beside them; then the state can go."""
     probabilities = predict(training.result, training.test_images).softmax(dim=1).cpu().numpy()
     truth = data.test_labels
     write_csv(out / METRICS, training.rows)
     plots.save(plots.curves(training.rows), out / CURVES)
     plots.save(plots.confusion(truth, probabilities.argmax(axis=1), card.labels), out / CONFUSION)
     plots.save(plots.mistakes(data.test_images, truth, probabilities, card.labels), out / MISTAKES)
-    (out / MODEL).unlink(missing_ok=True)
+    for name in (*MODELS.values(), PARITY):
+        (out / name).unlink(missing_ok=True)
     record.write(out, arguments)
     checkpoint.save(out / WEIGHTS, training.result.net, card)
     (out / STATE).unlink(missing_ok=True)
