@@ -1,12 +1,13 @@
 """Doctor: what this machine can run, found by running it; and for what is wrong, the one command that mends it."""
 
+import ctypes
 import os
 import platform
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from infer import model as models
 from infer.model import INPUT, OUTPUTS, Model
+from infer.runtime import preload_cuda
 from infer.session import CPU, CUDA, open_session
 from nets import machine
 from nets.card import METADATA_KEY, ModelCard, Origin
@@ -22,6 +24,8 @@ from nets.errors import NetkitError
 
 NVIDIA = "0x10de"  # as a vendor on the PCI bus
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+CUDNN = "cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9"
 INSTALL = "in a checkout of netkit: pip install '.[{}]'"
 CLOSE = 1e-4  # how far a convolution of small numbers may be from numpy's
 
@@ -42,11 +46,12 @@ def examine() -> Iterator[Symptom]:
     yield Symptom("netkit", True, f"{_version('netkit')} in {Path(sys.prefix)}")
     yield _cores()
     yield _runtime()
+    yield _packages()
     yield _driver()
-    if find_spec("onnxruntime"):
-        yield _convolution("cpu", CPU)
-        if machine.missing_cuda_driver() is None:
-            yield _convolution("cuda", CUDA)
+    yield _convolution("cpu", CPU)
+    if machine.missing_cuda_driver() is None:
+        yield _libraries()
+        yield _convolution("cuda", CUDA)
     for package, extra, purpose in (("torch", "train", "train and export"), ("pyarrow", "parquet", "write .parquet")):
         found = _version(package)
         yield Symptom(
@@ -63,7 +68,7 @@ def _version(package: str) -> str | None:
 
 def _cores() -> Symptom:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = machine.cgroup_quota(machine.CGROUP)
+    quota = machine.cgroup_quota(machine.CGROUP, machine.MEMBER)
     limit = "no quota" if quota is None else f"a quota of {quota:g}"
     return Symptom("cores", True, f"{machine.usable_cores()} to use: {affinity} by affinity, {limit}")
 
@@ -77,18 +82,32 @@ def _runtime() -> Symptom:
     return Symptom("ONNX Runtime", bool(found), seen or "not installed", "" if found else INSTALL.format("cpu"))
 
 
+def _packages() -> Symptom:
+    found = ((package, _version(package)) for package in ("numpy", "onnx", "pillow", "click", "rich"))
+    return Symptom("packages", True, ", ".join(f"{package} {known}" for package, known in found))
+
+
 def _driver() -> Symptom:
     missing, card = machine.missing_cuda_driver(), _has_nvidia_card()
     if missing and card:
-        return Symptom(
-            "CUDA", False, f"there is an NVIDIA card, but {missing}", "install NVIDIA's driver, 580 or newer"
-        )
+        return Symptom("CUDA", False, f"there is an NVIDIA card, but {missing}", "sudo apt install nvidia-driver-580")
     if missing:
         return Symptom("CUDA", True, f"{missing}: the CPU is used")
     if not _version("onnxruntime-gpu"):
         mend = "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
         return Symptom("CUDA", False, "there is a driver, but no onnxruntime-gpu to use it", mend)
-    return Symptom("CUDA", True, "there is a driver")
+    return Symptom("CUDA", True, f"the driver is for CUDA {machine.cuda_version()}")
+
+
+def _libraries() -> Symptom:
+    """Those of CUDA and cuDNN that ONNX Runtime needs."""
+    missing = preload_cuda()
+    with suppress(OSError):
+        ctypes.CDLL(CUDNN)
+        packages = (f"{each.name} {each.version}" for each in distributions() if each.name.startswith("nvidia-cud"))
+        seen = "; ".join(missing or sorted(packages)) or "found"
+        return Symptom("CUDA libraries", not missing, seen, LIBRARIES if missing else "")
+    return Symptom("CUDA libraries", False, "; ".join([*missing, f"{CUDNN} cannot be loaded"]), LIBRARIES)
 
 
 def _has_nvidia_card() -> bool:
@@ -99,14 +118,16 @@ def _has_nvidia_card() -> bool:
 def _convolution(device: str, provider: str) -> Symptom:
     """Run one there, and compare it with numpy's."""
     what, images_u8 = f"a convolution on {provider}", _images()
+    mend = LIBRARIES if device == "cuda" else "pip install --force-reinstall onnxruntime"
     try:
         logits, _ = open_session(_model(), device=device).run(images_u8)
     except NetkitError as fault:
-        return Symptom(what, False, str(fault), "pip install 'onnxruntime-gpu[cuda,cudnn]'" if device == "cuda" else "")
+        return Symptom(what, False, str(fault), mend)
     windows = np.lib.stride_tricks.sliding_window_view(images_u8[:, 0].astype(np.float64), (3, 3), axis=(1, 2))
     expected = np.einsum("nhwij,cij->nc", windows, _kernels().astype(np.float64)) / 36
     error = float(np.abs(logits - expected).max())
-    return Symptom(what, error <= CLOSE * float(np.abs(expected).max()), f"largest error {error:.2g}")
+    right = error <= CLOSE * float(np.abs(expected).max())
+    return Symptom(what, right, f"largest error {error:.2g}", "" if right else mend)
 
 
 def _images() -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from infer import png
 from nets.card import ModelCard
@@ -20,7 +20,7 @@ from nets.files import READING
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; nothing else is tried
 ENDS = {png.SIGNATURE: b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
-LARGEST_IMAGE = 50_000_000  # pixels; with alpha that is 200 MB
+LARGEST_IMAGE = 24_000_000  # pixels; the slowest formats take 2 s and 512 MB for that many
 TURN = Image.Transpose
 UPRIGHT = {  # EXIF's orientation: what sets the image upright
     2: TURN.FLIP_LEFT_RIGHT,
@@ -88,8 +88,11 @@ class Decoder:
     def _on_background(self, image: Image.Image) -> Image.Image:
         if not image.has_transparency_data:
             return image
-        background = Image.new("RGBA", image.size, "white" if self.invert else "black")
-        return Image.alpha_composite(background, image.convert("RGBA"))
+        if image.mode not in ("RGBA", "LA"):
+            image = image.convert("RGBA")
+        # into the image itself: a large one does not fit twice
+        image.paste("white" if self.invert else "black", mask=ImageChops.invert(image.getchannel("A")))
+        return image
 
     def _fitted(self, image: Image.Image) -> NDArray[np.uint8]:
         """With the card's size and number of channels."""
@@ -147,8 +150,11 @@ def _fault_code(content: bytes, *, otherwise: str) -> str:
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Grey of 16 bits as 8 bits, which convert("L") would saturate; 32 bits have no agreed white, and are refused."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        levels = np.asarray(image).astype(np.uint32)
-        return Image.fromarray(((levels * 255 + 32767) // 65535).astype(np.uint8))
+        levels = np.asarray(image)
+        scaled = np.empty(levels.shape, np.uint8)
+        for whole, row in zip(levels, scaled, strict=True):  # a large one does not fit twice in 32 bits
+            row[:] = (whole.astype(np.uint32) * 255 + 32767) // 65535
+        return Image.fromarray(scaled)
     if image.mode in ("I", "F"):
         raise ImageError(
             "unsupported", f"pixels of 32 bits (mode {image.mode}) have no agreed white; save it as 8 or 16"

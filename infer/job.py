@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from infer import pipeline
-from infer.images import Decoder
+from infer.images import Decoder, pillow_silenced
 from infer.results import Results, results_file
 from infer.rows import Printed, Tally, Write
 from infer.session import Session
@@ -57,11 +57,11 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
         before = tally.count
         advance(before, "")
         rest = sink.rest(paths)
-        for rows in pipeline.infer(
-            session, rest, decoder=job.decoder, batch_size=size, workers=threads, top_k=job.top_k
-        ):
-            sink.write(rows)
-            advance(len(rows), "")
+        batches = pipeline.infer(session, rest, decoder=job.decoder, batch_size=size, workers=threads, top_k=job.top_k)
+        with pillow_silenced(), closing(batches):
+            for rows in batches:
+                sink.write(rows)
+                advance(len(rows), "")
     return Outcome(tally, (tally.count - before) / (time.monotonic() - started), session.provider)
 
 

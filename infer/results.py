@@ -4,11 +4,12 @@ Until then the rows lie in a file beside it, and every few seconds a journal say
 on cuts it there and writes on, so that the finished file is the one that would have been written at a stretch.
 """
 
+import hashlib
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from io import FileIO, StringIO
@@ -33,15 +34,16 @@ SAVE_EVERY_S = 2.0  # a kill costs no more work than that
 
 
 class Results:
-    """Takes rows, a batch at a time, and counts them in `tally`; `last` is the path of the last one.
+    """Takes rows, a batch at a time, and counts them in `tally`; `inputs` is the SHA-256 of their paths.
 
     Of these, `kept` rows are on the disk, where another run can go on after them.
     """
 
     def __init__(
-        self, path: Path, file: FileIO, tally: Tally, *, last: str, top_k: int, arguments: Mapping[str, Any]
+        self, path: Path, file: FileIO, tally: Tally, *, inputs: str, top_k: int, arguments: Mapping[str, Any]
     ) -> None:
-        self.tally, self.last, self.kept = tally, last, tally.count
+        self.tally, self.kept = tally, tally.count
+        self._inputs, self._done = hashlib.sha256(), inputs
         self._path, self._file, self._arguments = path, file, arguments
         self._text = StringIO(newline="")
         if path.suffix == ".csv":
@@ -53,15 +55,23 @@ class Results:
     def rest(self, paths: Iterator[str]) -> Iterator[str]:
         """The inputs that are still to be done. Raises UsageError where those that are done are others."""
         done = self.tally.count
-        if done and next(islice(paths, done - 1, None), None) != self.last:
-            raise UsageError(f"{self._path}: input {done:,} is no longer {self.last}; leave out --resume to start anew")
+        for path in islice(paths, done):
+            self._note([path])
+        if done and self._inputs.hexdigest() != self._done:
+            raise UsageError(
+                f"{self._path}: the first {done:,} inputs are others than when the run was stopped; leave out --resume "
+                "to start anew"
+            )
         return paths
+
+    def _note(self, paths: Iterable[str]) -> None:
+        self._inputs.update(b"".join(os.fsencode(path) + b"\0" for path in paths))
 
     def write(self, rows: list[Row]) -> None:
         self._spell(rows)
         self._hand_on()
         self.tally.add(rows)
-        self.last = rows[-1].path
+        self._note(row.path for row in rows)
         if time.monotonic() - self._saved >= SAVE_EVERY_S:
             self.save()
 
@@ -69,7 +79,10 @@ class Results:
         """Put all rows so far on the disk, and then the journal."""
         self._hand_on()
         os.fsync(self._file.fileno())
-        whole = {"arguments": self._arguments, "bytes": self._file.tell(), "last": self.last, **self.tally.counts()}
+        whole = {
+            "arguments": self._arguments, "bytes": self._file.tell(), "inputs": self._inputs.hexdigest(),
+            **self.tally.counts(),
+        }  # fmt: skip
         files.write_whole(_journal_of(self._path), json.dumps(whole).encode())
         self.kept, self._saved = self.tally.count, time.monotonic()
 
@@ -101,15 +114,16 @@ def results_file(
         stopped = _journal_of(path).exists()
         if stopped and not resume:
             logger.info("%s: starting anew; --resume would go on with the run that was stopped", path)
-        last = _go_on(path, file, tally, arguments) if stopped and resume else ""
+        inputs = _go_on(path, file, tally, arguments) if stopped and resume else ""
         file.truncate()
-        results = Results(path, file, tally, last=last, top_k=top_k, arguments=arguments)
+        results = Results(path, file, tally, inputs=inputs, top_k=top_k, arguments=arguments)
         try:
-            results.save()
+            if not inputs:
+                results.save()
             yield results
             results.save()
         except BaseException as fault:
-            _keep_or_remove(results, path)
+            _keep_or_remove(results, path, stopped=not isinstance(fault, Exception))
             if isinstance(fault, OSError) and not fault.filename:
                 raise OSError(fault.errno, fault.strerror, str(path)) from None
             raise
@@ -147,7 +161,7 @@ def _is_named(file: FileIO, path: Path) -> bool:
 
 
 def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any]) -> str:
-    """Set file and tally to where the journal says that all is whole; gives the path of the last row."""
+    """Set file and tally to where the journal says that all is whole; gives the SHA-256 of the inputs so far."""
     fields = Fields.parse(_journal_of(path).read_text(), f"{path}: the journal", UsageError)
     earlier = fields.one("arguments", dict)
     for name, value in arguments.items():
@@ -162,11 +176,12 @@ def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any])
     for name in tally.counts():
         setattr(tally, name, fields.one(name, int))
     file.seek(whole)
-    return fields.one("last", str)
+    return fields.one("inputs", str)
 
 
-def _keep_or_remove(results: Results, path: Path) -> None:
-    if results.kept:
+def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
+    # a run that was stopped before any row is there to go on with: an earlier file is not its result
+    if results.kept or (stopped and path.exists()):
         logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.kept:,}")
     else:
         _journal_of(path).unlink(missing_ok=True)  # first: without its rows it would stand for a run that has ended
@@ -182,7 +197,9 @@ def _publish(path: Path, top_k: int) -> None:
         partial.unlink()
     else:
         os.replace(partial, path)
-    _journal_of(path).unlink()
+    _journal_of(path).unlink(
+        missing_ok=True
+    )  # who asks for this run to be gone on with may have seen that it has ended
     files.sync_folder(path.parent)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from infer.binding import Bindings
 from infer.model import INPUT, OUTPUTS, Model
-from infer.runtime import ort
+from infer.runtime import ort, preload_cuda
 from nets.card import ModelCard
 from nets.errors import DeviceError, ModelError, OutOfMemoryError
 from nets.machine import missing_cuda_driver, usable_cores
@@ -19,8 +20,16 @@ logger = logging.getLogger(__name__)
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}  # no search for each shape; float32 is float32
-SHORT_OF_MEMORY = re.compile("failed to allocate|out of memory|bad_alloc|bad allocation", re.IGNORECASE)
+RECORDING = {"enable_cuda_graph": "1"}
+SHORT_OF_MEMORY = re.compile(
+    r"failed to allocate|out of memory|bad_alloc|bad allocation|alloc\w*[ _]failed", re.IGNORECASE
+)
 FATAL = 4  # ONNX Runtime's log level; its faults reach the user as exceptions, its warnings are of no use to them
+
+
+def device_of(provider: str) -> str:
+    """What --device, and PyTorch, call the kind of device that a provider runs on."""
+    return "cuda" if provider == CUDA else "cpu"
 
 
 @dataclass(frozen=True)
@@ -30,20 +39,29 @@ class Session:
     model: Model
     provider: str
     _runtime: ort.InferenceSession
+    _bindings: Bindings | None = None
 
     @property
     def card(self) -> ModelCard:
         return self.model.card
 
-    def run(self, images_u8: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def run(
+        self, images_u8: NDArray[np.uint8], *, size: int | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and probabilities, each (N, classes), of images (N, channels, height, width).
 
-        Raises ModelError where the model fails, or does not give one row for each image.
+        `size` is that of the batches that come again and again: CUDA, which prepares each size anew, pads fewer images
+        to it. Several threads may ask at once. Raises ModelError where the model fails, or does not give one row for
+        each image.
         """
         try:
-            logits, probabilities = self._runtime.run(OUTPUTS, {INPUT: images_u8})
+            if self._bindings:
+                logits, probabilities = self._bindings.run(images_u8, size=size)
+            else:
+                logits, probabilities = self._runtime.run(OUTPUTS, {INPUT: images_u8})
         except Exception as fault:  # ONNX Runtime's exceptions have no parent of their own
-            kind = OutOfMemoryError if SHORT_OF_MEMORY.search(str(fault)) else ModelError
+            short = isinstance(fault, MemoryError) or SHORT_OF_MEMORY.search(str(fault))
+            kind = OutOfMemoryError if short else ModelError
             raise kind(f"{self.model.name}: fails in ONNX Runtime {ort.__version__}: {_told(fault)}") from None
         wanted = len(images_u8), len(self.card.labels)
         if logits.shape != wanted or probabilities.shape != wanted:
@@ -92,18 +110,26 @@ def _open_on_cuda(model: Model, optimised: bool) -> Session:
         raise DeviceError(fault)
     if CUDA not in ort.get_available_providers():
         raise DeviceError(f"onnxruntime {ort.__version__} here is the CPU package; netkit's extra [gpu] has CUDA's")
-    ort.preload_dlls()  # 260 MB: only where there is a driver to use them
-    session = _open(model, CUDA, 1, optimised)
-    # ONNX Runtime falls back to the CPU without a word; what it lists as available proves nothing
-    if session.provider != CUDA:
-        raise DeviceError(
-            f"onnxruntime {ort.__version__} could not load its CUDA provider; netkit's extra [gpu] installs the CUDA "
-            "and cuDNN libraries that it needs"
-        )
+    told = preload_cuda()  # only where there is a driver to use them
+    try:
+        try:
+            session = _open(model, (CUDA, {**CUDA_OPTIONS, **RECORDING}), 1, optimised)
+        except ModelError:  # some operator of it runs on the CPU only
+            session = _open(model, (CUDA, CUDA_OPTIONS), 1, optimised)
+        # ONNX Runtime falls back to the CPU without a word; what it lists as available proves nothing
+        if session.provider != CUDA:
+            raise DeviceError(
+                f"onnxruntime {ort.__version__} could not load its CUDA provider; netkit's extra [gpu] installs the "
+                f"CUDA and cuDNN libraries that it needs{''.join(f': {line}' for line in told[:1])}"
+            )
+        card = model.card
+        session.run(np.zeros((1, card.channels, card.height, card.width), np.uint8))  # cuDNN is loaded only now
+    except ModelError as fault:
+        raise DeviceError(f"CUDA cannot run it: {fault}") from None
     return session
 
 
-def _open(model: Model, provider: str, threads: int, optimised: bool) -> Session:
+def _open(model: Model, provider: str | tuple[str, dict[str, str]], threads: int, optimised: bool) -> Session:
     ort.set_default_logger_severity(FATAL)
     options = ort.SessionOptions()
     options.log_severity_level = FATAL
@@ -113,14 +139,14 @@ def _open(model: Model, provider: str, threads: int, optimised: bool) -> Session
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
     try:
-        chosen = (provider, CUDA_OPTIONS) if provider == CUDA else provider
         # without fallback: it would go on elsewhere, with a line on stdout, where rows are
         runtime = ort.InferenceSession(
-            model.content, options, providers=[chosen], enable_fallback=0, read_config_from_model=0
+            model.content, options, providers=[provider], enable_fallback=0, read_config_from_model=0
         )
     except Exception as fault:  # as above
         raise ModelError(f"{model.name}: ONNX Runtime {ort.__version__} refuses it: {_told(fault)}") from None
-    return Session(model, runtime.get_providers()[0], runtime)
+    opened, *_ = runtime.get_providers()
+    return Session(model, opened, runtime, Bindings(runtime, model.card, "cuda") if opened == CUDA else None)
 
 
 def _told(fault: Exception) -> str:

@@ -5,8 +5,8 @@
 D is decoding alone and N the network alone, in core-seconds, by one thread. A pipeline that wastes nothing takes
 (D + N) / cores; `share` is netkit's wall time, its start-up subtracted, as a multiple of that. The peers are a plain
 loop of Image.open and runs of one image on the same model, and torchvision's ImageFolder with a DataLoader and eager
-PyTorch; both without their start-up, too. All take turns, and medians are compared. Then, over whole processes: one
-image against `import torch`. Prints two Markdown tables.
+PyTorch; both without their start-up, too. All take turns, and medians are compared. Then the network alone, by the ways
+to use all cores; and, over whole processes, one image against `import torch`. Prints two Markdown tables.
 """
 
 import argparse
@@ -15,18 +15,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from infer import bench
 from infer import model as models
 from infer.images import Decoder
 from infer.session import CPU, open_session
@@ -109,15 +111,60 @@ def row(arch: str, folder: Path, images: Path, rounds: int) -> str:
     )
 
 
-def threads(arch: str, model: Path) -> str:
-    """Images a second by the network alone, for the ways to use all cores."""
-    read = models.read(model)
-    speeds = [
-        bench.measure(open_session(read, device="cpu", threads=inner), batch_size=size, threads=outer).images_per_s
-        for inner, outer in ((CORES, 1), (1, CORES))
-        for size in (16, 64, 256)
-    ]
-    return f"| {arch} | {' | '.join(f'{speed:,}' for speed in speeds)} |"
+@dataclass(frozen=True)
+class Way:
+    """A way to use all cores: so many sessions of so many threads, each given batches by so many others at once."""
+
+    name: str
+    sessions: int
+    threads: int
+    givers: int
+    spinning: bool = True
+
+    def open(self, model: Path) -> list[ort.InferenceSession]:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
+        return [ort.InferenceSession(model, options, providers=[CPU]) for _ in range(self.sessions)]
+
+
+WAYS = (
+    Way("one session, a thread for each core", 1, CORES, 1),
+    Way("the same, not spinning", 1, CORES, 1, spinning=False),
+    Way("a session for each core, of one thread", CORES, 1, 1),
+    Way("one session of one thread, run by one for each core", 1, 1, CORES),
+)
+SIZES = (16, 64, 256)
+
+
+def speed(sessions: list[ort.InferenceSession], images: NDArray[np.uint8], givers: int) -> float:
+    """Images a second by the network alone, over a second, of batches that come one after the other."""
+    ended = time.perf_counter() + 1
+
+    def give(session: ort.InferenceSession) -> int:
+        runs = 0
+        while time.perf_counter() < ended:
+            session.run(None, {"images": images})
+            runs += 1
+        return runs
+
+    with ThreadPoolExecutor(len(sessions) * givers) as pool:
+        runs = sum(pool.map(give, sessions * givers))
+    return runs * len(images)
+
+
+def ways(arch: str, model: Path, rounds: int) -> Iterator[str]:
+    """A line for each way, with the medians of all sizes of batches."""
+    random = np.random.default_rng(0)
+    opened = [(way, way.open(model)) for way in WAYS]
+    taken: dict[tuple[str, int], list[float]] = {(way.name, size): [] for way in WAYS for size in SIZES}
+    for size in SIZES * rounds:
+        images = random.integers(0, 256, (size, 1, 28, 28), np.uint8)
+        for way, sessions in opened:
+            taken[way.name, size].append(speed(sessions, images, way.givers))
+    for way in WAYS:
+        speeds = (f"{statistics.median(taken[way.name, size]):,.0f}" for size in SIZES)
+        yield f"| {arch} | {way.name} | {' | '.join(speeds)} |"
 
 
 def cold_start(folder: Path, image: Path, model: Path, rounds: int) -> float:
@@ -145,10 +192,10 @@ def main() -> None:
         )
         for arch in asked.arch:
             print(row(arch, folder, images, asked.rounds), flush=True)
-        ways = [f"{way}, {size}" for way in (f"1 x {CORES}", f"{CORES} x 1") for size in (16, 64, 256)]
-        print(f"\n| batches at once x threads each, batch | {' | '.join(ways)} |\n|{'---|' * 7}")
+        print(f"\n| net | images/s of | {' | '.join(f'batches of {size}' for size in SIZES)} |\n|{'---|' * 5}")
         for arch in asked.arch:
-            print(threads(arch, folder / "runs" / arch / "model.onnx"), flush=True)
+            for line in ways(arch, folder / "runs" / arch / "model.onnx", asked.rounds):
+                print(line, flush=True)
         first = next(images.rglob("*.png"))
         share = cold_start(folder, first, folder / "runs" / asked.arch[0] / "model.onnx", asked.rounds)
         print(f"\nOne image, all of the process: {share:.2f} of `import torch`.")

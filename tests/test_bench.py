@@ -47,7 +47,12 @@ def test_the_command_tries_what_is_asked_for_and_advises_one_of_it(netkit: Netki
     speeds = [json.loads(line) for line in done.stdout.splitlines()]
     assert {speed["batch_size"] for speed in speeds} == {2, 8}
     assert all(speed["images_per_s"] > 0 for speed in speeds)
-    assert f"next: netkit infer images/ --model {model} --batch-size " in done.stderr
+    *_, last = done.stderr.splitlines()
+    best = bench.best([Speed(**speed) for speed in speeds])
+    advice = f"--batch-size {best.batch_size} --device cpu --threads {best.threads}"
+    assert last == f"next: netkit infer images/ --model {model} {advice}"
+    refused = netkit("bench", model, "--seconds", "0")
+    assert refused.returncode == 2 and "0.0 is not in the range 0<x<=60" in refused.stderr
     table = netkit("bench", model, *options)
     assert table.stdout.split("\n")[0].split() == [
         "provider", "batch", "size", "threads", "images", "per", "s", "p50", "ms", "p90", "ms", "p99", "ms",

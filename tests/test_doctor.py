@@ -15,7 +15,9 @@ without_driver = pytest.mark.skipif(NO_DRIVER is None, reason="needs a machine w
 
 
 def found() -> dict[str, Symptom]:
-    return {symptom.what: symptom for symptom in examine()}
+    symptoms = {symptom.what: symptom for symptom in examine()}
+    assert all(symptom.right or symptom.mend for symptom in symptoms.values())
+    return symptoms
 
 
 @without_driver
@@ -27,6 +29,7 @@ def test_a_machine_without_a_gpu_is_well_and_runs_a_convolution_on_its_cpu() -> 
     assert symptoms["CUDA"].seen == f"{NO_DRIVER}: the CPU is used"
     assert symptoms["cores"].seen.startswith(f"{machine.usable_cores()} to use: ")
     assert symptoms["torch"].seen.startswith("2.")
+    assert symptoms["packages"].seen.startswith("numpy 2.")
 
 
 def versions(**known: str) -> Callable[[str], str | None]:
@@ -60,7 +63,22 @@ def test_a_card_without_a_driver_is_wrong(monkeypatch: pytest.MonkeyPatch) -> No
     symptom = found()["CUDA"]
     assert not symptom.right
     assert symptom.seen.startswith("there is an NVIDIA card, but no NVIDIA driver on this machine")
-    assert symptom.mend == "install NVIDIA's driver, 580 or newer"
+    assert symptom.mend == "sudo apt install nvidia-driver-580"
+
+
+@without_driver
+def test_libraries_and_a_convolution_are_tried_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if there were one: the libraries load without it, the convolution does not run."""
+    monkeypatch.setattr(machine, "missing_cuda_driver", lambda: None)
+    monkeypatch.setattr(machine, "cuda_version", lambda: "13.0")
+    symptoms = found()
+    assert symptoms["CUDA"].seen == "the driver is for CUDA 13.0"
+    assert symptoms["CUDA libraries"].seen.startswith("nvidia-cuda-")
+    assert not symptoms["a convolution on CUDAExecutionProvider"].right
+    monkeypatch.setattr(doctor, "CUDNN", "libcudnn.so.none")
+    monkeypatch.setattr(doctor, "preload_cuda", lambda: ["Failed to load libcudart.so.13"])
+    libraries = found()["CUDA libraries"]
+    assert libraries.seen == "Failed to load libcudart.so.13; libcudnn.so.none cannot be loaded"
 
 
 def test_a_convolution_that_is_wrong_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

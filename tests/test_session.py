@@ -125,13 +125,17 @@ def test_what_onnx_runtime_would_only_warn_of_is_not_printed(
 
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_DRIVER is not None, reason=str(NO_DRIVER))
-def test_cuda_gives_the_logits_that_the_cpu_gives(session: Session, digits_data: DataSet) -> None:
+def test_cuda_gives_the_logits_that_the_cpu_gives_recorded_and_padded_too(
+    session: Session, digits_data: DataSet
+) -> None:
     on_cuda = open_session(session.model, device="cuda")
     assert on_cuda.provider == CUDA
-    logits, probabilities = on_cuda.run(digits_data.test_images)
-    expected = session.run(digits_data.test_images)
-    np.testing.assert_allclose(logits, expected[0], atol=1e-3)
-    np.testing.assert_allclose(probabilities, expected[1], atol=1e-3)
+    images = digits_data.test_images
+    for count, size in [(355, None), (64, 64), (64, 64), (64, 64), (35, 64), (355, 64), (64, 64), (1, 400)]:
+        logits, probabilities = on_cuda.run(images[:count], size=size)
+        expected = session.run(images[:count])
+        np.testing.assert_allclose(logits, expected[0], atol=1e-3)
+        np.testing.assert_allclose(probabilities, expected[1], atol=1e-3)
 
 
 def test_a_refusal_tells_the_cause_without_the_places_in_onnx_runtimes_source(card: ModelCard) -> None:
