@@ -93,7 +93,8 @@ def _entries(folder: str) -> Iterator[tuple[str, bool]]:
     except OSError:
         yield folder, False  # as a row, which says why; what lies in it is not passed over in silence
         return
+    within = os.path.join(folder, "")
     for name, is_folder in names:
         is_image = name.lower().endswith(SUFFIXES)
         if is_image or is_folder:
-            yield os.path.join(folder, name), not is_image
+            yield within + name, not is_image

@@ -27,19 +27,29 @@ FAR = 0.25  # of full brightness: how far the images' mean may lie from the card
 JUDGED = 1000  # images, of the first ones, by which that is judged
 
 AHEAD = 2  # batches, that none of the workers waits for work
-SMALL = 2048  # bytes of a file; of 2,782 bytes (64x64) side by side took 92 us each, in turns 106 us
+SMALL = (
+    2048  # bytes of a file; of 1,819 (48x48) side by side took 49 us each, in one thread 52; of 3,144 (64x64) 53 and 72
+)
 
 Input = str | NDArray[np.uint8]
-Decoded = NDArray[np.uint8] | ImageError
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What became of some inputs: a row for each, in their order, and how bright (0 to 1) their `images` images are."""
+class _Decoded:
+    """What became of some inputs: `pixels` (N, channels, height, width) of those for which there is no fault."""
 
-    rows: list[Row]
-    images: int
-    brightness: float
+    paths: list[str]
+    faults: list[ImageError | None]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Answered:
+    """Decoded inputs, with logits and probabilities (N, classes)."""
+
+    decoded: _Decoded
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 def infer(
@@ -52,15 +62,15 @@ def infer(
     remaining = iter(inputs)
     judge = _Judge(decoder)
     work = _Work(session, decoder, batch_size, top_k)
-    with Team[Batch](workers) as team:
+    with Team[_Answered](workers) as team:
         while True:
             while len(team) < workers + AHEAD and (batch := list(islice(remaining, batch_size))):
                 team.give(work.on(batch))
             if not team:
                 break
             done = team.take()
-            judge.see(done)
-            yield done.rows
+            judge.see(done.decoded.pixels)
+            yield work.rows(done)
     judge.end()
 
 
@@ -84,44 +94,52 @@ class _Work:
     batch_size: int
     top_k: int
 
-    def on(self, inputs: list[Input]) -> Callable[[], Batch]:
+    def on(self, inputs: list[Input]) -> Callable[[], _Answered]:
         """The work that is left to whoever is free."""
         if _is_small(inputs[0]):
-            return partial(self._answered, inputs, self._decoded(inputs))
-        return lambda: self._answered(inputs, self._decoded(inputs))
+            return partial(self._answered, self._decoded(inputs))
+        return lambda: self._answered(self._decoded(inputs))
 
-    def _decoded(self, inputs: list[Input]) -> list[Decoded]:
-        return [self._pixels(each) for each in inputs]
-
-    def _pixels(self, image: Input) -> Decoded:
-        try:
-            return self.decoder(image)
-        except ImageError as fault:
-            return fault
-
-    def _answered(self, inputs: list[Input], decoded: list[Decoded]) -> Batch:
-        paths = [each if isinstance(each, str) else "" for each in inputs]
-        images = [pixels for pixels in decoded if not isinstance(pixels, ImageError)]
-        stacked = np.stack(images) if images else None
-        predictions = iter(()) if stacked is None else self._predictions(stacked)
-        rows = [
-            Row(path, status=pixels.code, message=str(pixels))
-            if isinstance(pixels, ImageError)
-            else Row(path, ranked=next(predictions))
-            for path, pixels in zip(paths, decoded, strict=True)
+    def rows(self, answered: _Answered) -> list[Row]:
+        """A row for each input. Raises ModelError where an answer is no number."""
+        ranked = self._ranked(answered.logits, answered.probabilities)
+        decoded = answered.decoded
+        return [
+            Row(path, status=fault.code, message=str(fault)) if fault else Row(path, ranked=next(ranked))
+            for path, fault in zip(decoded.paths, decoded.faults, strict=True)
         ]
-        return Batch(rows, len(images), 0.0 if stacked is None else float(stacked.mean()) / 255)
 
-    def _predictions(self, images_u8: NDArray[np.uint8]) -> Iterator[tuple[tuple[str, float], ...]]:
+    def _decoded(self, inputs: list[Input]) -> _Decoded:
+        card = self.session.card
+        pixels: list[NDArray[np.uint8]] = []
+        faults: list[ImageError | None] = []
+        for each in inputs:
+            try:
+                pixels.append(self.decoder(each))
+                faults.append(None)
+            except ImageError as fault:
+                faults.append(fault)
+        paths = [each if isinstance(each, str) else "" for each in inputs]
+        stacked = np.stack(pixels) if pixels else np.empty((0, card.channels, card.height, card.width), np.uint8)
+        return _Decoded(paths, faults, stacked)
+
+    def _answered(self, decoded: _Decoded) -> _Answered:
+        if len(decoded.pixels):
+            return _Answered(decoded, *self._answers(decoded.pixels, self.batch_size))
+        nothing = np.empty((0, len(self.session.card.labels)), np.float32)
+        return _Answered(decoded, nothing, nothing)
+
+    def _ranked(
+        self, logits: NDArray[np.float32], probabilities: NDArray[np.float32]
+    ) -> Iterator[tuple[tuple[str, float], ...]]:
         """For each image the `top_k` most probable labels with their probabilities, most probable first."""
-        logits, probabilities = self._answers(images_u8, self.batch_size)
         if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
             raise ModelError(f"{self.session.model.name}: gives answers that are no numbers")
         # by logit: where two probabilities round to the same number, the logits still tell them apart
         order = np.argsort(-logits, axis=1, kind="stable")[:, : self.top_k]
         labels, chances = self.session.card.labels, np.take_along_axis(probabilities, order, axis=1)
-        for ranked, shares in zip(order.tolist(), chances.tolist(), strict=True):
-            yield tuple((labels[rank], share) for rank, share in zip(ranked, shares, strict=True))
+        for places, shares in zip(order.tolist(), chances.tolist(), strict=True):
+            yield tuple((labels[place], share) for place, share in zip(places, shares, strict=True))
 
     def _answers(self, images_u8: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and probabilities; where the memory does not last for batches of that size, in two of half."""
@@ -150,10 +168,10 @@ class _Judge:
         self._decoder = decoder
         self._images, self._sum = 0, 0.0
 
-    def see(self, batch: Batch) -> None:
-        if self._images < JUDGED:
-            self._images += batch.images
-            self._sum += batch.images * batch.brightness
+    def see(self, images_u8: NDArray[np.uint8]) -> None:
+        if self._images < JUDGED and len(images_u8):
+            self._images += len(images_u8)
+            self._sum += len(images_u8) * float(images_u8.mean()) / 255
             if self._images >= JUDGED:
                 self._decide()
 

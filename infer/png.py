@@ -3,6 +3,7 @@
 After the PNG specification, third edition (https://www.w3.org/TR/png-3/).
 """
 
+import struct
 import zlib
 from collections.abc import Iterator
 
@@ -14,13 +15,14 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MODES = {0: "L", 2: "RGB"}  # by colour type; others need a palette or have alpha
 SILENT = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"cHRM", b"sRGB"}  # chunks that turn no pixel
 BITS, COLOURS, INTERLACED = 8, 9, 12  # where in the header
+HEAD, SUM = struct.Struct(">I4s").unpack_from, struct.Struct(">I").unpack_from  # of a chunk: size and kind; CRC-32
 
 
 def plain_image(content: bytes, *, largest: int) -> Image.Image | None:
     """The image in the PNG file `content` if it is 8-bit grey or RGB and nothing more; None if decoding takes more.
 
     What Pillow's own way gives, in half the time where images are small. Raises ImageError "truncated" or "damaged"
-    where a chunk is cut off or does not have its checksum; that takes 4 of 17 us for an image of 28x28.
+    where a chunk is cut off or does not have its checksum; to look takes 2 of 18 us for an image of 28x28.
     """
     header, pixels, plain = b"", [], True
     for kind, chunk in _chunks(content):
@@ -45,11 +47,13 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Kind and content of each chunk, up to the last."""
     view, start, kind = memoryview(content), len(SIGNATURE), b""
     while kind != b"IEND":
-        end = start + 8 + int.from_bytes(view[start : start + 4], "big")
+        end = len(content)
+        if start + 8 <= end:
+            size, kind = HEAD(content, start)
+            end = start + 8 + size
         if end + 4 > len(content):
             raise ImageError("truncated", "cannot be decoded: the file ends within a chunk of the PNG format")
-        kind = bytes(view[start + 4 : start + 8])
-        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+        if zlib.crc32(view[start + 4 : end]) != SUM(content, end)[0]:
             raise ImageError("damaged", f"cannot be decoded: a checksum is wrong, of the PNG chunk {kind!r}")
         yield kind, view[start + 8 : end]
         start = end + 4
