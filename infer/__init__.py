@@ -4,6 +4,7 @@ model     read an .onnx file, refuse what is unsafe, take its card
 certificate  what a model was compared with, and what came out: it carries that
 probes    images with their logits, which it carries to prove itself by
 runtime   ONNX Runtime, its telemetry off
+binding   buffers on a GPU, for batches of one size that come again and again
 session   open it on a device, or say why that device cannot be used
 verify    whether a model is the certified one, and answers here as it did there
 paths     the files that were named: by folders, globs, or a list on stdin
@@ -12,6 +13,7 @@ images    turn a file into the pixels that the card asks for, or say why not
 rows      what a row holds, how rows are written, how they are counted
 results   the file of rows: whole or not there, and gone on with after a stop
 parquet   the same in columns
+team      threads, and the one that gives them work
 pipeline  decode and compute side by side; one row an input
 job       all of it together: from what was asked for to the last row
 classifier  the same as a Python object

@@ -1,7 +1,7 @@
-"""The way of every input to its row: each worker decodes a batch and runs the network over it, side by side.
+"""The way of every input to its row: files are decoded while the network runs over others, a batch at a time.
 
-That keeps all cores busy whichever of the two is the slower, and one thread for each run of the network is faster than
-several that wait for each other at every operator.
+A team of threads keeps all cores busy, whichever of the two is the slower; and one thread for each run of the network
+is faster than several that wait for each other at every operator.
 """
 
 import logging
@@ -27,9 +27,7 @@ FAR = 0.25  # of full brightness: how far the images' mean may lie from the card
 JUDGED = 1000  # images, of the first ones, by which that is judged
 
 AHEAD = 2  # batches, that none of the workers waits for work
-SMALL = (
-    2048  # bytes of a file; of 1,819 (48x48) side by side took 49 us each, in one thread 52; of 3,144 (64x64) 53 and 72
-)
+SMALL = 2048  # bytes of a file; of 1,819 (48x48) 52 us each, and side by side 49; of 3,144 (64x64) 72, and 53
 
 Input = str | NDArray[np.uint8]
 
@@ -85,8 +83,8 @@ def shared_out(paths: Iterable[str], *, batch_size: int, workers: int) -> tuple[
 class _Work:
     """What is done to a batch of at most `batch_size` inputs: its files are decoded, then the network is run.
 
-    Small files are decoded at once, in the thread that gives the work out: each takes so little that threads which
-    decode side by side spend the time on handing Python's lock to and fro.
+    Small files are decoded in the thread that gives the work out: each takes so little that threads which decode side
+    by side spend the time on handing Python's lock to and fro. For the same reason that thread makes all the rows.
     """
 
     session: Session
