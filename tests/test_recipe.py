@@ -23,7 +23,7 @@ def test_seed_is_what_the_textbook_does() -> None:
 
 def test_fast_is_adjusted_to_the_net_and_seed_is_not() -> None:
     fast, residual = recipe_named("fast"), recipe_named("fast", arch="residual")
-    assert (residual.epochs, residual.shift) == (12, 1.0)
+    assert (residual.epochs, residual.shift) == (8, 1.0)
     assert replace(residual, epochs=fast.epochs, shift=fast.shift) == fast
     assert recipe_named("fast", arch="densenet") == replace(fast, skip_easiest=0.55)
     assert recipe_named("seed", arch="residual") == recipe_named("seed")
