@@ -175,6 +175,19 @@ def test_options_change_the_recipe_that_is_printed_and_kept(netkit: Netkit, tmp_
         assert f"{name.replace('_', ' ')} {value}" in line
 
 
+@pytest.mark.slow
+def test_a_compiled_step_trains_as_well(netkit: Netkit, tmp_path: Path) -> None:
+    options = ("--arch", "residual", "--data", "digits", "--epochs", "3", "--precision", "fp32")
+    found = []
+    for more in ((), ("--compile",)):
+        done = netkit("train", *options, *more, "--json")
+        assert done.returncode == 0, done.stderr
+        found.append(json.loads(done.stdout)["test_accuracy"])
+    plain, compiled = found
+    assert compiled == pytest.approx(plain, abs=0.05)
+    assert json.loads((tmp_path / "runs/residual/run.json").read_text())["compiled"] is True
+
+
 def test_weights_are_exported_from_wherever_they_lie(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
     shutil.copy(workplace / "runs/residual/model.safetensors", tmp_path / "mine.safetensors")
     arguments = ("export", "--weights", "mine.safetensors", "--data", "digits")

@@ -2,8 +2,10 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from nets.training.ranks import ALONE, Ranks, from_environment
+from nets.training.state import load as load_state
 
 
 def test_shares_hold_every_row_once() -> None:
@@ -41,10 +44,12 @@ def test_the_command_that_starts_as_many_again() -> None:
     assert Ranks(4, 6, 1, 3).launcher() == ["torchrun", "--nnodes", "2", "--nproc-per-node", "3", "-m"]
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
+
+
 def trained(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
     """One plain epoch on the digits: 11 steps of 131 images, which two cannot halve, and one of 1."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "-m"]
-    program = [sys.executable, "-m"] if processes == 1 else torchrun
+    program = [sys.executable, "-m"] if processes == 1 else TORCHRUN
     options = ["--arch", arch, "--data", "digits", "--recipe", "seed", "--lr", "0.01", "--epochs", "1", "--out", arch]
     options += ["--batch-size", "131"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -75,3 +80,29 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path: Path, arch: str) ->
         torch.testing.assert_close(two[name], weights, rtol=1e-4, atol=1e-6)
     for column in ("train_loss", "train_accuracy", "test_loss"):
         assert float(row_of_one[column]) == pytest.approx(float(row_of_two[column]), rel=1e-2)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes as Linux shows them")
+def test_two_processes_that_were_killed_go_on_to_the_same_weights(tmp_path: Path) -> None:
+    train = [*TORCHRUN, "netkit", "train", "--arch", "residual", "--data", "digits", "--epochs", "40", "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    state = tmp_path / "killed/training.safetensors"
+    process = subprocess.Popen([*train, "killed"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    begun = time.monotonic()
+    while not state.exists() or load_state(state)[0].step < 24:
+        assert process.poll() is None and time.monotonic() - begun < 120
+        time.sleep(0.01)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for pid in (process.pid, *map(int, workers)):  # torchrun first, which would start others
+        os.kill(pid, signal.SIGKILL)
+    process.communicate()
+    assert len(workers) == 2 and not (tmp_path / "killed/model.safetensors").exists()
+    for name in ("killed", "whole"):
+        done = subprocess.run(
+            [*train, name, "--resume"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+        )
+        assert done.returncode == 0, done.stderr
+        assert ("going on after step" in done.stderr) == (name == "killed")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert weights[0] == weights[1]
