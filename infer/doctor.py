@@ -77,7 +77,7 @@ def _runtime() -> Symptom:
     found = {package: known for package in RUNTIMES if (known := _version(package))}
     seen = ", ".join(f"{package} {known}" for package, known in found.items())
     if len(found) == 2:
-        mend = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        mend = f"pip uninstall -y onnxruntime onnxruntime-gpu && {LIBRARIES}"
         return Symptom("ONNX Runtime", False, f"{seen}: one hides the other", mend)
     return Symptom("ONNX Runtime", bool(found), seen or "not installed", "" if found else INSTALL.format("cpu"))
 
@@ -94,7 +94,7 @@ def _driver() -> Symptom:
     if missing:
         return Symptom("CUDA", True, f"{missing}: the CPU is used")
     if not _version("onnxruntime-gpu"):
-        mend = "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'"
+        mend = f"pip uninstall -y onnxruntime && {LIBRARIES}"
         return Symptom("CUDA", False, "there is a driver, but no onnxruntime-gpu to use it", mend)
     return Symptom("CUDA", True, f"the driver is for CUDA {machine.cuda_version()}")
 

@@ -112,10 +112,7 @@ def _open_on_cuda(model: Model, optimised: bool) -> Session:
         raise DeviceError(f"onnxruntime {ort.__version__} here is the CPU package; netkit's extra [gpu] has CUDA's")
     told = preload_cuda()  # only where there is a driver to use them
     try:
-        try:
-            session = _open(model, (CUDA, {**CUDA_OPTIONS, **RECORDING}), 1, optimised)
-        except ModelError:  # some operator of it runs on the CPU only
-            session = _open(model, (CUDA, CUDA_OPTIONS), 1, optimised)
+        session = _open_recording(model, optimised)
         # ONNX Runtime falls back to the CPU without a word; what it lists as available proves nothing
         if session.provider != CUDA:
             raise DeviceError(
@@ -127,6 +124,14 @@ def _open_on_cuda(model: Model, optimised: bool) -> Session:
     except ModelError as fault:
         raise DeviceError(f"CUDA cannot run it: {fault}") from None
     return session
+
+
+def _open_recording(model: Model, optimised: bool) -> Session:
+    """With CUDA graphs; without, where some operator runs on the CPU only."""
+    try:
+        return _open(model, (CUDA, {**CUDA_OPTIONS, **RECORDING}), 1, optimised)
+    except ModelError:
+        return _open(model, (CUDA, CUDA_OPTIONS), 1, optimised)
 
 
 def _open(model: Model, provider: str | tuple[str, dict[str, str]], threads: int, optimised: bool) -> Session:

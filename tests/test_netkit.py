@@ -16,7 +16,6 @@ from PIL import Image
 
 from infer.model import Model
 from nets.machine import missing_cuda_driver
-from nets.training import checkpoint
 
 RUN = {"model.safetensors", "metrics.csv", "run.json", "curves.png", "confusion.png", "mistakes.png"}
 
@@ -157,35 +156,6 @@ def test_a_changed_model_fails_to_verify_and_infers_only_when_told_to(
     assert (refused.returncode, refused.stdout) == (1, "")
     told = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
     assert told.returncode == 0 and f"{digit},".encode() in told.stdout.encode()
-
-
-def test_options_change_the_recipe_that_is_printed_and_kept(netkit: Netkit, tmp_path: Path) -> None:
-    options = ["--epochs", "1", "--batch-size", "256", "--lr", "0.05", "--ema", "0.5", "--precision", "fp32"]
-    done = netkit("train", "--arch", "residual", "--data", "digits", "--seed", "3", "--deterministic", *options)
-    assert done.returncode == 0, done.stderr
-    _, card = checkpoint.load(tmp_path / "runs/residual/model.safetensors")
-    asked = {"epochs": 1, "batch_size": 256, "lr": 0.05, "ema": 0.5, "precision": "fp32"}
-    assert {name: card.origin.recipe[name] for name in asked} == asked and card.origin.seed == 3
-    arguments = json.loads((tmp_path / "runs/residual/run.json").read_text())
-    assert arguments["deterministic"] is True and arguments["compiled"] is False
-    line = next(
-        line for line in done.stderr.splitlines() if line.startswith("training residual on digits (1,442 images")
-    )
-    for name, value in asked.items():
-        assert f"{name.replace('_', ' ')} {value}" in line
-
-
-@pytest.mark.slow
-def test_a_compiled_step_trains_as_well(netkit: Netkit, tmp_path: Path) -> None:
-    options = ("--arch", "residual", "--data", "digits", "--epochs", "3", "--precision", "fp32")
-    found = []
-    for more in ((), ("--compile",)):
-        done = netkit("train", *options, *more, "--json")
-        assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout)["test_accuracy"])
-    plain, compiled = found
-    assert compiled == pytest.approx(plain, abs=0.05)
-    assert json.loads((tmp_path / "runs/residual/run.json").read_text())["compiled"] is True
 
 
 def test_weights_are_exported_from_wherever_they_lie(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:

@@ -16,14 +16,8 @@ from nets.runs import ARGUMENTS
 logger = logging.getLogger(__name__)
 
 DECISIVE = ("arch", "seed", "data_sha256", "recipe")  # with other values it is another run
-CIRCUMSTANCES = (
-    "device",
-    "threads",
-    "processes",
-    "compiled",
-    "deterministic",
-    "torch",
-)  # with other values the weights differ in their last digits
+# with other values of these the weights differ in their last digits
+CIRCUMSTANCES = ("device", "threads", "processes", "compiled", "deterministic", "torch")
 
 Arguments = Mapping[str, Any]
 
