@@ -174,7 +174,7 @@ def cli() -> None:
 @arch_option(default="inception", help="Which net to train.")
 @data_option(default="mnist", help="Data set; DIR: a folder of files in MNIST's format.")
 @option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; 'seed' is the textbook's way.")
-@option("--epochs", type=COUNT, help="Passes over the training images.  [default: the recipe's]")
+@option("--epochs", type=float, help="Passes over the training images; 0.5 is half of one.  [default: the recipe's]")
 @option("--batch-size", type=COUNT, help="Images a step.  [default: the recipe's]")
 @option("--lr", type=float, help="Learning rate, at its highest.  [default: the recipe's]")
 @option("--ema", type=float, help="Decay of the weights' average; 0: none.  [default: the recipe's]")

@@ -46,15 +46,26 @@ def test_small_data_sets_get_epochs_enough_for_500_steps(images: int, epochs: in
 
 
 def test_the_first_two_epochs_are_whole_and_later_ones_leave_the_easiest_out() -> None:
-    recipe = replace(recipe_named("fast"), skip_easiest=0.25)
+    recipe = replace(recipe_named("fast"), skip_easiest=0.25, epochs=12)
     assert [recipe.images_in(epoch, 1000) for epoch in (1, 2, 3, 12)] == [1000, 1000, 750, 750]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "counts"),
+    [(0.5, [500]), (1.25, [1000, 250]), (2.5, [1000, 1000, 375]), (1e-9, [1]), (3.0, [1000, 1000, 750])],
+)
+def test_a_last_epoch_may_be_a_part_of_one(epochs: float, counts: list[int]) -> None:
+    recipe = replace(recipe_named("fast"), skip_easiest=0.25, epochs=epochs)
+    assert [recipe.images_in(epoch, 1000) for epoch in range(1, len(counts) + 1)] == counts
 
 
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("epochs", 0, "epochs and batch size are at least 1, not 0 and 128"),
-        ("batch_size", 0, "epochs and batch size are at least 1"),
+        ("epochs", 0, "epochs are a number above 0 and up to 100,000, not 0"),
+        ("epochs", float("nan"), "epochs are a number above 0 and up to 100,000, not nan"),
+        ("epochs", float("inf"), "epochs are a number above 0 and up to 100,000, not inf"),
+        ("batch_size", 0, "the batch size is at least 1, not 0"),
         ("lr", 0.0, "the learning rate is a positive number up to 1,000,000, not 0.0"),
         ("lr", -0.1, "the learning rate is a positive number"),
         ("lr", float("nan"), "the learning rate is a positive number up to 1,000,000, not nan"),

@@ -1,5 +1,6 @@
 """`netkit train` as people run it: what its options change."""
 
+import csv
 import json
 from pathlib import Path
 
@@ -23,6 +24,25 @@ def test_options_change_the_recipe_that_is_printed_and_kept(netkit: Netkit, tmp_
     )
     for name, value in asked.items():
         assert f"{name.replace('_', ' ')} {value}" in line
+
+
+def test_half_an_epoch_learns_from_half_of_the_images(netkit: Netkit, tmp_path: Path) -> None:
+    options = ("--arch", "residual", "--data", "digits", "--epochs", "1.5", "--batch-size", "103")
+    done = netkit("train", *options)
+    assert done.returncode == 0, done.stderr
+    assert "epochs 1.5," in done.stderr
+    with open(tmp_path / "runs/residual/metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "14"), ("2", "21")]  # 1,442 and 721 images
+    resumed = netkit("train", *options, "--resume")
+    assert resumed.returncode == 0 and "this run has ended" in resumed.stderr
+
+
+@pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
+def test_epochs_that_cannot_be_are_refused_in_a_line(netkit: Netkit, epochs: str) -> None:
+    done = netkit("train", "--data", "digits", f"--epochs={epochs}")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [f"netkit: epochs are a number above 0 and up to 100,000, not {float(epochs)}"]
 
 
 @pytest.mark.slow

@@ -161,13 +161,13 @@ class Training:
         """Which images the epoch learns from, as indices, in their order."""
         count = len(self.train_labels)
         order = permutation(count, seed=self.seed, epoch=epoch).to(self.device)
-        wanted = self.timetable.images_in(epoch)
-        if wanted == count:
-            return order
-        hardest = self._losses.argsort(descending=True, stable=True)[:wanted]
-        among_them = torch.zeros(count, dtype=torch.bool, device=self.device)
-        among_them[hardest] = True
-        return order[among_them[order]]
+        choice = self.recipe.choice_in(epoch, count)
+        if choice < count:
+            hardest = self._losses.argsort(descending=True, stable=True)[:choice]
+            among_them = torch.zeros(count, dtype=torch.bool, device=self.device)
+            among_them[hardest] = True
+            order = order[among_them[order]]
+        return order[: self.timetable.images_in(epoch)]
 
     def learn(self, images: Tensor, labels: Tensor, *, weight: int, whole: int) -> Tensor:
         """One step on this rank's share, of that weight, of a batch of `whole` images; gives all losses (whole,).

@@ -9,6 +9,7 @@ from nets.errors import UsageError, unknown_name
 LEAST_STEPS = 500  # all four nets reach 98.8 % or more on the bundled digits in them
 WHOLE_EPOCHS = 2  # before it is known which images are easy
 LARGEST_LR = 1e6
+LARGEST_EPOCHS = 100_000  # the timetable lists them
 SCHEDULES = ("constant", "onecycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -27,12 +28,14 @@ class Recipe:
     two epochs each leaves out the share `skip_easiest` of the images: those whose losses were lowest when they were
     last learnt from (after Jiang et al. 2019, arXiv:1910.00762).
 
+    With `epochs` of 2.5 the third and last epoch is over when it has learnt from half of its images.
+
     With `ema` above 0 the weights that count are an exponential moving average with that decay a step. `channels_last`
     is the memory layout; `precision` is "fp32", "bf16", "fp16", or "auto": bf16 where hardware has it, else fp32.
     """
 
     name: str
-    epochs: int
+    epochs: float
     batch_size: int
     lr: float
     momentum: float
@@ -53,8 +56,10 @@ class Recipe:
     precision: str
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch_size < 1:
-            raise UsageError(f"epochs and batch size are at least 1, not {self.epochs} and {self.batch_size}")
+        if not 0 < self.epochs <= LARGEST_EPOCHS:
+            raise UsageError(f"epochs are a number above 0 and up to {LARGEST_EPOCHS:,}, not {self.epochs}")
+        if self.batch_size < 1:
+            raise UsageError(f"the batch size is at least 1, not {self.batch_size}")
         if not 0 < self.lr <= LARGEST_LR:
             raise UsageError(f"the learning rate is a positive number up to {LARGEST_LR:,.0f}, not {self.lr}")
         for field in ("momentum", "ema", "label_smoothing", "warmup", "scale", "skip_easiest"):
@@ -72,20 +77,28 @@ class Recipe:
         peak = self.warmup * steps
         return self.lr * min((step + 1) / (peak + 1), (steps - step) / (steps - peak))
 
-    def images_in(self, epoch: int, images: int) -> int:
-        """How many of so many training images that epoch, from 1 on, learns from."""
+    def choice_in(self, epoch: int, images: int) -> int:
+        """From how many of so many training images, the hardest, that epoch, from 1 on, takes its own."""
         return images if epoch <= WHOLE_EPOCHS else images - int(images * self.skip_easiest)
+
+    def images_in(self, epoch: int, images: int) -> int:
+        """From how many of so many training images that epoch learns: its whole choice, or of a last one a part."""
+        return max(1, round(self.choice_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
 
     def stretched_to(self, images: int) -> "Recipe":
         """The same, with epochs enough for LEAST_STEPS on so many images: few epochs of little data teach little."""
-        ends = accumulate(-(-self.images_in(epoch, images) // self.batch_size) for epoch in count(1))
+        ends = accumulate(-(-self.choice_in(epoch, images) // self.batch_size) for epoch in count(1))
         enough = next(epoch for epoch, steps in enumerate(ends, start=1) if steps >= LEAST_STEPS)
         return replace(self, epochs=max(self.epochs, enough))
 
     def __str__(self) -> str:
         """For people: the name, and what is not off."""
         fields = {name.replace("_", " "): value for name, value in asdict(self).items() if name != "name" and value}
-        return f"{self.name}: " + ", ".join(f"{n}" if v is True else f"{n} {v}" for n, v in fields.items())
+        return f"{self.name}: " + ", ".join(f"{n}" if v is True else f"{n} {_short(v)}" for n, v in fields.items())
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 RECIPES = {

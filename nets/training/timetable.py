@@ -1,5 +1,6 @@
 """Timetable: how many images and steps each epoch of a recipe has, and where in them a training stands."""
 
+import math
 from bisect import bisect_right
 from itertools import accumulate
 from typing import NamedTuple
@@ -19,7 +20,7 @@ class Timetable:
 
     def __init__(self, recipe: Recipe, images: int) -> None:
         self._batch_size = recipe.batch_size
-        self._images = [recipe.images_in(epoch, images) for epoch in range(1, recipe.epochs + 1)]
+        self._images = [recipe.images_in(epoch, images) for epoch in range(1, math.ceil(recipe.epochs) + 1)]
         self._ends = list(accumulate(-(-count // recipe.batch_size) for count in self._images))
 
     @property
