@@ -1,6 +1,5 @@
 """From a path to pixels: decode the file into what the card asks for, or say why not."""
 
-import io
 import os
 import stat
 import warnings
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from infer import png
+from infer.bounds import Bounded, weight
 from nets.card import ModelCard
 from nets.errors import ImageError
 from nets.files import READING
@@ -20,7 +20,7 @@ from nets.files import READING
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; nothing else is tried
 ENDS = {png.SIGNATURE: b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
-LARGEST_IMAGE = 24_000_000  # pixels; noise of that many took 1.3 s and 500 MB in WebP, half of that elsewhere
+LARGEST_IMAGE = 24_000_000  # pixels; see infer.bounds for those that count more than once
 TURN = Image.Transpose
 UPRIGHT = {  # EXIF's orientation: what sets the image upright
     2: TURN.FLIP_LEFT_RIGHT,
@@ -126,15 +126,19 @@ def _exactly(file: int, size: int) -> bytes:
 
 def _open(content: bytes, largest: int) -> Image.Image:
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        file = Bounded(content, largest=largest)
+        image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise ImageError(
             _fault_code(content, otherwise="not-an-image"), f"cannot be read as one of {', '.join(FORMATS)}"
         ) from None
     except Image.DecompressionBombError:
         raise ImageError("too-large", f"over the limit of {largest:,} pixels") from None
-    if image.width * image.height > largest:
-        raise ImageError("too-large", f"{image.width}x{image.height}, over the limit of {largest:,} pixels")
+    pixels, counted = image.width * image.height, weight(image, content)
+    if counted > largest:
+        each = f", which count as {counted:,}" if counted > pixels else ""
+        raise ImageError("too-large", f"{image.width}x{image.height}{each}, over the limit of {largest:,} pixels")
+    file.pixels_follow()
     image.load()
     return image
 

@@ -1,5 +1,6 @@
 """From what was typed to the paths of all inputs: files, folders, globs, and lists on stdin."""
 
+import fnmatch
 import glob
 import os
 import sys
@@ -11,6 +12,7 @@ from nets.errors import UsageError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 STDIN = "-"
+ANY_DEPTH = "**"  # in a pattern: no folder or any number of them, one in another
 READ = 65_536  # bytes of stdin at a time
 
 
@@ -21,17 +23,33 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
     are in memory at a time. "-" stands for the paths on stdin, each followed by `separator`, as files that are named.
     Raises UsageError, before the first path, where an argument names nothing at all.
     """
-    starts = [start for argument in arguments for start in _expand(argument)]
-    for start in starts:
-        if os.path.isdir(start) and next(_walk(start), None) is None:
-            raise UsageError(f"{start}: no images in this folder (looked for {', '.join(SUFFIXES)})")
-    return (path for start in starts for path in _from(start, separator))
+    for argument in arguments:
+        _require_some(argument)
+    return (path for argument in arguments for path in _from(argument, separator))
 
 
-def _from(start: str, separator: bytes) -> Iterable[str]:
-    if start == STDIN:
+def _from(argument: str, separator: bytes) -> Iterable[str]:
+    if argument == STDIN:
         return _listed(sys.stdin.buffer, separator)
-    return _walk(start) if os.path.isdir(start) else (start,)
+    if os.path.lexists(argument):
+        return _walk(argument) if os.path.isdir(argument) else (argument,)
+    # what is named explicitly is a row, be it there or not
+    return _globbed(argument) if glob.has_magic(argument) else (argument,)
+
+
+def _require_some(argument: str) -> None:
+    if argument == STDIN or (os.path.lexists(argument) and not os.path.isdir(argument)):
+        return
+    if os.path.isdir(argument):
+        if next(_walk(argument), None) is None:
+            raise UsageError(f"{argument}: no images in this folder (looked for {', '.join(SUFFIXES)})")
+    elif not glob.has_magic(argument):
+        if not argument.lower().endswith(SUFFIXES):
+            raise UsageError(f"{argument}: no such file or folder")
+    elif argument.split(os.sep).count(ANY_DEPTH) > 1:
+        raise UsageError(f"{argument}: '{ANY_DEPTH}' may stand once in a pattern")
+    elif next(_globbed(argument), None) is None:
+        raise UsageError(f"{argument}: matches nothing, or folders without images")
 
 
 def _listed(file: BinaryIO, separator: bytes) -> Iterator[str]:
@@ -44,33 +62,51 @@ def _listed(file: BinaryIO, separator: bytes) -> Iterator[str]:
         yield os.fsdecode(rest)
 
 
-def _expand(argument: str) -> list[str]:
-    if argument == STDIN or os.path.lexists(argument):
-        return [argument]
-    if not glob.has_magic(argument):
-        if argument.lower().endswith(SUFFIXES):
-            return [argument]  # what is named explicitly is a row, be it there or not
-        raise UsageError(f"{argument}: no such file or folder")
-    matches = _outermost(sorted(_matches(argument)))
-    if not matches:
-        raise UsageError(f"{argument}: matches nothing")
-    return matches
+def _globbed(pattern: str) -> Iterator[str]:
+    """Files that match, and what folders that match yield, each once: `**` matches a folder and all that is in it."""
+    walked: set[str] = set()
+    for path in _matches(pattern):
+        if walked and not walked.isdisjoint(map(str, Path(path).parents)):
+            continue
+        if os.path.isdir(path):
+            walked.add(str(Path(path)))
+            yield from _walk(path)
+        else:
+            yield path
 
 
-def _matches(pattern: str) -> Iterable[str]:
-    """As a shell with globstar has them: no hidden names, unless they are asked for, and no links followed by `**`."""
-    if "**" not in Path(pattern).parts:
-        return glob.glob(pattern)
-    anchor = Path(pattern).anchor
-    found = Path(anchor).glob(str(Path(pattern).relative_to(anchor)))  # glob.glob follows links, for ever in a loop
-    plain = sum(part.startswith(".") for part in Path(pattern).parts)
-    return (str(path) for path in found if sum(part.startswith(".") for part in path.parts) <= plain)
+def _matches(pattern: str) -> Iterator[str]:
+    """As a shell with globstar has them: no hidden names, unless they are asked for, and no links followed by `**`.
+
+    In sorted order within each folder, a folder's before those of its subfolders.
+    """
+    folder, name = os.path.split(pattern)
+    for within in _matches(folder) if glob.has_magic(folder) else (folder,):
+        if name == ANY_DEPTH:
+            yield from _folders(within)
+        elif glob.has_magic(name):
+            names = fnmatch.filter(_names(within), name)
+            yield from (os.path.join(within, each) for each in names if name.startswith(".") or each[0] != ".")
+        elif os.path.lexists(path := os.path.join(within, name)):
+            yield path
 
 
-def _outermost(paths: list[str]) -> list[str]:
-    """Those `paths` that lie in no other one: `**` matches a folder, and again all that it yields when it is walked."""
-    folders = {Path(path) for path in paths if os.path.isdir(path)}
-    return [path for path in paths if folders.isdisjoint(Path(path).parents)] if folders else paths
+def _folders(top: str) -> Iterator[str]:
+    """`top`, and all real folders in it but hidden ones."""
+    left = [top] if os.path.isdir(top or os.curdir) else []
+    while left:
+        folder = left.pop()
+        yield folder
+        inner = (os.path.join(folder, name) for name in reversed(_names(folder)) if name[0] != ".")
+        left += (path for path in inner if os.path.isdir(path) and not os.path.islink(path))
+
+
+def _names(folder: str) -> list[str]:
+    """Sorted; none where the folder cannot be read, or is none."""
+    try:
+        return sorted(os.listdir(folder or os.curdir))
+    except OSError:
+        return []
 
 
 def _walk(folder: str) -> Iterator[str]:

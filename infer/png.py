@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from infer.bounds import MOST_PARTS
 from nets.errors import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -46,7 +47,11 @@ def plain_image(content: bytes, *, largest: int) -> Image.Image | None:
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Kind and content of each chunk, up to the last."""
     view, start, kind = memoryview(content), len(SIGNATURE), b""
+    parts = 0
     while kind != b"IEND":
+        parts += 1
+        if parts > MOST_PARTS:
+            raise ImageError("damaged", f"over {MOST_PARTS:,} chunks of the PNG format")
         end = len(content)
         if start + 8 <= end:
             size, kind = HEAD(content, start)

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits time and counts memory as Linux does")
 LARGEST_KB = 512 * 1024
 SIDE = 4898  # of a square of just under as many pixels as are taken
+WEBP_SIDE = 3464  # of WebP, whose pixels count double
 COLOURS = np.random.default_rng(0).integers(0, 256, (28, 28, 4), np.uint8)
 
 
@@ -67,9 +68,9 @@ def turned(turn: int) -> Image.Exif:
     return exif
 
 
-def noise(mode: str, form: str, **options: Any) -> Callable[[Path], None]:
+def noise(mode: str, form: str, *, side: int = SIDE, **options: Any) -> Callable[[Path], None]:
     def save(path: Path) -> None:
-        levels = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, len(mode)), np.uint8)
+        levels = np.random.default_rng(0).integers(0, 256, (side, side, len(mode)), np.uint8)
         Image.fromarray(levels.squeeze()).save(path, form, **options)
 
     return save
@@ -91,6 +92,36 @@ def png(width: int, height: int, *chunks: bytes) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + png_chunk(b"IEND", b"")
 
 
+def padded(content: bytes, at: int, *parts: tuple[bytes, int]) -> Callable[[Path], None]:
+    """The content with parts put in at a place, each so many times."""
+
+    def save(path: Path) -> None:
+        with open(path, "wb") as file:
+            file.write(content[:at])
+            for part, times in parts:
+                file.write(part * times)
+            file.write(content[at:])
+
+    return save
+
+
+def of_many_scans(path: Path) -> None:
+    """A progressive JPEG whose last scan comes 2,000 times: 180 kB."""
+    large("L", "JPEG", progressive=True)(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + content[content.rindex(b"\xff\xda") : -2] * 2000 + content[-2:])
+
+
+def run_lengths(path: Path) -> None:
+    """A BMP of runs of one pixel each."""
+    rows = (b"\x01\x07" * SIDE + b"\0\0") * SIDE + b"\0\1"
+    sizes = struct.pack("<IiiHHIIiiII", 40, SIDE, SIDE, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    path.write_bytes(b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + sizes + bytes(1024) + rows)
+
+
+GREY_JPEG, GREY_GIF, GREY_PNG = image("L", "JPEG"), image("L", "GIF"), image("L", "PNG")
+AFTER_PALETTE = 13 + 3 * 2 ** ((GREY_GIF[10] & 7) + 1)
+EXIF = b"\xff\xe1" + struct.pack(">H", 60_008) + b"Exif\0\0" + bytes(60_000)
 ZEROS = zlib.compress(bytes(2**30), 9)  # a gigabyte in a megabyte
 PIXELS = zlib.compress(bytes(29 * 28))
 
@@ -145,8 +176,29 @@ CASES: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "noise in PNG": (noise("L", "PNG", compress_level=1), "ok"),
     "noise in JPEG": (noise("RGB", "JPEG", quality=90), "ok"),
     "noise in progressive JPEG": (noise("RGB", "JPEG", progressive=True), "ok"),
-    "noise in WebP": (noise("RGB", "WEBP", method=0, quality=50), "ok"),
-    "large WebP": (large("RGBA", "WEBP", lossless=True, method=0, quality=0), "ok"),
+    "noise in WebP": (noise("RGB", "WEBP", side=WEBP_SIDE, method=0, quality=50), "ok"),
+    "noise in lossless WebP": (noise("RGBA", "WEBP", side=WEBP_SIDE, lossless=True, method=0, quality=0), "ok"),
+    "large WebP": (large("RGBA", "WEBP", width=WEBP_SIDE, height=WEBP_SIDE, lossless=True, method=0), "ok"),
+    "larger WebP": (large("RGB", "WEBP", width=3600, height=3600, lossless=True, method=0, quality=0), "too-large"),
+    "JPEG of empty segments": (padded(GREY_JPEG, 2, (b"\xff\xfe\0\2", 15_000_000)), "damaged"),
+    "JPEG of bytes between segments": (padded(GREY_JPEG, 2, (b"\xff", 60_000_000)), "damaged"),
+    "JPEG of EXIF": (padded(GREY_JPEG, 2, (EXIF, 1000)), "damaged"),
+    "JPEG of many scans": (of_many_scans, "damaged"),
+    "GIF of comments": (padded(GREY_GIF, AFTER_PALETTE, (b"\x21\xfe\x01a\0", 12_000_000)), "damaged"),
+    "GIF of a long comment": (
+        padded(GREY_GIF, AFTER_PALETTE, (b"\x21\xfe", 1), (b"\x01a", 30_000_000), (b"\0", 1)), "damaged",
+    ),
+    "GIF of zeros": (padded(GREY_GIF, AFTER_PALETTE, (b"\0", 60_000_000)), "damaged"),
+    "PNG of texts": (padded(GREY_PNG, 33, (png_chunk(b"tEXt", b"a\0"), 4_000_000)), "damaged"),
+    "PNG of no pixels, often": (padded(GREY_PNG, 33, (png_chunk(b"IDAT", b""), 5_000_000)), "damaged"),
+    "PGM of a comment": (padded(image("L", "PPM"), 3, (b"#", 1), (b"x", 60_000_000), (b"\n", 1)), "not-an-image"),
+    "PGM of comments": (padded(b"P2 28 28 255 " + b"7 " * 784, 13, (b"#\n", 700_000)), "ok"),
+    "PGM of more comments": (padded(b"P2 28 28 255 " + b"7 " * 784, 13, (b"#\n", 30_000_000)), "too-large"),
+    "large PGM as text": (padded(b"P2 %d %d 255 " % (SIDE, SIDE), 17, (b"7 ", SIDE * SIDE)), "too-large"),
+    "PGM as text": (padded(b"P2 860 860 255 ", 15, (b"7 ", 860 * 860)), "ok"),
+    "large PGM of 101 levels": (padded(b"P5 %d %d 100 " % (SIDE, SIDE), 17, (b"7", SIDE * SIDE)), "too-large"),
+    "PPM of 101 levels": (padded(b"P6 700 700 100 ", 15, (b"7", 3 * 700 * 700)), "ok"),
+    "BMP of short runs": (run_lengths, "too-large"),
 }  # fmt: skip
 
 

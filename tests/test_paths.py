@@ -1,6 +1,7 @@
 """Which inputs are found: each once, in order, whatever they are called; and what names nothing is refused."""
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,18 @@ def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: M
         ("in/?.png", ["in/a.png", "in/b.png"]),
         ("in/s*", ["in/sub/c.png"]),
         ("**/*.png", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),
-        ("in/**", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),  # once, not once a folder
+        (
+            "in/**",
+            ["in/.git/d.png", "in/.hidden.png", "in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
+        ),  # as "in"
+        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # the folder's but once
+        ("in/*/", ["in/sub/c.png"]),
+        ("*/*/c.*", ["in/sub/c.png"]),
+        ("./in/?.png", ["./in/a.png", "./in/b.png"]),
+        ("in/.*", ["in/.git/d.png", "in/.hidden.png"]),
+        ("**/**/*.png", "**/**/*.png: '**' may stand once in a pattern"),
+        ("nowhere/**", "nowhere/**: matches nothing"),
+        ("in/n*", "in/n*: matches nothing, or folders without images"),
         ("in/notes", "in/notes: no images in this folder (looked for .png, .jpg"),
         ("nowhere", "nowhere: no such file or folder"),
         ("in/*.gif", "in/*.gif: matches nothing"),
@@ -54,14 +66,30 @@ def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: M
 def test_globs_find_each_file_once_in_order_and_what_names_nothing_is_refused_at_once(
     argument: str, found: list[str] | str
 ) -> None:
-    for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt"):
+    for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt", ".hidden.png", ".git/d.png"):
         touch(f"in/{name}")
+    os.symlink("..", "in/sub/up")  # which is not followed
     if isinstance(found, list):
         assert list(find([argument])) == found
     else:
         with pytest.raises(UsageError) as caught:
             find(["in/a.png", argument])
         assert str(caught.value).startswith(found)
+
+
+@pytest.mark.parametrize("argument", ["in", "in/**/*.png", "in/*/*.png", "i*"])
+def test_memory_grows_with_the_largest_folder_alone(argument: str) -> None:
+    peaks = []
+    for folders in (range(10), range(10, 100)):
+        for folder in folders:
+            os.makedirs(f"in/{folder}")
+            for name in range(100):
+                os.mknod(f"in/{folder}/{name}.png")
+        tracemalloc.start()
+        assert sum(1 for _ in find([argument])) == 100 * (folders.stop)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 90 * 500  # folders' names, but not files'
 
 
 def test_folders_nested_deeper_than_python_recurses_are_walked() -> None:

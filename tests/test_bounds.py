@@ -1,0 +1,80 @@
+"""Bounds: ordinary files of every kind that is bounded are decoded as ever, up to where the bounds lie."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from infer.bounds import LARGEST_HEADER, MOST_SCANS, SCAN, SLOW, Bounded, weight
+from infer.images import Decoder
+from nets.card import ModelCard
+from nets.errors import ImageError
+
+LEVELS = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
+TEXT = b" ".join(b"%d" % level for level in LEVELS.ravel())
+BITS = LEVELS > 127
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"P2\n# by hand\n7 5\n255\n" + TEXT, LEVELS),
+        (b"P2 7 5 255\n" + TEXT.replace(b" ", b" # a level\n"), LEVELS),
+        (b"P2 7#\r5 #\n#\n255 " + TEXT + b"# the end", LEVELS),
+        (b"P5 # 1 2 3\n7 5\n#\n255\n" + LEVELS.tobytes(), LEVELS),
+        (b"P5 7 5 255 " + b"#" * 35, np.full((5, 7), ord("#"))),  # a pixel, not a comment
+        (b"P1 7 5\n" + b"".join(b"%d" % (not bit) for bit in BITS.ravel()), BITS * 255),
+        (b"P4\n7 5 " + np.packbits(~BITS, axis=1).tobytes(), BITS * 255),
+        (b"P5 7 5 100\n" + (LEVELS % 101).tobytes(), np.rint((LEVELS % 101) * 2.55)),
+    ],
+)
+def test_grey_netpbm_files_are_decoded_comments_or_not(
+    card: ModelCard, content: bytes, wanted: NDArray[np.generic]
+) -> None:
+    decoder = Decoder(replace(card, height=5, width=7))
+    image = decoder._image(content).convert("L")
+    assert np.array_equal(np.asarray(image), wanted)
+
+
+@pytest.mark.parametrize(
+    "content", [b"PK\3\4 a zip", b"P7\nWIDTH 7\n", b"Pf 7 5 1.0 ", b"P5", b"P2 7 5", b"P5 7x5 255 "]
+)
+def test_what_only_begins_like_a_netpbm_file_is_no_image(content: bytes) -> None:
+    with pytest.raises(UnidentifiedImageError):
+        Bounded(content, largest=10**6)
+
+
+def test_a_jpegs_header_may_be_long_but_not_longer_and_its_pixels_longer_still() -> None:
+    file = Bounded(b"\xff\xd8\xff" + bytes(2 * LARGEST_HEADER), largest=10**6)
+    file.read(LARGEST_HEADER + 1)
+    with pytest.raises(ImageError, match="longer, than any image needs") as caught:
+        file.read(1)
+    assert caught.value.code == "damaged"
+    file.pixels_follow()
+    assert len(file.read()) == LARGEST_HEADER + 2
+
+
+def test_a_jpeg_has_so_many_scans_and_no_more() -> None:
+    Bounded(b"\xff\xd8\xff" + SCAN * MOST_SCANS, largest=10**6)
+    with pytest.raises(ImageError, match=f"a JPEG image of over {MOST_SCANS} scans"):
+        Bounded(b"\xff\xd8\xff" + SCAN * (MOST_SCANS + 1), largest=10**6)
+
+
+@pytest.mark.parametrize(
+    ("form", "pixels", "bytes_"),
+    [("PNG", 1, 0), ("JPEG", 1, 0), ("WEBP", 2, 0), ("P2", SLOW, SLOW), ("P5 100", SLOW, SLOW)],
+)
+def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> None:
+    file = io.BytesIO()
+    if form.startswith("P2"):
+        file = io.BytesIO(b"P2 7 5 255 " + TEXT)
+    elif form.startswith("P5"):
+        file = io.BytesIO(b"P5 7 5 100 " + bytes(35))
+    else:
+        Image.fromarray(LEVELS).save(file, form)
+    content = file.getvalue()
+    with Image.open(file) as image:
+        assert weight(image, content) == max(pixels * 35, bytes_ * len(content))
