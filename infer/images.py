@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, TiffTags, UnidentifiedImageError
 
 from infer import png
-from infer.bounds import Bounded, weight
+from infer.bounds import LARGEST_HEADER, Bounded, weight
 from nets.card import ModelCard
 from nets.errors import ImageError
 from nets.files import READING
@@ -21,6 +21,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names
 ENDS = {png.SIGNATURE: b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST_IMAGE = 24_000_000  # pixels; see infer.bounds for those that count more than once
+PIECE = 2**20  # pixels
 TURN = Image.Transpose
 UPRIGHT = {  # EXIF's orientation: what sets the image upright
     2: TURN.FLIP_LEFT_RIGHT,
@@ -138,6 +139,11 @@ def _open(content: bytes, largest: int) -> Image.Image:
     if counted > largest:
         each = f", which count as {counted:,}" if counted > pixels else ""
         raise ImageError("too-large", f"{image.width}x{image.height}{each}, over the limit of {largest:,} pixels")
+    if len(image.info.get("exif", b"")) > LARGEST_HEADER:
+        raise ImageError("too-large", f"EXIF over the limit of {LARGEST_HEADER:,} bytes")
+    if image.format == "TIFF":
+        for folder in TiffTags.TAGS_V2_GROUPS:  # which would be read, however long they are, and are not needed
+            image.getexif().pop(folder, None)
     file.pixels_follow()
     image.load()
     return image
@@ -156,8 +162,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         levels = np.asarray(image)
         scaled = np.empty(levels.shape, np.uint8)
-        for whole, row in zip(levels, scaled, strict=True):  # a large one does not fit twice in 32 bits
-            row[:] = (whole.astype(np.uint32) * 255 + 32767) // 65535
+        rows = max(1, PIECE // levels.shape[1])
+        for start in range(0, len(levels), rows):  # a large one does not fit twice in 32 bits
+            piece = levels[start : start + rows].astype(np.uint32)
+            scaled[start : start + rows] = (piece * 255 + 32767) // 65535
         return Image.fromarray(scaled)
     if image.mode in ("I", "F"):
         raise ImageError(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from infer.bounds import MOST_PARTS
+from infer.bounds import LARGEST_HEADER, MOST_PARTS, counted
 from nets.errors import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -35,7 +35,7 @@ def plain_image(content: bytes, *, largest: int) -> Image.Image | None:
     if not plain or len(header) != 13 or header[BITS] != 8 or header[COLOURS] not in MODES or header[INTERLACED]:
         return None
     width, height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
-    if not 0 < width * height <= largest:
+    if not 0 < counted(width, height) <= largest:
         return None
     mode = MODES[header[COLOURS]]
     try:
@@ -47,11 +47,11 @@ def plain_image(content: bytes, *, largest: int) -> Image.Image | None:
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Kind and content of each chunk, up to the last."""
     view, start, kind = memoryview(content), len(SIGNATURE), b""
-    parts = 0
+    parts = besides = 0
     while kind != b"IEND":
         parts += 1
-        if parts > MOST_PARTS:
-            raise ImageError("damaged", f"over {MOST_PARTS:,} chunks of the PNG format")
+        if parts > MOST_PARTS or besides > LARGEST_HEADER:
+            raise ImageError("too-large", "chunks of the PNG format more, or longer, than images need")
         end = len(content)
         if start + 8 <= end:
             size, kind = HEAD(content, start)
@@ -61,4 +61,5 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
         if zlib.crc32(view[start + 4 : end]) != SUM(content, end)[0]:
             raise ImageError("damaged", f"cannot be decoded: a checksum is wrong, of the PNG chunk {kind!r}")
         yield kind, view[start + 8 : end]
+        besides += 0 if kind == b"IDAT" else end - start
         start = end + 4

@@ -119,6 +119,33 @@ def run_lengths(path: Path) -> None:
     path.write_bytes(b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + sizes + bytes(1024) + rows)
 
 
+def narrow(mode: str) -> Callable[[Path], None]:
+    """A PNG one pixel wide and as high as there are pixels taken."""
+    kind, row = {"RGBA": (b"\x08\x06", 5), "I;16": (b"\x10\0", 3)}[mode]
+
+    def save(path: Path) -> None:
+        header = png_chunk(b"IHDR", struct.pack(">II", 1, 24_000_000) + kind + b"\0\0\0")
+        pixels = png_chunk(b"IDAT", zlib.compress(bytes(24_000_000 * row), 1))
+        path.write_bytes(GREY_PNG[:8] + header + pixels + png_chunk(b"IEND", b""))
+
+    return save
+
+
+def tiff(*entries: tuple[int, int, int, int]) -> bytes:
+    """60 MB of zeros as a TIFF with those entries: tag, type, count, and value or place."""
+    start = 60_000_008
+    fields = b"".join(struct.pack("<HHII", *entry) for entry in sorted(entries))
+    return (
+        struct.pack("<2sHI", b"II", 42, start) + bytes(start - 8) + struct.pack("<H", len(entries)) + fields + bytes(4)
+    )
+
+
+def as_tiff(*entries: tuple[int, int, int, int]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(tiff(*GREY_TIFF, *entries))
+
+
+SHORTS = 25_000_000
+GREY_TIFF = [(256, 3, 1, 28), (257, 3, 1, 28), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
 GREY_JPEG, GREY_GIF, GREY_PNG = image("L", "JPEG"), image("L", "GIF"), image("L", "PNG")
 AFTER_PALETTE = 13 + 3 * 2 ** ((GREY_GIF[10] & 7) + 1)
 EXIF = b"\xff\xe1" + struct.pack(">H", 60_008) + b"Exif\0\0" + bytes(60_000)
@@ -177,20 +204,20 @@ CASES: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "noise in JPEG": (noise("RGB", "JPEG", quality=90), "ok"),
     "noise in progressive JPEG": (noise("RGB", "JPEG", progressive=True), "ok"),
     "noise in WebP": (noise("RGB", "WEBP", side=WEBP_SIDE, method=0, quality=50), "ok"),
-    "noise in lossless WebP": (noise("RGBA", "WEBP", side=WEBP_SIDE, lossless=True, method=0, quality=0), "ok"),
+    "noise in lossless WebP": (noise("RGB", "WEBP", side=3300, lossless=True, method=0, quality=0), "ok"),
     "large WebP": (large("RGBA", "WEBP", width=WEBP_SIDE, height=WEBP_SIDE, lossless=True, method=0), "ok"),
     "larger WebP": (large("RGB", "WEBP", width=3600, height=3600, lossless=True, method=0, quality=0), "too-large"),
-    "JPEG of empty segments": (padded(GREY_JPEG, 2, (b"\xff\xfe\0\2", 15_000_000)), "damaged"),
-    "JPEG of bytes between segments": (padded(GREY_JPEG, 2, (b"\xff", 60_000_000)), "damaged"),
-    "JPEG of EXIF": (padded(GREY_JPEG, 2, (EXIF, 1000)), "damaged"),
-    "JPEG of many scans": (of_many_scans, "damaged"),
-    "GIF of comments": (padded(GREY_GIF, AFTER_PALETTE, (b"\x21\xfe\x01a\0", 12_000_000)), "damaged"),
+    "JPEG of empty segments": (padded(GREY_JPEG, 2, (b"\xff\xfe\0\2", 15_000_000)), "too-large"),
+    "JPEG of bytes between segments": (padded(GREY_JPEG, 2, (b"\xff", 60_000_000)), "too-large"),
+    "JPEG of EXIF": (padded(GREY_JPEG, 2, (EXIF, 1000)), "too-large"),
+    "JPEG of many scans": (of_many_scans, "too-large"),
+    "GIF of comments": (padded(GREY_GIF, AFTER_PALETTE, (b"\x21\xfe\x01a\0", 12_000_000)), "too-large"),
     "GIF of a long comment": (
-        padded(GREY_GIF, AFTER_PALETTE, (b"\x21\xfe", 1), (b"\x01a", 30_000_000), (b"\0", 1)), "damaged",
+        padded(GREY_GIF, AFTER_PALETTE, (b"\x21\xfe", 1), (b"\x01a", 30_000_000), (b"\0", 1)), "too-large",
     ),
-    "GIF of zeros": (padded(GREY_GIF, AFTER_PALETTE, (b"\0", 60_000_000)), "damaged"),
-    "PNG of texts": (padded(GREY_PNG, 33, (png_chunk(b"tEXt", b"a\0"), 4_000_000)), "damaged"),
-    "PNG of no pixels, often": (padded(GREY_PNG, 33, (png_chunk(b"IDAT", b""), 5_000_000)), "damaged"),
+    "GIF of zeros": (padded(GREY_GIF, AFTER_PALETTE, (b"\0", 60_000_000)), "too-large"),
+    "PNG of texts": (padded(GREY_PNG, 33, (png_chunk(b"tEXt", b"a\0"), 4_000_000)), "too-large"),
+    "PNG of no pixels, often": (padded(GREY_PNG, 33, (png_chunk(b"IDAT", b""), 5_000_000)), "too-large"),
     "PGM of a comment": (padded(image("L", "PPM"), 3, (b"#", 1), (b"x", 60_000_000), (b"\n", 1)), "not-an-image"),
     "PGM of comments": (padded(b"P2 28 28 255 " + b"7 " * 784, 13, (b"#\n", 700_000)), "ok"),
     "PGM of more comments": (padded(b"P2 28 28 255 " + b"7 " * 784, 13, (b"#\n", 30_000_000)), "too-large"),
@@ -199,6 +226,23 @@ CASES: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "large PGM of 101 levels": (padded(b"P5 %d %d 100 " % (SIDE, SIDE), 17, (b"7", SIDE * SIDE)), "too-large"),
     "PPM of 101 levels": (padded(b"P6 700 700 100 ", 15, (b"7", 3 * 700 * 700)), "ok"),
     "BMP of short runs": (run_lengths, "too-large"),
+    "narrow with alpha": (narrow("RGBA"), "too-large"),
+    "narrow of 16 bits": (narrow("I;16"), "too-large"),
+    "PNG of a long profile": (
+        padded(GREY_PNG, 33, (png_chunk(b"tEXt", b"Raw profile type exif\0" + b"ab\n" * 10_000_000), 1)), "too-large",
+    ),
+    "PNG turned often": (
+        lambda path: path.write_bytes(GREY_PNG[:33] + png_chunk(b"eXIf", tiff((274, 3, SHORTS, 26))) + GREY_PNG[33:]),
+        "too-large",
+    ),
+    "TIFF of strips": (as_tiff((273, 4, 1_500_000, 8), (278, 4, 1, 1)), "too-large"),
+    "TIFF of long fields": (as_tiff((700, 3, SHORTS, 8)), "too-large"),
+    "TIFF of tiles larger than itself": (
+        as_tiff((322, 4, 1, 16_384), (323, 4, 1, 16_384), (324, 4, 1, 8), (325, 4, 1, 2**28)), "too-large",
+    ),
+    "BigTIFF": (b"II+\0\x08\0\0\0" + bytes(100), "unsupported"),
+    "JPEG in arithmetic coding": (GREY_JPEG.replace(b"\xff\xc0", b"\xff\xc9"), "unsupported"),
+    "much WebP": (padded(image("L", "WEBP"), 12, (b"XXXX\0\0\0\0", 5_000_000)), "too-large"),
 }  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from infer.bounds import LARGEST_HEADER, MOST_SCANS, SCAN, SLOW, Bounded, weight
+from infer.bounds import LARGEST_HEADER, LEAST_WIDTH, MOST_SCANS, SCAN, SLOW, Bounded, weight
 from infer.images import Decoder
 from nets.card import ModelCard
 from nets.errors import ImageError
@@ -47,20 +47,29 @@ def test_what_only_begins_like_a_netpbm_file_is_no_image(content: bytes) -> None
         Bounded(content, largest=10**6)
 
 
-def test_a_jpegs_header_may_be_long_but_not_longer_and_its_pixels_longer_still() -> None:
-    file = Bounded(b"\xff\xd8\xff" + bytes(2 * LARGEST_HEADER), largest=10**6)
-    file.read(LARGEST_HEADER + 1)
-    with pytest.raises(ImageError, match="longer, than any image needs") as caught:
+def test_a_header_may_be_long_but_not_longer_and_its_pixels_longer_still() -> None:
+    file = Bounded(b"GIF8" + bytes(2 * LARGEST_HEADER), largest=10**6)
+    file.read(LARGEST_HEADER)
+    with pytest.raises(ImageError, match="a header longer, or of more parts, than images need") as caught:
         file.read(1)
-    assert caught.value.code == "damaged"
+    assert caught.value.code == "too-large"
     file.pixels_follow()
-    assert len(file.read()) == LARGEST_HEADER + 2
+    assert len(file.read()) == LARGEST_HEADER + 3
 
 
 def test_a_jpeg_has_so_many_scans_and_no_more() -> None:
     Bounded(b"\xff\xd8\xff" + SCAN * MOST_SCANS, largest=10**6)
     with pytest.raises(ImageError, match=f"a JPEG image of over {MOST_SCANS} scans"):
         Bounded(b"\xff\xd8\xff" + SCAN * (MOST_SCANS + 1), largest=10**6)
+
+
+@pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\0" * 9, b"\xff\xd0", b"\xff\xe1\0\4\xff\xc0", b"junk"])
+def test_arithmetic_coding_is_found_whatever_stands_before_the_frame(before: bytes) -> None:
+    start, frame = b"\xff\xd8\xff\xe0\0\2", b"\xff\xc9\0\x0b" + bytes(9)
+    with pytest.raises(ImageError, match="arithmetic coding") as caught:
+        Bounded(start + before + frame, largest=10**6)
+    assert caught.value.code == "unsupported"
+    Bounded(start + before + frame.replace(b"\xc9", b"\xc2"), largest=10**6)
 
 
 @pytest.mark.parametrize(
@@ -77,4 +86,4 @@ def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> 
         Image.fromarray(LEVELS).save(file, form)
     content = file.getvalue()
     with Image.open(file) as image:
-        assert weight(image, content) == max(pixels * 35, bytes_ * len(content))
+        assert weight(image, content) == max(pixels * 5 * LEAST_WIDTH, bytes_ * len(content))
