@@ -7,6 +7,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from export.rewrite import rewritten
 from infer.model import INPUT, OUTPUTS
 from nets.card import METADATA_KEY, ModelCard
 from nets.errors import UsageError
@@ -34,7 +35,7 @@ def convert(net: nn.Module, card: ModelCard, *, opset: int = OPSET, dtype: torch
 
     Computes in `dtype`, which the net becomes. Raises UsageError for an opset outside OPSETS.
     """
-    return finished(translate(net, card, opset=opset, dtype=dtype), card)
+    return finished(rewritten(translate(net, card, opset=opset, dtype=dtype)), card)
 
 
 def finished(proto: onnx.ModelProto, card: ModelCard) -> bytes:

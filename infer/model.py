@@ -20,9 +20,9 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 # run for ever (Loop), or answer by chance (RandomNormal).
 OPERATORS = frozenset(
     """
-    Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Flatten Gemm GlobalAveragePool
-    GlobalMaxPool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul PRelu QuantizeLinear ReduceMean Relu
-    Reshape Sigmoid Softmax Squeeze Sub Transpose Unsqueeze
+    Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Flatten Gather Gemm
+    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul PRelu Pad QuantizeLinear
+    ReduceMean Relu Reshape Sigmoid Softmax Squeeze Sub Transpose Unsqueeze
     """.split()
 )
 LARGEST_PAD = 64  # pixels; more would only ask for memory
@@ -106,11 +106,22 @@ def _refuse_unsafe(proto: onnx.ModelProto, name: str) -> None:
             raise ModelError(f"{name}: has a node {node.op_type} with a graph of its own, which might run for ever")
         if node.op_type not in OPERATORS:
             raise ModelError(f"{name}: uses the operator {node.op_type!r}; netkit runs those of convolutional nets")
-        pads = (pad for attribute in node.attribute if attribute.name == "pads" for pad in attribute.ints)
-        if not all(0 <= pad <= LARGEST_PAD for pad in pads):
+        if not all(0 <= pad <= LARGEST_PAD for pad in _pads(node, graph)):
             raise ModelError(f"{name}: has a node {node.op_type} that pads by more than {LARGEST_PAD}")
     if graph.sparse_initializer:
         raise ModelError(f"{name}: has sparse tensors, which can ask for any memory")
+
+
+def _pads(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[int]:
+    """By how many pixels a node pads; -1 where the file does not say it in so many numbers."""
+    found = [pad for attribute in node.attribute if attribute.name == "pads" for pad in attribute.ints]
+    if node.op_type == "Pad":
+        try:
+            (weights,) = (tensor for tensor in graph.initializer if tensor.name in node.input[1:2])
+            found += onnx.numpy_helper.to_array(weights).tolist()
+        except (ValueError, TypeError):
+            return [-1]
+    return found
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -94,6 +94,12 @@ def test_a_sound_model_is_read_byte_for_byte_with_its_card(card: ModelCard, tmp_
     assert (model.name, model.content, model.card) == (str(path), content, card)
 
 
+def add_pad(model: onnx.ModelProto, *pads: list[int]) -> None:
+    """A node Pad, and an initializer for each of `pads`, all of the one name that the node asks for."""
+    model.graph.initializer.extend(helper.make_tensor("pads", onnx.TensorProto.INT64, [4], each) for each in pads)
+    model.graph.node.append(helper.make_node("Pad", ["images", "pads"], ["padded"]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -110,6 +116,12 @@ def test_a_sound_model_is_read_byte_for_byte_with_its_card(card: ModelCard, tmp_
         (lambda m: m.graph.node.add(op_type="RandomNormal"), "uses the operator 'RandomNormal'"),
         (lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[0, 65])), "pads by more than 64"),
         (lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[-1, 0])), "pads by more than 64"),
+        (lambda m: add_pad(m, [0, 0, 65, 0]), "a node Pad that pads by more than 64"),
+        (lambda m: add_pad(m, [0, 0, 2**40, 0]), "a node Pad that pads by more than 64"),
+        (lambda m: add_pad(m, [0, -1, 0, 0]), "a node Pad that pads by more than 64"),
+        (lambda m: add_pad(m, [0, 0, 1, 1], [0, 0, 999, 999]), "a node Pad that pads by more than 64"),  # of one name
+        (lambda m: m.graph.node.append(helper.make_node("Pad", ["images", "logits"], ["p"])), "a node Pad that pads"),
+        (lambda m: m.graph.node.append(helper.make_node("Pad", ["images"], ["p"])), "a node Pad that pads"),
         (lambda m: m.graph.sparse_initializer.add(values=SAVED, indices=SAVED, dims=[10**9]), "has sparse tensors"),
         (add_function, "uses functions of its own; netkit runs standard ONNX operators only"),
     ],
