@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from infer.classifier import Classifier
     from infer.console import Terminal
 
-TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript")
+TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
 EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
 CHANGES = ("epochs", "batch_size", "lr", "ema", "precision")  # what train's options change in its recipe
 # How long torch's threads turn in circles after an operator before they sleep. Two trainings at once on two cores took

@@ -17,7 +17,7 @@ from nets.card import ModelCard
 
 CALIBRATION = 1000  # training images, from the first on, by which the ranges of int8 are chosen
 CHUNK = 100
-QUANTIZED = ("Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
+QUANTIZED = ("Conv", "Gemm", "Add", "Relu", "MaxPool", "AveragePool", "Concat")
 
 
 def half(net: nn.Module, card: ModelCard, *, opset: int) -> bytes:

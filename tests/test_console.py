@@ -5,6 +5,7 @@ import pty
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +104,18 @@ def test_a_table_on_a_pipe_is_whole_with_thousands_separated(
 def test_a_table_on_a_pipe_holds_no_escape_sequence() -> None:
     output, errors = run(f"from infer.console import print_table; print_table({TABLE!r})", terminal=True)
     assert errors == "" and "\x1b" not in output and LONG in output
+
+
+def test_training_on_a_terminal_shows_epoch_loss_accuracy_speed_and_the_time_left(tmp_path: Path) -> None:
+    arguments = ["train", "--arch", "residual", "--data", "digits", "--epochs", "3", "--out", str(tmp_path / "run")]
+    output, errors = run(f"import netkit; netkit.cli({arguments})", terminal=True)
+    shown = plain(errors)
+    assert re.search(
+        r"residual .*\d+/\d+ [\d,]+ images/s \d:\d\d:\d\d epoch \d, loss \d\.\d{3}, train \d+\.\d\d%", shown
+    )
+    assert [line[:8] for line in shown.splitlines() if re.match(r"epoch \d: ", line)] == [
+        "epoch 1:",
+        "epoch 2:",
+        "epoch 3:",
+    ]
+    assert output.endswith("%\n") and "images/s" not in output

@@ -1,0 +1,178 @@
+"""How fast exported models run, alone, against what else a user could run the same net with, on the same cores.
+
+    python scripts/bench_model.py [--arch NAME ...] [--batch-size N] [--rounds N] [--passes]
+
+netkit's models run as `netkit infer` runs them: a batch a core, each in one thread. The peers: torch's own export in
+ONNX Runtime, in one session of all cores, which is its default, and as netkit runs its own; OpenVINO on that export, in
+float32 and in the precision that it chooses itself, a stream a core; PyTorch, eager and compiled, channels_last. All
+take turns, round by round; the table has medians in images a second. `peak` is the share of what a product of float32
+matrices reaches here, by the multiply-adds of the net as it is defined. OpenVINO is a peer if it is installed. With
+--passes: netkit's float32 after each pass of export.rewrite instead. Prints one Markdown table.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from onnx_ir.passes import common
+
+from export import rewrite, variants
+from export.convert import finished, translate
+from infer.model import INPUT
+from infer.session import CPU
+from nets.card import ModelCard
+from nets.counts import multiply_adds
+from nets.data import mnist
+from nets.machine import usable_cores
+from nets.pixels import FromPixels
+from nets.training import checkpoint
+
+NETKIT = Path(sys.executable).with_name("netkit")
+CORES = usable_cores()
+IMAGES = 2048  # a turn
+REST_S = 0.2  # before a turn: threads of the one before spin on; without it the next took 1.6 times as long
+Batches = list[NDArray[np.uint8]]
+Turn = Callable[[Batches], object]
+
+
+def trained(arch: str) -> tuple[torch.nn.Module, ModelCard]:
+    with tempfile.TemporaryDirectory() as folder:
+        command: list[str | Path] = [NETKIT, "train", "--arch", arch, "--epochs", "0.5", "--out", folder]
+        subprocess.run(command, check=True, capture_output=True)
+        return checkpoint.load(Path(folder) / "model.safetensors")
+
+
+def in_onnxruntime(content: bytes, *, sessions: int) -> Turn:
+    """As many batches at a time, each in its share of the cores."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = CORES // sessions
+    session = ort.InferenceSession(content, options, providers=[CPU])
+    pool = ThreadPoolExecutor(sessions)
+    return lambda batches: list(pool.map(lambda batch: session.run(None, {INPUT: batch}), batches))
+
+
+def in_openvino(content: bytes, **options: str) -> Turn:
+    openvino = import_module("openvino")
+    core = openvino.Core()
+    settings = {"INFERENCE_NUM_THREADS": CORES, "NUM_STREAMS": CORES, **options}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        path.write_bytes(content)
+        queue = openvino.AsyncInferQueue(core.compile_model(core.read_model(path), "CPU", settings), CORES)
+
+    def turn(batches: Batches) -> None:
+        for batch in batches:
+            queue.start_async({INPUT: batch})
+        queue.wait_all()
+
+    return turn
+
+
+def in_torch(net: torch.nn.Module, card: ModelCard, *, compiled: bool) -> Turn:
+    model = FromPixels(net, card).eval().to(memory_format=torch.channels_last)
+    forward = torch.compile(model) if compiled else model
+
+    @torch.no_grad()
+    def turn(batches: Batches) -> None:
+        for batch in batches:
+            forward(torch.tensor(batch).to(memory_format=torch.channels_last))
+
+    return turn
+
+
+def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
+    exported = translate(net, card)
+    plain = exported.SerializeToString()
+    fast = finished(rewrite.rewritten(exported), card)
+    yield "torch's export, one session", in_onnxruntime(plain, sessions=1)
+    yield "a session a core", in_onnxruntime(plain, sessions=CORES)
+    with suppress(ImportError):
+        yield "OpenVINO float32", in_openvino(plain, INFERENCE_PRECISION_HINT="f32")
+        yield "its own choice", in_openvino(plain)
+    yield "PyTorch", in_torch(net, card, compiled=False)
+    yield "compiled", in_torch(net, card, compiled=True)
+    yield "**netkit float32**", in_onnxruntime(fast, sessions=CORES)
+    eight = variants.quantized(fast, card, mnist.load().train_images)
+    yield "**netkit int8**", in_onnxruntime(eight, sessions=CORES)
+
+
+def after_each_pass(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
+    exported = translate(net, card)
+    yield "torch's export", in_onnxruntime(exported.SerializeToString(), sessions=CORES)
+    model = ir.from_proto(exported)
+    for step in rewrite.PASSES:
+        common.ShapeInferencePass()(model)
+        step(model.graph)
+        common.RemoveUnusedNodesPass()(model)
+        yield step.__name__, in_onnxruntime(ir.to_proto(model).SerializeToString(), sessions=CORES)
+
+
+def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, float]:
+    """Images a second of each."""
+    taken: dict[str, list[float]] = {name: [] for name in turns}
+    for turn in turns.values():
+        turn(batches)
+    for _ in range(rounds):
+        for name, turn in turns.items():
+            time.sleep(REST_S)
+            started = time.perf_counter()
+            turn(batches)
+            taken[name].append(time.perf_counter() - started)
+    return {name: sum(map(len, batches)) / statistics.median(each) for name, each in taken.items()}
+
+
+def peak(rounds: int = 10) -> float:
+    """Multiply-adds a second of a product of two float32 matrices, by numpy or by torch, whichever is faster here."""
+    side = 2048
+    left = np.random.default_rng(0).random((side, side), np.float32)
+
+    def seconds(matrix: Any) -> float:
+        started = time.perf_counter()
+        matrix @ matrix
+        return time.perf_counter() - started
+
+    return side**3 / min(
+        statistics.median(seconds(each) for _ in range(rounds)) for each in (left, torch.from_numpy(left))
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--arch", nargs="*", default=["inception", "residual", "preact", "densenet"])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--passes", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(CORES)
+    pixels = mnist.load().test_images[:IMAGES]
+    batches = [pixels[start : start + asked.batch_size] for start in range(0, IMAGES, asked.batch_size)]
+    for place, arch in enumerate(asked.arch):
+        net, card = trained(arch)
+        who = after_each_pass if asked.passes else contestants
+        found = medians(dict(who(net.eval(), card)), batches, asked.rounds)
+        if not place:
+            print(f"| net | {' | '.join(found)} | peak |", "|---" * (len(found) + 2) + "|", sep="\n", flush=True)
+        share = (
+            list(found.values())[-1 if asked.passes else -2]
+            * multiply_adds(net, (card.channels, card.height, card.width))
+            / peak()
+        )
+        print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in found.values())} | {share:.0%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
