@@ -118,7 +118,8 @@ def _require_parity(bare: Model, comparisons: tuple[Comparison, ...], truth: Tru
             optimised=wrong.optimised,
         )
         raise ParityError(
-            f"the ONNX model does not compute what PyTorch does: {wrong}; {where or 'each module does, before the graph is rewritten'}"
+            f"the ONNX model does not compute what PyTorch does: {wrong}; "
+            f"{where or 'each module does, before the graph is rewritten'}"
         )
 
 

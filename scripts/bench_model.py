@@ -44,7 +44,7 @@ from nets.training import checkpoint
 NETKIT = Path(sys.executable).with_name("netkit")
 CORES = usable_cores()
 IMAGES = 8192  # a turn
-REST_S = 0.2  # before a turn: threads of the one before spin on; without it the next took 1.6 times as long
+REST_S = 0.2  # before a turn: threads of the one before spin on, which made the next take 1.6 times as long
 Batches = list[NDArray[np.uint8]]
 Turn = Callable[[Batches], object]
 
@@ -136,7 +136,7 @@ def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, 
 
 
 def peak(rounds: int = 10) -> float:
-    """Multiply-adds a second of a product of two float32 matrices, as ONNX Runtime does it: numpy took twice as long."""
+    """Multiply-adds a second of a product of matrices, as ONNX Runtime does it; numpy took twice as long."""
     side = 2048
     values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in ("a", "b", "c")}
     graph = helper.make_graph(
