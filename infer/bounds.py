@@ -17,7 +17,8 @@ LARGEST_HEADER = 2**21  # bytes before the pixels; 60 MB of an orientation's num
 LARGEST_WEBP = 2**25  # bytes; its content is copied twice
 MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 180 kB took 17 s
 LARGEST_PNM_HEADER = 2**16
-LEAST_WIDTH = 64  # that a row counts as: a column of 24 million pixels took 17 s, and 730 MB of pointers to its rows
+MANY_ROWS = 2**16  # a column of 24 million pixels took 17 s, and 730 MB of pointers to its rows
+LEAST_WIDTH = 64  # pixels, that a row counts as where there are so many
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"  # no other two bytes of pixels are those of a scan's start
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers, after its specification, table B.1
 ARITHMETIC = {frame for frame in FRAMES if frame > 0xC8}  # coding, in which 59 kB took 50 s; hardly any file has it
@@ -72,7 +73,7 @@ def weight(image: ImageFile.ImageFile, content: bytes) -> int:
 
 def counted(width: int, height: int) -> int:
     """The pixels of a plain image."""
-    return max(width, LEAST_WIDTH) * height
+    return (max(width, LEAST_WIDTH) if height >= MANY_ROWS else width) * height
 
 
 def _checked(content: bytes, largest: int) -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from infer.bounds import LARGEST_HEADER, LEAST_WIDTH, MOST_SCANS, SCAN, SLOW, Bounded, weight
+from infer.bounds import LARGEST_HEADER, LEAST_WIDTH, MANY_ROWS, MOST_SCANS, SCAN, SLOW, Bounded, counted, weight
 from infer.images import Decoder
 from nets.card import ModelCard
 from nets.errors import ImageError
@@ -86,4 +86,9 @@ def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> 
         Image.fromarray(LEVELS).save(file, form)
     content = file.getvalue()
     with Image.open(file) as image:
-        assert weight(image, content) == max(pixels * 5 * LEAST_WIDTH, bytes_ * len(content))
+        assert weight(image, content) == max(pixels * 35, bytes_ * len(content))
+
+
+def test_rows_count_where_there_are_many() -> None:
+    assert counted(28, 28) == 784 and counted(1, MANY_ROWS - 1) == MANY_ROWS - 1
+    assert counted(1, MANY_ROWS) == LEAST_WIDTH * MANY_ROWS and counted(100, MANY_ROWS) == 100 * MANY_ROWS
