@@ -79,13 +79,13 @@ def collapse(graph: ir.Graph) -> None:
     """Compute parts as one map each, where that is less work."""
     for part in parts(graph):
         ins, outs = part.ins, part.outs
-        numbers = prod(ins) * prod(outs)
-        if numbers > LARGEST:
+        size = prod(ins) * prod(outs)
+        if size > LARGEST:
             continue
         writer = Writer(graph, part.sink)
         matrix, constant = measured(part)
         found = None
-        if numbers <= min(part.multiplications, part.weights):
+        if size <= min(part.multiplications, part.weights):
             found = _product(writer, part, matrix, constant)
         elif len(ins) == len(outs) == 3 and (convolution := as_convolution(matrix)):
             less = convolution.multiplications(*outs[1:]) <= WORTH * part.multiplications

@@ -3,6 +3,8 @@
 Each pass changes a graph wherever it finds its pattern, in any network, and is exact but for rounding.
 """
 
+from collections.abc import Callable, Iterable
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,11 +13,13 @@ from onnx_ir.passes import common
 from export.collapse import collapse
 from export.graph import Writer, is_constant, maker, numbers, pads, sizes
 
+Pass = Callable[[ir.Graph], None]
 
-def rewritten(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """`proto` after all passes."""
+
+def rewritten(proto: onnx.ModelProto, passes: Iterable[Pass] | None = None) -> onnx.ModelProto:
+    """`proto` after those passes, one after the other, or after all."""
     model = ir.from_proto(proto)
-    for step in PASSES:
+    for step in PASSES if passes is None else passes:
         common.ShapeInferencePass()(model)
         step(model.graph)
         common.RemoveUnusedNodesPass()(model)

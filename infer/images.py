@@ -135,9 +135,9 @@ def _open(content: bytes, largest: int) -> Image.Image:
         ) from None
     except Image.DecompressionBombError:
         raise ImageError("too-large", f"over the limit of {largest:,} pixels") from None
-    pixels, counted = image.width * image.height, weight(image, content)
-    if counted > largest:
-        each = f", which count as {counted:,}" if counted > pixels else ""
+    pixels, weighed = image.width * image.height, weight(image, content)
+    if weighed > largest:
+        each = f", which count as {weighed:,}" if weighed > pixels else ""
         raise ImageError("too-large", f"{image.width}x{image.height}{each}, over the limit of {largest:,} pixels")
     if len(image.info.get("exif", b"")) > LARGEST_HEADER:
         raise ImageError("too-large", f"EXIF over the limit of {LARGEST_HEADER:,} bytes")

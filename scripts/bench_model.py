@@ -23,12 +23,10 @@ from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import onnxruntime as ort
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
-from onnx_ir.passes import common
 
 from export import rewrite, variants
 from export.convert import finished, translate
@@ -112,13 +110,9 @@ def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Tu
 
 def after_each_pass(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
     exported = translate(net, card)
-    yield "torch's export", in_onnxruntime(exported.SerializeToString(), sessions=CORES)
-    model = ir.from_proto(exported)
-    for step in rewrite.PASSES:
-        common.ShapeInferencePass()(model)
-        step(model.graph)
-        common.RemoveUnusedNodesPass()(model)
-        yield step.__name__, in_onnxruntime(ir.to_proto(model).SerializeToString(), sessions=CORES)
+    for count, name in enumerate(("torch's export", *(step.__name__ for step in rewrite.PASSES))):
+        after = rewrite.rewritten(exported, rewrite.PASSES[:count])
+        yield name, in_onnxruntime(after.SerializeToString(), sessions=CORES)
 
 
 def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, float]:
@@ -138,10 +132,8 @@ def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, 
 def peak(rounds: int = 10) -> float:
     """Multiply-adds a second of a product of matrices, as ONNX Runtime does it; numpy took twice as long."""
     side = 2048
-    values = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in ("a", "b", "c")}
-    graph = helper.make_graph(
-        [helper.make_node("MatMul", ["a", "b"], ["c"])], "g", [values["a"], values["b"]], [values["c"]]
-    )
+    a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in "abc")
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "g", [a, b], [c])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     session = ort.InferenceSession(model.SerializeToString(), providers=[CPU])
     matrix = np.random.default_rng(0).random((side, side), np.float32)
@@ -170,11 +162,8 @@ def main() -> None:
         found = medians(dict(who(net.eval(), card)), batches, asked.rounds)
         if not place:
             print(f"| net | {' | '.join(found)} | peak |", "|---" * (len(found) + 2) + "|", sep="\n", flush=True)
-        share = (
-            list(found.values())[-1 if asked.passes else -2]
-            * multiply_adds(net, (card.channels, card.height, card.width))
-            / peak()
-        )
+        float32 = list(found.values())[-1 if asked.passes else -2]
+        share = float32 * multiply_adds(net, (card.channels, card.height, card.width)) / peak()
         print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in found.values())} | {share:.0%} |", flush=True)
 
 

@@ -242,7 +242,7 @@ CASES: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     ),
     "BigTIFF": (b"II+\0\x08\0\0\0" + bytes(100), "unsupported"),
     "JPEG in arithmetic coding": (GREY_JPEG.replace(b"\xff\xc0", b"\xff\xc9"), "unsupported"),
-    "much WebP": (padded(image("L", "WEBP"), 12, (b"XXXX\0\0\0\0", 5_000_000)), "too-large"),
+    "much WebP": (padded(image("L", "WEBP"), 12, (b"JUNK\0\0\0\0", 5_000_000)), "too-large"),
 }  # fmt: skip
 
 
