@@ -14,6 +14,7 @@ rows      what a row holds, how rows are written, how they are counted
 results   the file of rows: whole or not there, and gone on with after a stop
 parquet   the same in columns
 team      threads, and the one that gives them work
+processes the same with forks, which share no lock
 pipeline  decode and compute side by side; one row an input
 job       all of it together: from what was asked for to the last row
 classifier  the same as a Python object

@@ -50,14 +50,22 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
     Raises UsageError where the results file cannot be written or gone on with, ModelError where the model fails.
     """
     started = time.monotonic()
-    threads = min(job.threads or usable_cores(), usable_cores())
-    size, paths = pipeline.shared_out(paths, batch_size=job.batch_size, workers=threads)
+    workers = min(job.threads or usable_cores(), usable_cores())
+    size, paths = pipeline.shared_out(paths, batch_size=job.batch_size, workers=workers)
     tally = Tally(frozenset(session.card.labels))
     with _sink(job, session, size, tally) as sink:
         before = tally.count
         advance(before, "")
         rest = sink.rest(paths)
-        batches = pipeline.infer(session, rest, decoder=job.decoder, batch_size=size, workers=threads, top_k=job.top_k)
+        batches = pipeline.infer(
+            session,
+            rest,
+            decoder=job.decoder,
+            batch_size=size,
+            workers=workers,
+            top_k=job.top_k,
+            forks=size == job.batch_size and session.can_fork,  # few are done before a process has begun
+        )
         with pillow_silenced(), closing(batches):
             for rows in batches:
                 sink.write(rows)

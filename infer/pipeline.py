@@ -1,21 +1,21 @@
 """The way of every input to its row: files are decoded while the network runs over others, a batch at a time.
 
-A team of threads keeps all cores busy, whichever of the two is the slower; and one thread for each run of the network
-is faster than several that wait for each other at every operator.
+A team of processes, or of threads, keeps all cores busy, whichever of the two is the slower; and one thread for each
+run of the network is faster than several that wait for each other at every operator.
 """
 
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infer.images import Decoder
+from infer.processes import Processes
 from infer.rows import Row
 from infer.session import Session
 from infer.team import Team
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 FAR = 0.25  # of full brightness: how far the images' mean may lie from the card's before a warning
 JUDGED = 1000  # images, of the first ones, by which that is judged
 
-AHEAD = 2  # batches, that none of the workers waits for work
+AHEAD = 2  # batches for each worker: one at work, and one that waits for it
 SMALL = 2048  # bytes of a file; of 1,819 (48x48) 52 us each, and side by side 49; of 3,144 (64x64) 72, and 53
 
 Input = str | NDArray[np.uint8]
@@ -37,37 +37,47 @@ class _Decoded:
     """What became of some inputs: `pixels` (N, channels, height, width) of those for which there is no fault."""
 
     paths: list[str]
-    faults: list[ImageError | None]
+    faults: list[Row | None]
     pixels: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class _Answered:
-    """Decoded inputs, with logits and probabilities (N, classes)."""
+    """What became of them in the end: logits and probabilities (N, classes), and the mean level of all pixels."""
 
-    decoded: _Decoded
+    paths: list[str]
+    faults: list[Row | None]
+    level: float
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
 
 
 def infer(
-    session: Session, inputs: Iterable[Input], *, decoder: Decoder, batch_size: int, workers: int, top_k: int = 1
+    session: Session,
+    inputs: Iterable[Input],
+    *,
+    decoder: Decoder,
+    batch_size: int,
+    workers: int,
+    top_k: int = 1,
+    forks: bool = False,
 ) -> Generator[list[Row]]:
     """Exactly one row for each input, in their order: a prediction, or an error with its code; a batch at a time.
 
-    Inputs are paths, or images as levels, whose rows have an empty path.
+    Inputs are paths, or images as levels, whose rows have an empty path. Workers are threads; or with `forks`, for
+    which the session `can_fork`, processes.
     """
     remaining = iter(inputs)
     judge = _Judge(decoder)
     work = _Work(session, decoder, batch_size, top_k)
-    with Team[_Answered](workers) as team:
+    with Processes(workers, work) if forks else Team(workers, work) as team:
         while True:
-            while len(team) < workers + AHEAD and (batch := list(islice(remaining, batch_size))):
-                team.give(work.on(batch))
+            while len(team) < workers * AHEAD and (batch := list(islice(remaining, batch_size))):
+                team.give(batch if forks else work.begun(batch))
             if not team:
                 break
             done = team.take()
-            judge.see(done.decoded.pixels)
+            judge.see(len(done.logits), done.level)
             yield work.rows(done)
     judge.end()
 
@@ -81,51 +91,48 @@ def shared_out(paths: Iterable[str], *, batch_size: int, workers: int) -> tuple[
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done to a batch of at most `batch_size` inputs: its files are decoded, then the network is run.
-
-    Small files are decoded in the thread that gives the work out: each takes so little that threads which decode side
-    by side spend the time on handing Python's lock to and fro. For the same reason that thread makes all the rows.
-    """
+    """What is done to a batch of at most `batch_size` inputs: its files are decoded, then the network is run."""
 
     session: Session
     decoder: Decoder
     batch_size: int
     top_k: int
 
-    def on(self, inputs: list[Input]) -> Callable[[], _Answered]:
-        """The work that is left to whoever is free."""
-        if _is_small(inputs[0]):
-            return partial(self._answered, self._decoded(inputs))
-        return lambda: self._answered(self._decoded(inputs))
+    def __call__(self, batch: list[Input] | _Decoded) -> _Answered:
+        decoded = batch if isinstance(batch, _Decoded) else self._decoded(batch)
+        if not len(decoded.pixels):
+            nothing = np.empty((0, len(self.session.card.labels)), np.float32)
+            return _Answered(decoded.paths, decoded.faults, 0.0, nothing, nothing)
+        answers = self._answers(decoded.pixels, self.batch_size)
+        return _Answered(decoded.paths, decoded.faults, float(decoded.pixels.mean()), *answers)
+
+    def begun(self, batch: list[Input]) -> list[Input] | _Decoded:
+        """Small files are decoded in the thread that gives the work out.
+
+        Each takes so little that threads which decode side by side spend the time on handing Python's lock to and fro.
+        """
+        return self._decoded(batch) if _is_small(batch[0]) else batch
 
     def rows(self, answered: _Answered) -> list[Row]:
         """A row for each input. Raises ModelError where an answer is no number."""
         ranked = self._ranked(answered.logits, answered.probabilities)
-        decoded = answered.decoded
         return [
-            Row(path, status=fault.code, message=str(fault)) if fault else Row(path, ranked=next(ranked))
-            for path, fault in zip(decoded.paths, decoded.faults, strict=True)
+            fault or Row(path, ranked=next(ranked)) for path, fault in zip(answered.paths, answered.faults, strict=True)
         ]
 
     def _decoded(self, inputs: list[Input]) -> _Decoded:
         card = self.session.card
         pixels: list[NDArray[np.uint8]] = []
-        faults: list[ImageError | None] = []
-        for each in inputs:
+        faults: list[Row | None] = []
+        paths = [each if isinstance(each, str) else "" for each in inputs]
+        for path, each in zip(paths, inputs, strict=True):
             try:
                 pixels.append(self.decoder(each))
                 faults.append(None)
             except ImageError as fault:
-                faults.append(fault)
-        paths = [each if isinstance(each, str) else "" for each in inputs]
+                faults.append(Row(path, status=fault.code, message=str(fault)))
         stacked = np.stack(pixels) if pixels else np.empty((0, card.channels, card.height, card.width), np.uint8)
         return _Decoded(paths, faults, stacked)
-
-    def _answered(self, decoded: _Decoded) -> _Answered:
-        if len(decoded.pixels):
-            return _Answered(decoded, *self._answers(decoded.pixels, self.batch_size))
-        nothing = np.empty((0, len(self.session.card.labels)), np.float32)
-        return _Answered(decoded, nothing, nothing)
 
     def _ranked(
         self, logits: NDArray[np.float32], probabilities: NDArray[np.float32]
@@ -166,10 +173,11 @@ class _Judge:
         self._decoder = decoder
         self._images, self._sum = 0, 0.0
 
-    def see(self, images_u8: NDArray[np.uint8]) -> None:
-        if self._images < JUDGED and len(images_u8):
-            self._images += len(images_u8)
-            self._sum += len(images_u8) * float(images_u8.mean()) / 255
+    def see(self, images: int, level: float) -> None:
+        """So many, of that mean level."""
+        if self._images < JUDGED and images:
+            self._images += images
+            self._sum += images * level / 255
             if self._images >= JUDGED:
                 self._decide()
 

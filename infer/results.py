@@ -65,7 +65,7 @@ class Results:
         return paths
 
     def _note(self, paths: Iterable[str]) -> None:
-        self._inputs.update(b"".join(os.fsencode(path) + b"\0" for path in paths))
+        self._inputs.update(os.fsencode("".join(path + "\0" for path in paths)))
 
     def write(self, rows: list[Row]) -> None:
         self._spell(rows)

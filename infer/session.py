@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ class Session:
     @property
     def card(self) -> ModelCard:
         return self.model.card
+
+    @property
+    def can_fork(self) -> bool:
+        """Whether a fork of this process can run it: one that runs in the thread that asks, on a CPU, on Linux."""
+        alone = self._runtime.get_session_options().intra_op_num_threads == 1
+        return alone and self.provider == CPU and sys.platform == "linux"
 
     def run(
         self, images_u8: NDArray[np.uint8], *, size: int | None = None

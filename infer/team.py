@@ -3,9 +3,11 @@
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from types import TracebackType
 from typing import Generic, TypeVar
 
+Item = TypeVar("Item")
 T = TypeVar("T")
 
 
@@ -26,14 +28,18 @@ class _Task(Generic[T]):
         return True
 
 
-class Team(Generic[T]):
-    """`size` threads, of which this one, who gives the work, is one. Leaving the context drops what none has begun."""
+class Team(Generic[Item, T]):
+    """`size` threads, of which this one, who gives the work, is one; each does `work` on an item.
 
-    def __init__(self, size: int) -> None:
+    Leaving the context drops what none has begun.
+    """
+
+    def __init__(self, size: int, work: Callable[[Item], T]) -> None:
+        self._work = work
         self._pool = ThreadPoolExecutor(size - 1, "infer") if size > 1 else None
         self._tasks: deque[_Task[T]] = deque()
 
-    def __enter__(self) -> "Team[T]":
+    def __enter__(self) -> "Team[Item, T]":
         return self
 
     def __exit__(
@@ -46,9 +52,9 @@ class Team(Generic[T]):
         """How many results are still to be taken."""
         return len(self._tasks)
 
-    def give(self, work: Callable[[], T]) -> None:
+    def give(self, item: Item) -> None:
         """Work for whoever is free next."""
-        self._tasks.append(_Task(work, self._pool))
+        self._tasks.append(_Task(partial(self._work, item), self._pool))
 
     def take(self) -> T:
         """The result of the work that was given first. Until it is there, this thread does what none has begun."""

@@ -120,11 +120,17 @@ class Way:
     threads: int
     givers: int
     spinning: bool = True
+    arena: bool = True
+    pattern: bool = True
+    blocked: bool = True
 
     def open(self, model: Path) -> list[ort.InferenceSession]:
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
+        options.enable_cpu_mem_arena, options.enable_mem_pattern = self.arena, self.pattern
+        level = ort.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if self.blocked else level.ORT_ENABLE_EXTENDED
         return [ort.InferenceSession(model, options, providers=[CPU]) for _ in range(self.sessions)]
 
 
@@ -133,6 +139,9 @@ WAYS = (
     Way("the same, not spinning", 1, CORES, 1, spinning=False),
     Way("a session for each core, of one thread", CORES, 1, 1),
     Way("one session of one thread, run by one for each core", 1, 1, CORES),
+    Way("the same, without an arena for memory", 1, 1, CORES, arena=False),
+    Way("the same, without a pattern for memory", 1, 1, CORES, pattern=False),
+    Way("the same, without the blocked layout (NCHWc)", 1, 1, CORES, blocked=False),
 )
 SIZES = (16, 64, 256)
 

@@ -1,16 +1,21 @@
 """How fast exported models run, alone, against what else a user could run the same net with, on the same cores.
 
-    python scripts/bench_model.py [--arch NAME ...] [--batch-size N] [--rounds N] [--passes]
+    python scripts/bench_model.py [--arch NAME ...] [--batch-size N] [--rounds N] [--passes | --profile]
 
 netkit's models run as `netkit infer` runs them: a batch a core, each in one thread. The peers: torch's own export in
 ONNX Runtime, in one session of all cores, which is its default, and as netkit runs its own; OpenVINO on that export, in
 float32 and in the precision that it chooses itself, a stream a core; PyTorch, eager and compiled, channels_last. All
 take turns, round by round; the table has medians in images a second. `peak` is the share of what a product of float32
-matrices reaches here, by the multiply-adds of the net as it is defined. OpenVINO is a peer if it is installed. With
---passes: netkit's float32 after each pass of export.rewrite instead. Prints one Markdown table.
+matrices reaches here, by the multiply-adds of the net as it is defined. OpenVINO is a peer if it is installed.
+
+With --passes instead: netkit's float32 after each pass of export.rewrite. With --profile: where a run of netkit's
+float32 and int8 spends its time, by ONNX Runtime's own clock, and what each node reaches of the peak. Prints Markdown
+tables.
 """
 
 import argparse
+import json
+import math
 import statistics
 import subprocess
 import sys
@@ -19,8 +24,10 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -43,6 +50,8 @@ NETKIT = Path(sys.executable).with_name("netkit")
 CORES = usable_cores()
 IMAGES = 8192  # a turn
 REST_S = 0.2  # before a turn: threads of the one before spin on, which made the next take 1.6 times as long
+KERNEL = "_kernel_time"  # by which ONNX Runtime's profile ends the names of nodes that it timed
+LEAST_SHARE = 0.01  # of the time: nodes that take less are not shown
 Batches = list[NDArray[np.uint8]]
 Turn = Callable[[Batches], object]
 
@@ -129,6 +138,70 @@ def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, 
     return {name: sum(map(len, batches)) / statistics.median(each) for name, each in taken.items()}
 
 
+@dataclass(frozen=True)
+class NodeTime:
+    """What a node of the optimised graph takes for an image, of which it does so many multiply-adds."""
+
+    name: str
+    operator: str
+    output: list[int]
+    micro_s: float
+    multiply_adds: float
+
+    def row(self, total_micro_s: float, peak_per_core: float) -> str:
+        of_peak = f"{self.multiply_adds / self.micro_s * 1e6 / peak_per_core:.0%}" if self.multiply_adds else ""
+        shape = "x".join(map(str, self.output[1:]))
+        return (
+            f"| {self.name} | {self.operator} | {shape} | {self.micro_s:.1f} us | {self.micro_s / total_micro_s:.0%} "
+            f"| {self.multiply_adds:,.0f} | {of_peak} |"
+        )
+
+
+def profile(content: bytes, batches: Batches) -> Iterator[NodeTime]:
+    """Medians over runs in one thread, in the order in which nodes run."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads, options.enable_profiling = 1, True
+        options.profile_file_prefix = str(Path(folder) / "run")
+        session = ort.InferenceSession(content, options, providers=[CPU])
+        for batch in batches:
+            session.run(None, {INPUT: batch})
+        events = json.loads(Path(session.end_profiling()).read_text())
+    taken: dict[str, list[dict[str, Any]]] = {}
+    for event in events:
+        if event["cat"] == "Node" and event["name"].endswith(KERNEL):
+            taken.setdefault(event["name"].removesuffix(KERNEL), []).append(event)
+    for name, runs in taken.items():
+        told, size = runs[0]["args"], len(batches[0])
+        (output,) = (shape for typed in told["output_type_shape"][:1] for shape in typed.values())
+        inputs = [shape for typed in told["input_type_shape"] for shape in typed.values()]
+        micro_s = statistics.median(run["dur"] for run in runs) / size
+        yield NodeTime(name, told["op_name"], output, micro_s, _multiply_adds(told["op_name"], inputs, output) / size)
+
+
+def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) -> int:
+    if operator in ("Conv", "FusedConv"):
+        return math.prod(output) * math.prod(inputs[1][1:])
+    if operator == "QLinearConv":  # x, its scale and zero point, then the kernel
+        return math.prod(output) * math.prod(inputs[3][1:])
+    if operator in ("Gemm", "FusedGemm", "MatMul", "QGemm"):
+        return math.prod(output) * inputs[0][-1]
+    return 0
+
+
+def print_profiles(net: torch.nn.Module, card: ModelCard, batches: Batches) -> None:
+    fast = finished(rewrite.rewritten(translate(net, card)), card)
+    of_core = peak() / CORES
+    for name, content in (("float32", fast), ("int8", variants.quantized(fast, card, mnist.load().train_images))):
+        nodes = list(profile(content, batches))
+        total = sum(node.micro_s for node in nodes)
+        print(f"\n{card.arch}, {name}: {total:.1f} us for an image\n")
+        print("| node | operator | output | time | share | multiply-adds | of the peak |", "|---" * 7 + "|", sep="\n")
+        print(
+            *(node.row(total, of_core) for node in nodes if node.micro_s >= LEAST_SHARE * total), sep="\n", flush=True
+        )
+
+
 def peak(rounds: int = 10) -> float:
     """Multiply-adds a second of a product of matrices, as ONNX Runtime does it; numpy took twice as long."""
     side = 2048
@@ -151,13 +224,18 @@ def main() -> None:
     parser.add_argument("--arch", nargs="*", default=["inception", "residual", "preact", "densenet"])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--passes", action="store_true")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--passes", action="store_true")
+    instead.add_argument("--profile", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(CORES)
     pixels = mnist.load().test_images[:IMAGES]
     batches = [pixels[start : start + asked.batch_size] for start in range(0, IMAGES, asked.batch_size)]
     for place, arch in enumerate(asked.arch):
         net, card = trained(arch)
+        if asked.profile:
+            print_profiles(net.eval(), card, batches)
+            continue
         who = after_each_pass if asked.passes else contestants
         found = medians(dict(who(net.eval(), card)), batches, asked.rounds)
         if not place:

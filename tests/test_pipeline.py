@@ -1,6 +1,7 @@
 """Every input gives exactly one row, in order, and no row holds a neighbour's answer."""
 
 import logging
+import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from itertools import chain, cycle
@@ -22,13 +23,14 @@ from nets.card import ModelCard
 from nets.data.dataset import DataSet
 from nets.errors import ModelError
 
+FORKS = pytest.mark.parametrize("forks", [False, True], ids=["threads", "processes"])
 STATUSES = ("ok", "ok", "not-an-image", "ok", "truncated", "vanished", "ok", "not-an-image", "unreadable")
 
 
 @pytest.fixture(scope="module")
 def linear(card: ModelCard) -> Session:
     """A session whose answers numpy can check: logits = pixels x weights."""
-    return open_session(models.check(linear_model(card).SerializeToString(), "linear.onnx"), device="cpu")
+    return open_session(models.check(linear_model(card).SerializeToString(), "linear.onnx"), device="cpu", threads=1)
 
 
 def rows_of(
@@ -39,10 +41,15 @@ def rows_of(
     top_k: int = 1,
     workers: int = 2,
     decoder: Decoder | None = None,
+    forks: bool = False,
 ) -> Iterator[Row]:
     decoder = decoder or Decoder(session.card)
-    batches = infer(session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k)
+    batches = infer(session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k, forks=forks)
     return chain.from_iterable(batches)
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
 
 
 def save(path: Path, levels: NDArray[np.uint8]) -> str:
@@ -69,12 +76,13 @@ def mixed(tmp_path: Path) -> list[str]:
     return paths
 
 
+@FORKS
 @pytest.mark.parametrize("workers", [1, 2, 5])
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 1000])
 def test_each_input_has_one_row_in_order_with_the_answer_it_gets_alone(
-    linear: Session, card: ModelCard, mixed: list[str], batch_size: int, workers: int
+    linear: Session, card: ModelCard, mixed: list[str], batch_size: int, workers: int, forks: bool
 ) -> None:
-    rows = list(rows_of(linear, iter(mixed), batch_size=batch_size, top_k=10, workers=workers))
+    rows = list(rows_of(linear, iter(mixed), batch_size=batch_size, top_k=10, workers=workers, forks=forks))
     assert [row.path for row in rows] == mixed
     assert [row.status for row in rows] == [status for status, _ in zip(cycle(STATUSES), mixed, strict=False)]
     for row in rows:
@@ -110,9 +118,12 @@ def test_a_trained_model_has_the_accuracy_that_its_card_says(
     assert right / len(paths) == pytest.approx(session.card.origin.test_accuracy, abs=1e-12)
 
 
+@FORKS
 @pytest.mark.parametrize("paths", [[], ["no.png"], ["no.png"] * 7])
-def test_where_no_image_can_be_read_there_is_still_a_row_for_each(linear: Session, paths: list[str]) -> None:
-    rows = list(rows_of(linear, paths, batch_size=3))
+def test_where_no_image_can_be_read_there_is_still_a_row_for_each(
+    linear: Session, paths: list[str], forks: bool
+) -> None:
+    rows = list(rows_of(linear, paths, batch_size=3, forks=forks))
     assert [(row.path, row.status, row.message) for row in rows] == [(p, "vanished", "no such file") for p in paths]
 
 
@@ -130,6 +141,7 @@ def test_labels_whose_probabilities_all_round_to_zero_keep_the_order_of_their_lo
     assert [p for _, p in row.ranked].count(0.0) > 2
 
 
+@FORKS
 @pytest.mark.parametrize(
     ("level", "invert", "mean", "advice"),
     [
@@ -149,11 +161,12 @@ def test_strange_brightness_is_warned_of_once_and_only_where_it_is_far(
     invert: bool,
     mean: str,
     advice: str | None,
+    forks: bool,
 ) -> None:
     path = save(tmp_path / "a.png", np.full((28, 28), level, np.uint8))
     decoder = Decoder(linear.card, invert=invert)
     with caplog.at_level(logging.INFO):
-        rows = list(rows_of(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder))
+        rows = list(rows_of(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder, forks=forks))
     warning = f"warning: the images' mean brightness is {mean}, the model was trained on 0.13; {advice}"
     assert len(rows) == 8
     assert caplog.messages == ([warning] if advice else [])
@@ -173,25 +186,34 @@ def breaking_off(path: str) -> Iterator[str]:
     raise ValueError("the list of paths broke off")
 
 
+@FORKS
 @pytest.mark.parametrize("batch_size", [1, 4])
-def test_closing_early_and_exceptions_leave_no_thread(linear: Session, tmp_path: Path, batch_size: int) -> None:
+def test_closing_early_and_exceptions_leave_no_thread_and_no_process(
+    linear: Session, tmp_path: Path, batch_size: int, forks: bool
+) -> None:
+    before = children()
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
     decoder = Decoder(linear.card)
     closed, interrupted = (
-        infer(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2) for _ in range(2)
+        infer(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2, forks=forks) for _ in range(2)
     )
     assert isinstance(closed, Generator) and isinstance(interrupted, Generator)
     assert next(closed)[0].status == next(interrupted)[0].status == "ok"
+    assert len(children() - before) == 2 * forks
     closed.close()
     with pytest.raises(KeyboardInterrupt):
         interrupted.throw(KeyboardInterrupt)
     with pytest.raises(ValueError, match="the list of paths broke off"):
-        list(rows_of(linear, breaking_off(path), batch_size=batch_size))
+        list(rows_of(linear, breaking_off(path), batch_size=batch_size, forks=forks))
+    assert children() == before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("infer")]
 
 
+@FORKS
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_more_batches_are_taken_than_keep_all_at_work(linear: Session, tmp_path: Path, workers: int) -> None:
+def test_no_more_batches_are_taken_than_keep_all_at_work(
+    linear: Session, tmp_path: Path, workers: int, forks: bool
+) -> None:
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
     taken: list[int] = []
 
@@ -200,8 +222,8 @@ def test_no_more_batches_are_taken_than_keep_all_at_work(linear: Session, tmp_pa
             taken.append(index)
             yield path
 
-    for made, _ in enumerate(rows_of(linear, paths(), batch_size=5, workers=workers)):
-        assert len(taken) <= (made // 5 + workers + pipeline.AHEAD) * 5
+    for made, _ in enumerate(rows_of(linear, paths(), batch_size=5, workers=workers, forks=forks)):
+        assert len(taken) <= (made // 5 + workers * pipeline.AHEAD) * 5
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,17 @@
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import pytest
 
 from infer.team import Team
+
+T = TypeVar("T")
+
+
+def called(work: Callable[[], T]) -> T:
+    return work()
 
 
 def waiting_for(event: threading.Event, result: str) -> str:
@@ -16,9 +23,9 @@ def waiting_for(event: threading.Event, result: str) -> str:
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_results_come_in_the_order_in_which_the_work_was_given(size: int) -> None:
-    with Team[int](size) as team:
+    with Team[int, int](size, lambda index: index**2) as team:
         for index in range(20):
-            team.give(partial(pow, index, 2))
+            team.give(index)
             assert len(team) == index + 1
         assert [team.take() for _ in range(20)] == [index**2 for index in range(20)]
         assert not team
@@ -36,7 +43,7 @@ def test_who_would_wait_does_what_none_has_begun() -> None:
         ended.set()
         return f"last by {threading.current_thread().name}"
 
-    with Team[str](2) as team:
+    with Team[Callable[[], str], str](2, called) as team:
         team.give(first)
         assert begun.wait(timeout=60)
         team.give(last)
@@ -49,7 +56,7 @@ def test_alone_all_is_done_in_this_thread_and_not_before_it_is_taken() -> None:
     def note() -> None:
         done.append(threading.current_thread().name)
 
-    with Team[None](1) as team:
+    with Team[Callable[[], None], None](1, called) as team:
         team.give(note)
         assert not done
         team.take()
@@ -63,7 +70,7 @@ def failing() -> int:
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_fault_comes_when_its_turn_comes_and_the_others_can_still_be_taken(size: int) -> None:
     work: list[Callable[[], int]] = [lambda: 1, failing, lambda: 3]
-    with Team[int](size) as team:
+    with Team[Callable[[], int], int](size, called) as team:
         for each in work:
             team.give(each)
         assert team.take() == 1
@@ -81,7 +88,7 @@ def test_leaving_drops_what_none_has_begun() -> None:
         assert ended.wait(timeout=60)
         done.append(0)
 
-    with Team[None](2) as team:
+    with Team[Callable[[], None], None](2, called) as team:
         team.give(first)
         assert begun.wait(timeout=60)
         for index in range(1, 5):
@@ -96,7 +103,7 @@ def test_an_interrupt_in_the_midst_of_helping_leaves_no_thread() -> None:
         raise KeyboardInterrupt
 
     ended = threading.Event()
-    with pytest.raises(KeyboardInterrupt), Team[bool | None](2) as team:
+    with pytest.raises(KeyboardInterrupt), Team[Callable[[], bool | None], bool | None](2, called) as team:
         begun = threading.Event()
 
         def first() -> bool:
