@@ -105,13 +105,7 @@ def _convolution(writer: Writer, part: Part, convolution: Convolution, constant:
     h, w = constant.shape[1:]
     even = constant[:, h // 2, w // 2]
     kernel, bias = writer.weights(convolution.kernel), writer.weights(even)
-    producer = part.source.producer()
-    if producer is not None and producer.op_type == "Relu":
-        sizes = writer.integers([0, 0, *convolution.pads[:2], 0, 0, *convolution.pads[2:]])
-        padded = writer.op("Relu", writer.op("Pad", part.source, sizes))
-        total = writer.op("Conv", padded, kernel, bias)
-    else:
-        total = writer.op("Conv", part.source, kernel, bias, pads=convolution.pads)
+    total = writer.op("Conv", part.source, kernel, bias, pads=convolution.pads)
     for border in convolution.borders:
         total = writer.op("Add", total, _bordered(writer, part, border))
     rest = constant - even[:, None, None]

@@ -7,7 +7,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export.rewrite import rewritten
+from export.rewrite import PASSES, Pass, rewritten
 from infer.model import INPUT, OUTPUTS
 from nets.card import METADATA_KEY, ModelCard
 from nets.errors import UsageError
@@ -30,12 +30,20 @@ class Classifier(nn.Module):
         return logits, logits.softmax(dim=1)
 
 
-def convert(net: nn.Module, card: ModelCard, *, opset: int = OPSET, dtype: torch.dtype = torch.float32) -> bytes:
+def convert(
+    net: nn.Module,
+    card: ModelCard,
+    *,
+    opset: int = OPSET,
+    dtype: torch.dtype = torch.float32,
+    passes: Iterable[Pass] = PASSES,
+) -> bytes:
     """The bytes of an ONNX model that computes `net` on pixels, with `card` in its metadata; all in one file.
 
-    Computes in `dtype`, which the net becomes. Raises UsageError for an opset outside OPSETS.
+    Computes in `dtype`, which the net becomes, by the graph that `passes` leave. Raises UsageError for an opset outside
+    OPSETS.
     """
-    return finished(rewritten(translate(net, card, opset=opset, dtype=dtype)), card)
+    return finished(rewritten(translate(net, card, opset=opset, dtype=dtype), passes), card)
 
 
 def finished(proto: onnx.ModelProto, card: ModelCard) -> bytes:

@@ -91,8 +91,9 @@ def _write_page(folder: Path) -> None:
 def _converted(net: nn.Module, card: ModelCard, data: DataSet, precision: str, opset: int) -> bytes:
     if precision == "fp16":
         return variants.half(net, card, opset=opset)
-    content = convert(net, card, opset=opset)
-    return variants.quantized(content, card, data.train_images) if precision == "int8" else content
+    if precision == "int8":
+        return variants.quantized(net, card, data.train_images, opset=opset)
+    return convert(net, card, opset=opset)
 
 
 def _comparisons(bare: Model, truth: Truth, torch_errors: dict[str, float]) -> Iterator[Comparison]:

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from export import rewrite, variants
-from export.convert import finished, translate
+from export.convert import convert, finished, translate
 from infer.model import INPUT
 from infer.session import CPU
 from nets.card import ModelCard
@@ -104,7 +104,7 @@ def in_torch(net: torch.nn.Module, card: ModelCard, *, compiled: bool) -> Turn:
 def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
     exported = translate(net, card)
     plain = exported.SerializeToString()
-    fast = finished(rewrite.rewritten(exported), card)
+    fast = finished(rewrite.rewritten(exported, rewrite.PASSES), card)
     yield "torch's export, one session", in_onnxruntime(plain, sessions=1)
     yield "a session a core", in_onnxruntime(plain, sessions=CORES)
     with suppress(ImportError):
@@ -113,7 +113,7 @@ def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Tu
     yield "PyTorch", in_torch(net, card, compiled=False)
     yield "compiled", in_torch(net, card, compiled=True)
     yield "**netkit float32**", in_onnxruntime(fast, sessions=CORES)
-    eight = variants.quantized(fast, card, mnist.load().train_images)
+    eight = variants.quantized(net, card, mnist.load().train_images)
     yield "**netkit int8**", in_onnxruntime(eight, sessions=CORES)
 
 
@@ -190,9 +190,9 @@ def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) ->
 
 
 def print_profiles(net: torch.nn.Module, card: ModelCard, batches: Batches) -> None:
-    fast = finished(rewrite.rewritten(translate(net, card)), card)
+    fast = convert(net, card)
     of_core = peak() / CORES
-    for name, content in (("float32", fast), ("int8", variants.quantized(fast, card, mnist.load().train_images))):
+    for name, content in (("float32", fast), ("int8", variants.quantized(net, card, mnist.load().train_images))):
         nodes = list(profile(content, batches))
         total = sum(node.micro_s for node in nodes)
         print(f"\n{card.arch}, {name}: {total:.1f} us for an image\n")

@@ -14,7 +14,6 @@ from onnx import numpy_helper
 from torch import nn
 
 from export import publish, variants
-from export.convert import convert
 from infer import model as models
 from infer import verify
 from infer.certificate import Comparison
@@ -55,17 +54,16 @@ def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
     assert all(answers[index] == wanted[index] for index in set(range(len(answers))) - set(certificate.at_risk))
     assert all(finding.right for finding in verify.verify(written, device="cpu"))
     stored = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in _weights(written.content)}
-    assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8"})
+    assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8", "FLOAT"})
 
 
 def test_each_output_channel_has_a_scale_of_its_own_and_ranges_come_from_the_images_given(
     trained: tuple[nn.Module, ModelCard], digits_data: DataSet
 ) -> None:
     net, card = trained
-    content = convert(net, card)
     darker = digits_data.train_images // 4
     whole, dark = (
-        onnx.load_model_from_string(variants.quantized(content, card, images))
+        onnx.load_model_from_string(variants.quantized(net, card, images))
         for images in (digits_data.train_images, darker)
     )
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
@@ -89,9 +87,9 @@ def test_calibration_sees_training_images_alone(
     seen: list[Any] = []
     quantized = variants.quantized
 
-    def noted(content: bytes, card: ModelCard, images_u8: Any) -> bytes:
+    def noted(net: nn.Module, card: ModelCard, images_u8: Any, *, opset: int) -> bytes:
         seen.append(images_u8)
-        return quantized(content, card, images_u8)
+        return quantized(net, card, images_u8, opset=opset)
 
     monkeypatch.setattr(variants, "quantized", noted)
     net, card = trained
