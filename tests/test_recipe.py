@@ -24,7 +24,7 @@ def test_seed_is_what_the_textbook_does() -> None:
 def test_fast_is_adjusted_to_the_net_and_seed_is_not() -> None:
     fast, residual = recipe_named("fast"), recipe_named("fast", arch="residual")
     assert (residual.epochs, residual.shift) == (8, 1.0)
-    assert replace(residual, shift=fast.shift) == fast
+    assert replace(residual, epochs=fast.epochs, shift=fast.shift) == fast
     assert recipe_named("fast", arch="densenet") == replace(fast, skip_easiest=0.55)
     assert recipe_named("seed", arch="residual") == recipe_named("seed")
 
@@ -36,7 +36,7 @@ def test_names_are_those_of_the_recipes() -> None:
         recipe_named("Sead")
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(60_000, 8), (10_000, 11), (1_442, 82), (128, 500), (1, 500)])
+@pytest.mark.parametrize(("images", "epochs"), [(60_000, 9), (10_000, 11), (1_442, 82), (128, 500), (1, 500)])
 def test_small_data_sets_get_epochs_enough_for_500_steps(images: int, epochs: int) -> None:
     recipe = recipe_named("fast").stretched_to(images)
     assert recipe.epochs == epochs
