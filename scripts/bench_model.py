@@ -180,10 +180,9 @@ def profile(content: bytes, batches: Batches) -> Iterator[NodeTime]:
 
 
 def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) -> int:
-    if operator in ("Conv", "FusedConv"):
-        return math.prod(output) * math.prod(inputs[1][1:])
-    if operator == "QLinearConv":  # x, its scale and zero point, then the kernel
-        return math.prod(output) * math.prod(inputs[3][1:])
+    if operator in ("Conv", "FusedConv", "QLinearConv"):
+        kernel = next((shape for shape in inputs[1:] if len(shape) == 4), [])
+        return math.prod(output) * math.prod(kernel[1:]) if kernel else 0
     if operator in ("Gemm", "FusedGemm", "MatMul", "QGemm"):
         return math.prod(output) * inputs[0][-1]
     return 0
