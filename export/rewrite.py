@@ -11,10 +11,10 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from export.collapse import collapse
-from export.graph import Writer, is_constant, maker, numbers, pads, sizes
+from export.graph import Writer, is_constant, is_sized, maker, numbers, pads, sizes
 
 Pass = Callable[[ir.Graph], None]
-ROW = 6  # pixels; of 3x3 convolutions of 16 to 128 channels and 4 to 56 pixels in a row, just those multiples gained
+ROW = 6  # pixels; of 3x3 convolutions with 16 to 128 channels and 4 to 56 pixels in a row, multiples of that gained
 BLOCK = 16  # channels that lie together in ONNX Runtime's layout for convolutions, with AVX-512; else 8
 
 
@@ -74,9 +74,10 @@ def pool_before_pointwise(graph: ir.Graph) -> None:
 def pool_all_places(graph: ir.Graph) -> None:
     """The mean over all places is a GlobalAveragePool, which goes on in ONNX Runtime's layout for convolutions."""
     for mean in graph:
-        places = mean.inputs[0]
-        if mean.op_type != "ReduceMean" or places is None or len(mean.inputs) < 2 or not is_constant(mean.inputs[1]):
+        if mean.op_type != "ReduceMean" or len(mean.inputs) < 2 or not is_constant(mean.inputs[1]):
             continue
+        places = mean.inputs[0]
+        assert places is not None
         keeps: int = mean.attributes.get_int("keepdims", 1)
         if not keeps and sorted(numbers(mean.inputs[1]).tolist()) in ([2, 3], [-2, -1]) and len(sizes(places)) == 3:
             writer = Writer(graph, mean.outputs[0])
@@ -86,31 +87,40 @@ def pool_all_places(graph: ir.Graph) -> None:
 def pad_beforehand(graph: ir.Graph) -> None:
     """A border is made before the convolution that needs it, where rows then come out even.
 
-    ONNX Runtime computes ROW pixels of a row at once, but those that a border touches one by one: of 12, padded by 1,
-    six and then six more. A border comes from a depthwise convolution by 1, which stays in the blocked layout.
+    It comes from a depthwise convolution of single weights 1, which stays in ONNX Runtime's layout; or from a Pad, with
+    the activation before it once more, that ONNX Runtime does not put it back into the convolution.
     """
     for conv in graph:
+        if conv.op_type != "Conv" or not _is_plain(conv) or not _comes_out_even(conv):
+            continue
         source, around = conv.inputs[0], pads(conv)
-        if not (conv.op_type == "Conv" and any(around) and _is_plain(conv) and source is not None):
-            continue
-        channels, width, strides = (
-            sizes(source)[0],
-            sizes(conv.outputs[0])[-1],
-            conv.attributes.get_ints("strides", [1]),
-        )
-        if width < ROW or width % ROW >= around[1] + around[3] - 1 or max(strides) > 1:
-            continue
-        writer, producer = Writer(graph, conv.outputs[0]), source.producer()
+        assert source is not None
+        writer, producer, channels = Writer(graph, conv.outputs[0]), source.producer(), sizes(source)[0]
         if channels % BLOCK == 0:
-            kernel = writer.weights(np.ones((channels, 1, 1, 1)))
-            padded = writer.op("Conv", source, kernel, group=channels, pads=around)
-        elif producer is not None and producer.op_type == "Relu":  # again, that the two are not made one
+            ones = writer.weights(np.ones((channels, 1, 1, 1)))
+            padded = writer.op("Conv", source, ones, group=channels, pads=around)
+        elif producer is not None and producer.op_type == "Relu":
             border = writer.integers([0, 0, *around[:2], 0, 0, *around[2:]])
             padded = writer.op("Relu", writer.op("Pad", source, border))
         else:
             continue
         rest = {name: value for name, value in conv.attributes.items() if name != "pads"}
         writer.end_with(writer.op("Conv", padded, *filter(None, conv.inputs[1:]), **rest))
+
+
+def _comes_out_even(conv: ir.Node) -> bool:
+    """Whether fewer pixels of a row are computed one by one where its border was made before.
+
+    ONNX Runtime computes ROW pixels at once, but those that a border touches, and what is left over, one by one: of 12
+    pixels, padded by 1 at each end, two, then six, then four; without, twice six.
+    """
+    source, output = conv.inputs[0], conv.outputs[0]
+    strides = conv.attributes.get_ints("strides", [1, 1])
+    if not is_sized(source) or not is_sized(output) or len(sizes(output)) != 3 or max(strides) > 1:
+        return False
+    _, left, _, right = pads(conv)
+    width = sizes(output)[-1]
+    return width >= ROW and width % ROW < left + right - 1
 
 
 def _is_plain(conv: ir.Node) -> bool:

@@ -66,7 +66,7 @@ def quantized(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], *, 
 def _faster_in_float(graph: onnx.GraphProto) -> Iterator[str]:
     """Names of the nodes before the first convolution of many channels, and of sums of what stays in float32."""
     kernels = {weight.name: weight.dims for weight in graph.initializer}
-    large = [node.op_type == "Conv" and kernels[node.input[1]][1] >= LEAST_CHANNELS for node in graph.node]
+    large = [node.op_type == "Conv" and kernels.get(node.input[1], (0, 0))[1] >= LEAST_CHANNELS for node in graph.node]
     yield from (node.name for node in graph.node[: large.index(True) if any(large) else 0])
     kinds = {output: node.op_type for node in graph.node for output in node.output}
     for node in graph.node:

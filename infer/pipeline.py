@@ -10,23 +10,25 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from infer.images import Decoder
-from infer.processes import Processes
 from infer.rows import Row
 from infer.session import Session
-from infer.team import Team
+from infer.team import AHEAD, Team
 from nets.errors import ImageError, ModelError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from infer.processes import Processes
 
 logger = logging.getLogger(__name__)
 
 FAR = 0.25  # of full brightness: how far the images' mean may lie from the card's before a warning
 JUDGED = 1000  # images, of the first ones, by which that is judged
 
-AHEAD = 2  # batches for each worker: one at work, and one that waits for it
 SMALL = 2048  # bytes of a file; of 1,819 (48x48) 52 us each, and side by side 49; of 3,144 (64x64) 72, and 53
 
 Input = str | NDArray[np.uint8]
@@ -39,6 +41,9 @@ class _Decoded:
     paths: list[str]
     faults: list[Row | None]
     pixels: NDArray[np.uint8]
+
+
+_Batch = list[Input] | _Decoded
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ def infer(
     remaining = iter(inputs)
     judge = _Judge(decoder)
     work = _Work(session, decoder, batch_size, top_k)
-    with Processes(workers, work) if forks else Team(workers, work) as team:
+    with _team(workers, work, forks) as team:
         while True:
             while len(team) < workers * AHEAD and (batch := list(islice(remaining, batch_size))):
                 team.give(batch if forks else work.begun(batch))
@@ -80,6 +85,14 @@ def infer(
             judge.see(len(done.logits), done.level)
             yield work.rows(done)
     judge.end()
+
+
+def _team(size: int, work: "_Work", forks: bool) -> "Team[_Batch, _Answered] | Processes[_Batch, _Answered]":
+    if not forks:
+        return Team(size, work)
+    from infer.processes import Processes  # 9 ms, and for Linux alone
+
+    return Processes(size, work)
 
 
 def shared_out(paths: Iterable[str], *, batch_size: int, workers: int) -> tuple[int, Iterator[str]]:
@@ -98,7 +111,7 @@ class _Work:
     batch_size: int
     top_k: int
 
-    def __call__(self, batch: list[Input] | _Decoded) -> _Answered:
+    def __call__(self, batch: _Batch) -> _Answered:
         decoded = batch if isinstance(batch, _Decoded) else self._decoded(batch)
         if not len(decoded.pixels):
             nothing = np.empty((0, len(self.session.card.labels)), np.float32)
@@ -106,7 +119,7 @@ class _Work:
         answers = self._answers(decoded.pixels, self.batch_size)
         return _Answered(decoded.paths, decoded.faults, float(decoded.pixels.mean()), *answers)
 
-    def begun(self, batch: list[Input]) -> list[Input] | _Decoded:
+    def begun(self, batch: list[Input]) -> _Batch:
         """Small files are decoded in the thread that gives the work out.
 
         Each takes so little that threads which decode side by side spend the time on handing Python's lock to and fro.

@@ -12,19 +12,21 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
 from typing import Generic, NoReturn, TypeVar
+
+from infer.team import AHEAD, fulfil
 
 logger = logging.getLogger(__name__)
 
 Item = TypeVar("Item")
 T = TypeVar("T")
 
-AHEAD = 2  # items that a process has: the one it works on, and the next, so that it never waits
 FITS = 65_536  # bytes that a pipe holds: with more, the two could wait for each other to read
-MOST_FILES = 1 << 20
-STOPS = (signal.SIGINT, signal.SIGTERM)
+MOST_FILES = 1 << 20  # that Linux lets a process have open, unless it is told otherwise
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class _Task(Generic[Item, T]):
@@ -118,7 +120,8 @@ class Processes(Generic[Item, T]):
         while not first.done():
             self._share()
             if self._left and not first.done():
-                self._do_here(self._left.popleft())
+                task = self._left.popleft()
+                fulfil(task.result, partial(self._work, task.item))
             elif not first.done():
                 self._collect(None)
         self._tasks.popleft()
@@ -148,12 +151,6 @@ class Processes(Generic[Item, T]):
         if os.WIFSIGNALED(status):
             logger.warning("warning: a process that helped was killed by signal %d; going on", os.WTERMSIG(status))
         self._left.extendleft(reversed(member.tasks))
-
-    def _do_here(self, task: _Task[Item, T]) -> None:
-        try:
-            task.result.set_result(self._work(task.item))
-        except Exception as fault:
-            task.result.set_exception(fault)
 
 
 def _serve(work: Callable[[Item], T], connection: Connection) -> NoReturn:

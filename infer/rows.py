@@ -57,8 +57,6 @@ class Tally:
     failed: int = 0
     judged: int = 0
     right: int = 0
-    _folder: str | None = None
-    _truth: str = ""
 
     @property
     def count(self) -> int:
@@ -77,11 +75,12 @@ class Tally:
             return
         self.ok += 1
         folder = os.path.dirname(row.path)
-        if folder != self._folder:  # files of one folder come one after the other
-            self._folder, self._truth = folder, _name_of(folder)
-        if self._truth in self.labels:
+        truth = os.path.basename(folder)
+        if truth in ("", ".", ".."):  # rare, and slow
+            truth = os.path.basename(os.path.abspath(folder))
+        if truth in self.labels:
             self.judged += 1
-            self.right += row.ranked[0][0] == self._truth
+            self.right += row.ranked[0][0] == truth
 
     def __str__(self) -> str:
         text = f"{self.count:,} file{'' if self.count == 1 else 's'}"
@@ -91,11 +90,6 @@ class Tally:
             share = self.right / self.judged
             text += f"; accuracy {share:.2%} ({self.right:,} of {self.judged:,} in folders named like a label)"
         return text
-
-
-def _name_of(folder: str) -> str:
-    name = os.path.basename(folder)
-    return os.path.basename(os.path.abspath(folder)) if name in ("", ".", "..") else name
 
 
 Write = Callable[[Iterable[Row]], None]

@@ -11,6 +11,17 @@ Item = TypeVar("Item")
 T = TypeVar("T")
 
 
+AHEAD = 2  # items for each worker: the one at work, and the next, so that none waits
+
+
+def fulfil(result: Future[T], work: Callable[[], T]) -> None:
+    """Do the work here: the future's result is what comes of it, or its exception what is raised."""
+    try:
+        result.set_result(work())
+    except Exception as fault:
+        result.set_exception(fault)
+
+
 class _Task(Generic[T]):
     def __init__(self, work: Callable[[], T], pool: ThreadPoolExecutor | None) -> None:
         self._work = work
@@ -21,10 +32,7 @@ class _Task(Generic[T]):
         if not self.result.cancel():
             return False
         self.result = Future()
-        try:
-            self.result.set_result(self._work())
-        except Exception as fault:
-            self.result.set_exception(fault)
+        fulfil(self.result, self._work)
         return True
 
 

@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from export import rewrite, variants
-from export.convert import convert, finished, translate
+from export.convert import convert, translate
 from infer.model import INPUT
 from infer.session import CPU
 from nets.card import ModelCard
@@ -102,9 +102,7 @@ def in_torch(net: torch.nn.Module, card: ModelCard, *, compiled: bool) -> Turn:
 
 
 def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
-    exported = translate(net, card)
-    plain = exported.SerializeToString()
-    fast = finished(rewrite.rewritten(exported, rewrite.PASSES), card)
+    plain = translate(net, card).SerializeToString()
     yield "torch's export, one session", in_onnxruntime(plain, sessions=1)
     yield "a session a core", in_onnxruntime(plain, sessions=CORES)
     with suppress(ImportError):
@@ -112,7 +110,7 @@ def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Tu
         yield "its own choice", in_openvino(plain)
     yield "PyTorch", in_torch(net, card, compiled=False)
     yield "compiled", in_torch(net, card, compiled=True)
-    yield "**netkit float32**", in_onnxruntime(fast, sessions=CORES)
+    yield "**netkit float32**", in_onnxruntime(convert(net, card), sessions=CORES)
     eight = variants.quantized(net, card, mnist.load().train_images)
     yield "**netkit int8**", in_onnxruntime(eight, sessions=CORES)
 
@@ -175,7 +173,7 @@ def profile(content: bytes, batches: Batches) -> Iterator[NodeTime]:
             taken.setdefault(event["name"].removesuffix(KERNEL), []).append(event)
     for name, runs in taken.items():
         told, size = runs[0]["args"], len(batches[0])
-        (output,) = (shape for typed in told["output_type_shape"][:1] for shape in typed.values())
+        (output,) = told["output_type_shape"][0].values()
         inputs = [shape for typed in told["input_type_shape"] for shape in typed.values()]
         micro_s = statistics.median(run["dur"] for run in runs) / size
         yield NodeTime(name, told["op_name"], output, micro_s, _multiply_adds(told["op_name"], inputs, output) / size)

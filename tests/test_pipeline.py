@@ -19,6 +19,7 @@ from infer.images import Decoder
 from infer.pipeline import infer, shared_out
 from infer.rows import Row
 from infer.session import Session, open_session
+from infer.team import AHEAD
 from nets.card import ModelCard
 from nets.data.dataset import DataSet
 from nets.errors import ModelError
@@ -223,7 +224,7 @@ def test_no_more_batches_are_taken_than_keep_all_at_work(
             yield path
 
     for made, _ in enumerate(rows_of(linear, paths(), batch_size=5, workers=workers, forks=forks)):
-        assert len(taken) <= (made // 5 + workers * pipeline.AHEAD) * 5
+        assert len(taken) <= (made // 5 + workers * AHEAD) * 5
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def test_a_stop_is_for_the_one_who_gives_the_work() -> None:
     before = children()
     with Processes[int, tuple[int, int]](2, squared) as team:
         (helper,) = (int(pid) for pid in children() - before)
-        for stop in (signal.SIGINT, signal.SIGTERM):
+        for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(helper, stop)
         for number in range(6):
             team.give(number)
