@@ -16,8 +16,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from infer import model as models
 from infer.model import INPUT, OUTPUTS, Model
-from infer.runtime import preload_cuda
-from infer.session import CPU, CUDA, open_session
 from nets import machine
 from nets.card import METADATA_KEY, ModelCard, Origin
 from nets.errors import NetkitError
@@ -27,6 +25,7 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 CUDNN = "cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9"
 INSTALL = "in a checkout of netkit: pip install '.[{}]'"
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 CLOSE = 1e-4  # how far a convolution of small numbers may be from numpy's
 
 
@@ -48,10 +47,10 @@ def examine() -> Iterator[Symptom]:
     yield _runtime()
     yield _packages()
     yield _driver()
-    yield _convolution("cpu", CPU)
+    yield _convolution("cpu")
     if machine.missing_cuda_driver() is None:
         yield _libraries()
-        yield _convolution("cuda", CUDA)
+        yield _convolution("cuda")
     for package, extra, purpose in (("torch", "train", "train and export"), ("pyarrow", "parquet", "write .parquet")):
         found = _version(package)
         yield Symptom(
@@ -101,7 +100,12 @@ def _driver() -> Symptom:
 
 def _libraries() -> Symptom:
     """Those of CUDA and cuDNN that ONNX Runtime needs."""
-    missing = preload_cuda()
+    try:
+        from infer import runtime
+
+        missing = runtime.preload_cuda()
+    except ImportError as fault:
+        return Symptom("CUDA libraries", False, f"onnxruntime cannot be imported: {fault}", LIBRARIES)
     with suppress(OSError):
         ctypes.CDLL(CUDNN)
         packages = (f"{each.name} {each.version}" for each in distributions() if each.name.startswith("nvidia-cud"))
@@ -115,12 +119,16 @@ def _has_nvidia_card() -> bool:
     return any(vendor.read_text().strip() == NVIDIA for vendor in vendors)
 
 
-def _convolution(device: str, provider: str) -> Symptom:
+def _convolution(device: str) -> Symptom:
     """Run one there, and compare it with numpy's."""
-    what, images_u8 = f"a convolution on {provider}", _images()
+    what, images_u8 = f"a convolution on {PROVIDERS[device]}", _images()
     mend = LIBRARIES if device == "cuda" else "pip install --force-reinstall onnxruntime"
     try:
+        from infer.session import open_session  # which needs ONNX Runtime: it may be what is missing here
+
         logits, _ = open_session(_model(), device=device).run(images_u8)
+    except ImportError as fault:
+        return Symptom(what, False, f"onnxruntime cannot be imported: {fault}", mend)
     except NetkitError as fault:
         return Symptom(what, False, str(fault), mend)
     windows = np.lib.stride_tricks.sliding_window_view(images_u8[:, 0].astype(np.float64), (3, 3), axis=(1, 2))

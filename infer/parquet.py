@@ -17,7 +17,8 @@ ROWS = 65_536  # in memory at a time, and in a row group
 def write(jsonl: Path, path: Path, *, top_k: int) -> None:
     """Write the rows in the file `jsonl` to `path`, whole or not at all.
 
-    Probabilities are doubles, all else is text; bytes of a path that are not UTF-8 are spelled with backslashes.
+    Probabilities are doubles, all else is text; bytes of a path that are not UTF-8 are spelled with backslashes, and a
+    backslash as two of them.
     """
     names = columns(top_k)
     kinds = [pa.float64() if name.startswith("probability") else pa.string() for name in names]
@@ -28,5 +29,5 @@ def write(jsonl: Path, path: Path, *, top_k: int) -> None:
 
 
 def _sayable(cells: dict[str, Any]) -> dict[str, Any]:
-    path = cells["path"].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    path = cells["path"].replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return {**cells, "path": path}

@@ -12,6 +12,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection, Pipe, wait
 from types import TracebackType
@@ -71,9 +72,13 @@ class _Member(Generic[Item, T]):
 
     def end(self) -> int:
         """At once; gives its exit status."""
-        os.kill(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         self.connection.close()
-        return os.waitpid(self.pid, 0)[1]
+        try:
+            return os.waitpid(self.pid, 0)[1]
+        except ChildProcessError:  # whoever started this process had it ignore that children end: nothing is known
+            return 0
 
 
 class Processes(Generic[Item, T]):

@@ -1,12 +1,14 @@
 """The doctor says what it saw by running it, and what mends what is wrong."""
 
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import Netkit
 
-from infer import doctor
+from infer import doctor, runtime
 from infer.doctor import Symptom, examine
 from nets import machine
 
@@ -76,7 +78,7 @@ def test_libraries_and_a_convolution_are_tried_where_there_is_a_driver(monkeypat
     assert symptoms["CUDA libraries"].seen.startswith("nvidia-cuda-")
     assert not symptoms["a convolution on CUDAExecutionProvider"].right
     monkeypatch.setattr(doctor, "CUDNN", "libcudnn.so.none")
-    monkeypatch.setattr(doctor, "preload_cuda", lambda: ["Failed to load libcudart.so.13"])
+    monkeypatch.setattr(runtime, "preload_cuda", lambda: ["Failed to load libcudart.so.13"])
     libraries = found()["CUDA libraries"]
     assert libraries.seen == "Failed to load libcudart.so.13; libcudnn.so.none cannot be loaded"
 
@@ -95,3 +97,15 @@ def test_the_command_prints_a_table_and_exits_with_0_where_all_is_well(netkit: N
     assert {line.split("  ")[0] for line in done.stdout.splitlines()} >= {"machine", "cores", "ONNX Runtime", "CUDA"}
     lines = [json.loads(line) for line in netkit("doctor", "--json").stdout.splitlines()]
     assert all(line["right"] for line in lines)
+
+
+def test_an_onnxruntime_that_cannot_be_imported_is_a_symptom(netkit: Netkit, tmp_path: Path) -> None:
+    (tmp_path / "shadow/onnxruntime").mkdir(parents=True)
+    (tmp_path / "shadow/onnxruntime/__init__.py").write_text("raise ImportError('libcublas.so.13: not there')")
+    path = os.pathsep.join([str(tmp_path / "shadow"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = netkit("doctor", "--json", PYTHONPATH=path)
+    assert done.returncode == 1, done.stderr
+    symptoms = {line["what"]: line for line in map(json.loads, done.stdout.splitlines())}
+    convolution = symptoms["a convolution on CPUExecutionProvider"]
+    assert convolution["seen"] == "onnxruntime cannot be imported: libcublas.so.13: not there"
+    assert convolution["mend"]

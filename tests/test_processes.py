@@ -152,3 +152,14 @@ def test_they_end_when_their_parent_is_killed() -> None:
         assert parent.stdout and parent.stdout.readline() == b"ready\n"
         parent.kill()
         assert parent.stdout.read() == b""  # comes when the last of them has closed it
+
+
+def test_whoever_started_this_may_have_it_ignore_that_children_end() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with Processes[int, tuple[int, int]](2, squared) as team:
+            for index in range(9):
+                team.give(index)
+            assert [team.take()[0] for _ in range(9)] == [index**2 for index in range(9)]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
