@@ -8,8 +8,6 @@ binding   buffers on a GPU, for batches of one size that come again and again
 session   open it on a device, or say why that device cannot be used
 verify    whether a model is the certified one, and answers here as it did there
 paths     the files that were named: by folders, globs, or a list on stdin
-png       a PNG file's checksums, and a short way to the pixels of plain ones
-images    turn a file into the pixels that the card asks for, or say why not
 rows      what a row holds, how rows are written, how they are counted
 results   the file of rows: whole or not there, and gone on with after a stop
 parquet   the same in columns
@@ -22,5 +20,6 @@ bench     how fast a model runs here
 doctor    what this machine can run
 console   what a person sees meanwhile
 
-Of `nets` it knows only what needs the standard library alone: card, errors, fields, files, machine.
+Of `nets` it knows only what needs no torch: card, errors, fields, files, machine, and images, by which training and
+inference decode alike.
 """

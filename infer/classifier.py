@@ -9,10 +9,11 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from infer.images import Decoder
 from infer.pipeline import infer
 from infer.rows import Row
 from infer.session import Session
+from nets.errors import UsageError
+from nets.images import Decoder
 from nets.machine import usable_cores
 
 Name = str | PathLike[str]
@@ -31,6 +32,13 @@ class Classifier:
     batch_size: int
     top_k: int
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.top_k < 1:
+            raise UsageError(f"batch_size and top_k are at least 1, not {self.batch_size} and {self.top_k}")
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.session.card.arch} on {self.session.provider}, labels {', '.join(self.labels):.80}>"
+
     @property
     def labels(self) -> tuple[str, ...]:
         return self.session.card.labels
@@ -48,9 +56,9 @@ class Classifier:
         """
         if isinstance(images, np.ndarray):
             return list(self._rows(_checked(images)))
-        if isinstance(images, str | PathLike):
-            return next(self._rows([fspath(images)]))
-        return list(self._rows(fspath(path) for path in images))
+        if isinstance(images, str | bytes | PathLike):
+            return next(self._rows([_name(images)]))
+        return list(self._rows([_name(path) for path in images]))
 
     def _rows(self, inputs: Iterable[str] | NDArray[np.uint8]) -> Iterator[Row]:
         batches = infer(
@@ -62,6 +70,13 @@ class Classifier:
             top_k=self.top_k,
         )
         return chain.from_iterable(batches)
+
+
+def _name(path: Name) -> str:
+    name = fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"paths are text, not {type(name).__name__}: decode them with os.fsdecode")
+    return name
 
 
 def _checked(images: NDArray[np.generic]) -> NDArray[np.uint8]:

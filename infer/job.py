@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infer import pipeline
-from infer.images import Decoder, pillow_silenced
 from infer.results import Results, results_file
 from infer.rows import Printed, Tally, Write
 from infer.session import Session
+from nets.images import Decoder, pillow_silenced
 from nets.machine import usable_cores
 
 

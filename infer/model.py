@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
@@ -16,13 +16,13 @@ from nets.files import READING
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 STANDARD_DOMAINS = ("", "ai.onnx")
-# Those of convolutional nets. Others can end the process (an integer division), ask for any memory (ConstantOfShape),
-# run for ever (Loop), or answer by chance (RandomNormal).
+# Those of convolutional nets and of transformers for images. Others can end the process (an integer division), ask for
+# any memory (ConstantOfShape), run for ever (Loop), or answer by chance (RandomNormal).
 OPERATORS = frozenset(
     """
-    Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Flatten Gather Gemm
-    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity LeakyRelu MatMul MaxPool Mul PRelu Pad QuantizeLinear
-    ReduceMean Relu Reshape Sigmoid Softmax Squeeze Sub Transpose Unsqueeze
+    Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Expand Flatten Gather Gelu Gemm
+    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity LayerNormalization LeakyRelu MatMul MaxPool Mul PRelu
+    Pad QuantizeLinear ReduceMean Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Transpose Unsqueeze
     """.split()
 )
 LARGEST_PAD = 64  # pixels; more would only ask for memory
@@ -37,9 +37,9 @@ class Model:
     """
 
     name: str
-    content: bytes
+    content: bytes = field(repr=False)
     card: ModelCard
-    metadata: Mapping[str, str]
+    metadata: Mapping[str, str] = field(repr=False)
     graph_sha256: str
 
     @property
@@ -105,7 +105,7 @@ def _refuse_unsafe(proto: onnx.ModelProto, name: str) -> None:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
             raise ModelError(f"{name}: has a node {node.op_type} with a graph of its own, which might run for ever")
         if node.op_type not in OPERATORS:
-            raise ModelError(f"{name}: uses the operator {node.op_type!r}; netkit runs those of convolutional nets")
+            raise ModelError(f"{name}: uses the operator {node.op_type!r}; netkit runs those of nets for images")
         if not all(0 <= pad <= LARGEST_PAD for pad in _pads(node, graph)):
             raise ModelError(f"{name}: has a node {node.op_type} that pads by more than {LARGEST_PAD}")
     if graph.sparse_initializer:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nets.errors import UsageError
+from nets.images import SUFFIXES
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 STDIN = "-"
 ANY_DEPTH = "**"  # in a pattern: no folder or any number of them, one in another
 READ = 65_536  # bytes of stdin at a time
@@ -57,9 +57,15 @@ def _listed(file: BinaryIO, separator: bytes) -> Iterator[str]:
     rest = b""
     while content := os.read(file.fileno(), READ):
         *whole, rest = (rest + content).split(separator)
-        yield from (os.fsdecode(path) for path in whole if path)
+        yield from (_spelled(path, separator) for path in whole if path)
     if rest:
-        yield os.fsdecode(rest)
+        yield _spelled(rest, separator)
+
+
+def _spelled(path: bytes, separator: bytes) -> str:
+    """The path of a line, from Windows too: what ends it there is taken off, but where the file's name ends so."""
+    ends_as_in_windows = separator == b"\n" and path.endswith(b"\r") and not os.path.lexists(path)
+    return os.fsdecode(path[:-1] if ends_as_in_windows else path)
 
 
 def _globbed(pattern: str) -> Iterator[str]:

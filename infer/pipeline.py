@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from infer.images import Decoder
 from infer.rows import Row
 from infer.session import Session
 from infer.team import AHEAD, Team
+from nets.card import ModelCard
 from nets.errors import ImageError, ModelError, OutOfMemoryError
+from nets.images import Decoder
 
 if TYPE_CHECKING:
     from infer.processes import Processes
@@ -73,7 +74,7 @@ def infer(
     which the session `can_fork`, processes.
     """
     remaining = iter(inputs)
-    judge = _Judge(decoder)
+    judge = _Judge(session.card, inverted=decoder.invert)
     work = _Work(session, decoder, batch_size, top_k)
     with _team(workers, work, forks) as team:
         while True:
@@ -182,8 +183,8 @@ def _is_small(image: Input) -> bool:
 class _Judge:
     """Warns, once, where the first images are far brighter or darker than those that the model was trained on."""
 
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
+    def __init__(self, card: ModelCard, *, inverted: bool) -> None:
+        self._trained_on, self._inverted = sum(card.mean) / len(card.mean), inverted
         self._images, self._sum = 0, 0.0
 
     def see(self, images: int, level: float) -> None:
@@ -200,10 +201,9 @@ class _Judge:
             self._decide()
 
     def _decide(self) -> None:
-        card = self._decoder.card
-        mean, trained_on = self._sum / self._images, sum(card.mean) / len(card.mean)
+        mean, trained_on = self._sum / self._images, self._trained_on
         if abs(mean - trained_on) > FAR:
-            advice = "leave out --invert" if self._decoder.invert else "for dark ink on white use --invert"
+            advice = "leave out --invert" if self._inverted else "for dark ink on white use --invert"
             logger.warning(
                 "warning: the images' mean brightness is %.2f, the model was trained on %.2f; %s",
                 mean, trained_on, advice,

@@ -8,9 +8,42 @@ from dataclasses import asdict, dataclass
 from nets.errors import CardError
 from nets.fields import Fields
 
-VERSION = 1  # of the card's form; a reader refuses any other
+VERSION = 2  # of the card's form; a reader refuses any other
 METADATA_KEY = "netkit.card"  # in ONNX metadata and in the safetensors header
 LARGEST_SIDE = 4096  # pixels; beyond it a card is a mistake or an attack
+
+
+@dataclass(frozen=True)
+class Input:
+    """What becomes of an image before a net sees it: uint8 pixels, `channels` (1: grey, 3: RGB) x `height` x `width`.
+
+    Without `resize` an image is stretched to height x width; with it its shorter side is scaled to so many pixels, and
+    the middle, height x width, is cut out, as torchvision's Resize and CenterCrop do it. Both bilinear, antialiased.
+    Raises CardError where the parts don't fit.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise CardError(f"a card's images have 1 or 3 channels, not {self.channels}")
+        if not (0 < self.height <= LARGEST_SIDE and 0 < self.width <= LARGEST_SIDE):
+            raise CardError(f"a card's images have sides of 1 to {LARGEST_SIDE} pixels, not {self.height}x{self.width}")
+        if self.resize is not None and not max(self.height, self.width) <= self.resize <= LARGEST_SIDE:
+            raise CardError(
+                f"a card's images of {self.height}x{self.width} cannot be cut from the middle of images with a shorter "
+                f"side of {self.resize}"
+            )
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height to which an image of that size is scaled, before the middle is cut out if it is larger."""
+        if self.resize is None:
+            return self.width, self.height
+        shorter = min(width, height)
+        return int(self.resize * width / shorter), int(self.resize * height / shorter)
 
 
 @dataclass(frozen=True)
@@ -18,7 +51,8 @@ class Origin:
     """Where a model came from: enough to train it again and to know the data set for certain.
 
     `data_sha256` is that of the data set's unpacked files; `recipe` holds the fields of nets.training.recipe.Recipe;
-    `test_accuracy` lies in [0, 1] and is that of the saved weights in float32; `netkit` and `torch` are versions.
+    `test_accuracy` lies in [0, 1] and is that of the saved weights in float32; `netkit` and `torch` are versions;
+    `val_split` is the share of the images that were kept for testing, by `seed`, None where the data set has its own.
     """
 
     data: str
@@ -28,14 +62,16 @@ class Origin:
     test_accuracy: float
     netkit: str
     torch: str
+    val_split: float | None = None
 
 
 @dataclass(frozen=True)
 class ModelCard:
     """What travels with the weights, from training to inference.
 
-    Images are `channels` x `height` x `width` pixels; `mean` and `std` hold one number a channel, for pixels scaled
-    to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError where the parts don't fit.
+    Images are `channels` x `height` x `width` pixels, made as Input says; `mean` and `std` hold one number a channel,
+    for pixels scaled to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError where the parts
+    don't fit.
     """
 
     arch: str
@@ -46,12 +82,16 @@ class ModelCard:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     origin: Origin
+    resize: int | None = None
+
+    @property
+    def input(self) -> Input:
+        return Input(self.channels, self.height, self.width, self.resize)
 
     def __post_init__(self) -> None:
-        if self.channels not in (1, 3):
-            raise CardError(f"a card's images have 1 or 3 channels, not {self.channels}")
-        if not (0 < self.height <= LARGEST_SIDE and 0 < self.width <= LARGEST_SIDE):
-            raise CardError(f"a card's images have sides of 1 to {LARGEST_SIDE} pixels, not {self.height}x{self.width}")
+        _ = self.input  # which raises where it is impossible
+        if self.origin.val_split is not None and not 0 < self.origin.val_split < 1:
+            raise CardError(f"a card's val_split lies between 0 and 1, not at {self.origin.val_split}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise CardError(f"a card's labels are two or more different names, not {list(self.labels)}")
         if not all(self.labels) or any("\ud800" <= letter <= "\udfff" for letter in "".join(self.labels)):
@@ -63,7 +103,7 @@ class ModelCard:
 
     def to_json(self) -> str:
         fields = asdict(self)
-        shape = {side: fields.pop(side) for side in ("channels", "height", "width")}
+        shape = {side: fields.pop(side) for side in ("channels", "height", "width", "resize")}
         return json.dumps({"version": VERSION, "input": shape, **fields})
 
     @classmethod
@@ -78,6 +118,7 @@ class ModelCard:
             channels=shape.one("channels", int),
             height=shape.one("height", int),
             width=shape.one("width", int),
+            resize=shape.maybe("resize", int),
             mean=fields.each("mean", float),
             std=fields.each("std", float),
             origin=Origin(
@@ -88,5 +129,6 @@ class ModelCard:
                 test_accuracy=origin.one("test_accuracy", float),
                 netkit=origin.one("netkit", str),
                 torch=origin.one("torch", str),
+                val_split=origin.maybe("val_split", float),
             ),
         )

@@ -34,6 +34,11 @@ class Fields:
             raise self._error(f"{self._what} lacks {name!r}")
         return self._as(self._values[name], name, kind)
 
+    def maybe(self, name: str, kind: type[T]) -> T | None:
+        """The value called `name`, which may be null."""
+        missing = isinstance(self._values, dict) and name in self._values and self._values[name] is None
+        return None if missing else self.one(name, kind)
+
     def each(self, name: str, kind: type[T]) -> tuple[T, ...]:
         """The values in the list called `name`, each of exactly that type."""
         return tuple(self._as(value, name, kind) for value in self.one(name, list))

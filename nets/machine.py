@@ -44,6 +44,15 @@ def _quota_in(folder: Path) -> float | None:
         return None
 
 
+def free_memory() -> int:
+    """Bytes that can be taken without swapping, by what Linux says; elsewhere 4 GiB, as a guess."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return 4 * 2**30
+
+
 def missing_cuda_driver() -> str | None:
     """Why CUDA cannot run here for lack of a driver, or None where the driver's library loads."""
     try:

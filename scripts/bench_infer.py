@@ -30,8 +30,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from infer import model as models
-from infer.images import Decoder
 from infer.session import CPU, open_session
+from nets.images import Decoder
 from nets.machine import usable_cores
 from nets.training import checkpoint
 
@@ -60,7 +60,7 @@ class Contest:
         self.model = run / "model.onnx"
         self.files = sorted(str(path) for path in images.rglob("*.png"))
         self.opened = open_session(models.read(self.model), device="cpu", threads=1)
-        self.pixels = np.stack([Decoder(self.opened.card)(path) for path in self.files])
+        self.pixels = np.stack([Decoder(self.opened.card.input)(path) for path in self.files])
         self.plain = ort.InferenceSession(self.model, providers=[CPU])
         net, card = checkpoint.load(run / "model.safetensors")
         self.net = net
@@ -76,7 +76,7 @@ class Contest:
         netkit("infer", self.files[0], "--model", self.model, "--out", "one.csv", cwd=self.folder)
 
     def decode(self) -> None:
-        decoder = Decoder(self.opened.card)
+        decoder = Decoder(self.opened.card.input)
         for path in self.files:
             decoder(path)
 

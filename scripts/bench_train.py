@@ -109,7 +109,7 @@ def first_to(arch: str, accuracy: float) -> tuple[float, float]:
 def cost_of_augmentation(arch: str, *, steps: int = 360) -> float:
     """An epoch's median step, with all that the loop does, against that on one resident batch; they take turns."""
     epoch, resident = training(arch).run(), training(arch)
-    images = resident.train_images[: resident.recipe.batch_size].float()
+    images = next(resident.train_images.in_order(resident.recipe.batch_size)).float()
     labels = resident.train_labels[: resident.recipe.batch_size]
 
     def seconds(step: Callable[[], object]) -> float:

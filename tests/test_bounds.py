@@ -2,16 +2,17 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from infer.bounds import LARGEST_HEADER, LEAST_WIDTH, MANY_ROWS, MOST_SCANS, SCAN, SLOW, Bounded, counted, weight
-from infer.images import Decoder
+from nets.bounds import LARGEST_HEADER, LEAST_WIDTH, MANY_ROWS, MOST_SCANS, SCAN, SLOW, Bounded, counted, weight
 from nets.card import ModelCard
 from nets.errors import ImageError
+from nets.images import Decoder
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
 TEXT = b" ".join(b"%d" % level for level in LEVELS.ravel())
@@ -34,7 +35,7 @@ BITS = LEVELS > 127
 def test_grey_netpbm_files_are_decoded_comments_or_not(
     card: ModelCard, content: bytes, wanted: NDArray[np.generic]
 ) -> None:
-    decoder = Decoder(replace(card, height=5, width=7))
+    decoder = Decoder(replace(card, height=5, width=7).input)
     image = decoder._image(content).convert("L")
     assert np.array_equal(np.asarray(image), wanted)
 
@@ -92,3 +93,12 @@ def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> 
 def test_rows_count_where_there_are_many() -> None:
     assert counted(28, 28) == 784 and counted(1, MANY_ROWS - 1) == MANY_ROWS - 1
     assert counted(1, MANY_ROWS) == LEAST_WIDTH * MANY_ROWS and counted(100, MANY_ROWS) == 100 * MANY_ROWS
+
+
+@pytest.mark.parametrize("form", ["BMP", "PPM", "TIFF", "PNG"])
+def test_a_row_of_millions_is_too_large_for_the_time_that_it_takes(card: ModelCard, tmp_path: Path, form: str) -> None:
+    path = tmp_path / "wide"
+    Image.new("RGB", (4_000_000, 1)).save(path, form)
+    with pytest.raises(ImageError, match="over the limit of 24,000,000") as caught:
+        Decoder(card.input)(str(path))
+    assert caught.value.code == "too-large"

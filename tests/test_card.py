@@ -12,14 +12,16 @@ from nets.card import ModelCard
 from nets.errors import CardError
 
 
-def test_card_survives_the_round_trip_through_json(card: ModelCard) -> None:
+@pytest.mark.parametrize("resize", [None, 32])
+def test_card_survives_the_round_trip_through_json(card: ModelCard, resize: int | None) -> None:
+    card = replace(card, resize=resize)
     assert ModelCard.from_json(card.to_json()) == card
 
 
 def test_json_holds_the_input_as_one_thing_and_the_version(card: ModelCard) -> None:
     fields = json.loads(card.to_json())
-    assert fields["version"] == 1
-    assert fields["input"] == {"channels": 1, "height": 28, "width": 28}
+    assert fields["version"] == 2
+    assert fields["input"] == {"channels": 1, "height": 28, "width": 28, "resize": None}
     assert fields["labels"] == list("0123456789")
 
 
@@ -60,10 +62,15 @@ def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: o
 @pytest.mark.parametrize(
     ("path", "value", "says"),
     [
-        ("version", 2, "has version 2; this netkit reads version 1"),
+        ("version", 1, "has version 1; this netkit reads version 2"),
         ("input.channels", 2, "1 or 3 channels, not 2"),
         ("input.height", 0, "sides of 1 to 4096 pixels, not 0x28"),
         ("input.width", 10**9, "sides of 1 to 4096 pixels"),
+        ("input.resize", 27, "images of 28x28 cannot be cut from the middle of images with a shorter side of 27"),
+        ("input.resize", 4097, "with a shorter side of 4097"),
+        ("input.resize", True, "'resize' holds True, not a value of type int"),
+        ("input.resize", ..., "lacks 'resize'"),
+        ("origin.val_split", 1.0, "val_split lies between 0 and 1, not at 1.0"),
         ("labels", ["a"], "two or more different names"),
         ("labels", ["a", "b", "a"], "two or more different names"),
         ("labels", ["a", 1], "'labels' holds 1"),

@@ -12,8 +12,8 @@ from PIL import Image
 import netkit as door
 from infer.classifier import Classifier
 from infer.session import Session
-from nets.data.dataset import DataSet
-from nets.errors import ModelError
+from nets.data.dataset import HeldDataSet
+from nets.errors import ModelError, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def classify(model_path: Path) -> Classifier:
 
 
 def test_paths_get_what_the_command_line_gives(
-    classify: Classifier, model_path: Path, netkit: Netkit, tmp_path: Path, digits_data: DataSet
+    classify: Classifier, model_path: Path, netkit: Netkit, tmp_path: Path, digits_data: HeldDataSet
 ) -> None:
     for index, image in enumerate(digits_data.test_images[:9]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")
@@ -51,7 +51,7 @@ def test_paths_get_what_the_command_line_gives(
 
 
 def test_arrays_get_the_logits_order_of_the_session(
-    classify: Classifier, session: Session, digits_data: DataSet
+    classify: Classifier, session: Session, digits_data: HeldDataSet
 ) -> None:
     images = digits_data.test_images[:70, 0]
     rows = classify(images)
@@ -65,7 +65,7 @@ def test_arrays_get_the_logits_order_of_the_session(
 
 
 def test_dark_ink_on_white_is_inverted_if_asked_for(
-    model_path: Path, classify: Classifier, digits_data: DataSet
+    model_path: Path, classify: Classifier, digits_data: HeldDataSet
 ) -> None:
     images = digits_data.test_images[:20, 0]
     inverting = door.load(model_path, device="cpu", top_k=3, invert=True)
@@ -94,3 +94,19 @@ def test_a_model_that_does_not_prove_itself_is_not_opened(model_path: Path, tmp_
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(ModelError):
         door.load(tmp_path / "m.onnx")
+
+
+def test_what_is_no_path_or_no_size_is_refused(classify: Classifier, model_path: Path) -> None:
+    for wrong in (b"x.png", [b"x.png"]):
+        with pytest.raises(TypeError, match="paths are text, not bytes"):
+            classify(wrong)  # type: ignore[arg-type]
+    for batch_size, top_k in ((0, 1), (-1, 1), (64, 0)):
+        with pytest.raises(UsageError, match="batch_size and top_k are at least 1"):
+            door.load(model_path, device="cpu", batch_size=batch_size, top_k=top_k)
+    with pytest.raises(UsageError, match="unknown device 'tpu'"):
+        door.load(model_path, device="tpu")
+
+
+def test_it_tells_what_it_is_in_a_line(classify: Classifier) -> None:
+    assert repr(classify) == "<Classifier residual on CPUExecutionProvider, labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9>"
+    assert len(repr(classify.session)) < 10_000

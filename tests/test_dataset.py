@@ -1,4 +1,4 @@
-"""DataSet's numbers against numpy in float64 and the literature, and what --data may say."""
+"""HeldDataSet's numbers against numpy in float64 and the literature, and what --data may say."""
 
 import os
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nets.data import sources
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DataError, UsageError
 
 
@@ -26,12 +26,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_mean_and_std_of_mnist_are_those_of_the_literature(mnist_data: DataSet) -> None:
+def test_mean_and_std_of_mnist_are_those_of_the_literature(mnist_data: HeldDataSet) -> None:
     assert mnist_data.mean_and_std() == ((0.1307,), (0.3081,))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_mean_and_std_are_numpys_in_float64_channel_by_channel(digits_data: DataSet, channels: int) -> None:
+def test_mean_and_std_are_numpys_in_float64_channel_by_channel(digits_data: HeldDataSet, channels: int) -> None:
     random = np.random.default_rng(0)
     brightest = np.array([40, 256, 150][:channels]).reshape(-1, 1, 1)
     images = random.integers(0, brightest, (50, channels, 11, 6)).astype(np.uint8)
@@ -42,7 +42,7 @@ def test_mean_and_std_are_numpys_in_float64_channel_by_channel(digits_data: Data
     assert len(set(mean)) == len(set(std)) == channels
 
 
-def test_mean_and_std_leave_the_test_images_alone(digits_data: DataSet) -> None:
+def test_mean_and_std_leave_the_test_images_alone(digits_data: HeldDataSet) -> None:
     other = replace(digits_data, test_images=255 - digits_data.test_images)
     assert other.mean_and_std() == digits_data.mean_and_std()
 
@@ -68,7 +68,7 @@ def test_a_folder_is_loaded_and_its_source_finds_it_again_from_anywhere(
 
 
 def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
-    here: Path, mnist_data: DataSet, digits_data: DataSet, monkeypatch: pytest.MonkeyPatch
+    here: Path, mnist_data: HeldDataSet, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NETKIT_DATA", str(Path(mnist_data.source).parent))
     for name, expected in (("mnist", mnist_data), ("digits", digits_data)):

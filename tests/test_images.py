@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms import v2
 
-from infer import png
-from infer.images import LARGEST_FILE, Decoder, pillow_silenced
-from nets.card import ModelCard
+from nets import png
+from nets.card import Input, ModelCard
 from nets.errors import ImageError
+from nets.images import LARGEST_FILE, Decoder, pillow_silenced
 
 Levels = NDArray[Any]
 RGB = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
@@ -48,15 +49,29 @@ def write(content: bytes, path: str = "a") -> str:
 
 def grey(content: bytes, card: ModelCard, *, invert: bool = False) -> Levels:
     """The pixels for a grey card, (height, width), as numbers that do not wrap."""
-    pixels = Decoder(card, invert=invert)(write(content))
+    pixels = Decoder(card.input, invert=invert)(write(content))
     assert pixels.dtype == np.uint8 and pixels.shape == (1, card.height, card.width)
     return pixels[0].astype(int)
 
 
 def test_a_colour_card_gets_channels_rows_columns(card: ModelCard) -> None:
     colour = replace(card, channels=3, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
-    assert np.array_equal(Decoder(colour)(write(encoded(RGB))), RGB.transpose(2, 0, 1))
-    assert np.array_equal(Decoder(colour, invert=True)(write(encoded(GREY))), np.stack([255 - GREY] * 3))
+    assert np.array_equal(Decoder(colour.input)(write(encoded(RGB))), RGB.transpose(2, 0, 1))
+    assert np.array_equal(Decoder(colour.input, invert=True)(write(encoded(GREY))), np.stack([255 - GREY] * 3))
+
+
+@pytest.mark.parametrize("size", [(40, 70), (70, 40), (333, 51), (9, 9), (10, 13)])
+def test_what_is_cut_from_the_middle_is_what_torchvision_cuts(size: tuple[int, int]) -> None:
+    levels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    ours = Decoder(Input(3, 20, 31, resize=37))(levels)
+    steps = v2.Compose([v2.Resize(37, v2.InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop((20, 31))])
+    assert np.array_equal(ours.transpose(1, 2, 0), np.asarray(steps(Image.fromarray(levels))))
+
+
+def test_a_strip_that_would_become_too_large_when_scaled_is_refused() -> None:
+    with pytest.raises(ImageError, match="51200000x256 when scaled, over the limit of 24,000,000 pixels") as refused:
+        Decoder(Input(1, 224, 224, resize=256))(np.zeros((1, 200_000), np.uint8))
+    assert refused.value.code == "too-large"
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PGM"])
@@ -167,7 +182,7 @@ def test_what_gives_no_pixels_says_why_with_a_code_and_leaves_no_file_open(
     free = os.dup(0)  # the lowest number that no open file has
     os.close(free)
     with pytest.raises(ImageError) as caught:
-        Decoder(card)("x.png")
+        Decoder(card.input)("x.png")
     assert caught.value.code == code and says in str(caught.value)
     assert os.dup(0) == free
     os.close(free)
@@ -182,7 +197,7 @@ def test_a_file_that_nobody_may_read_says_so(card: ModelCard, tmp_path: Path) ->
         os.seteuid(65534)
     try:
         with pytest.raises(ImageError, match="cannot be read: Permission denied") as caught:
-            Decoder(card)("x.png")
+            Decoder(card.input)("x.png")
     finally:
         if root:
             os.seteuid(0)
@@ -198,7 +213,7 @@ def test_damaged_bytes_give_pixels_or_an_image_error_and_nothing_else(card: Mode
             damaged[chance.randrange(chance.choice((200, len(content))))] ^= 1 << chance.randrange(8)
         write(bytes(damaged[: chance.choice((None, None, chance.randrange(len(content))))]))
         try:
-            pixels = Decoder(card)("a")
+            pixels = Decoder(card.input)("a")
             assert pixels.shape == (1, 28, 28) and pixels.dtype == np.uint8
         except ImageError as fault:
             assert fault.code in ("not-an-image", "truncated", "damaged", "too-large", "unsupported")

@@ -10,6 +10,7 @@ import torch
 from nets.build import build
 from nets.card import ModelCard
 from nets.pixels import FromPixels
+from nets.training.feed import Feed
 from nets.training.metrics import EpochMetrics, evaluate, write_csv
 
 COLUMNS = ["epoch", "step", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
@@ -28,11 +29,11 @@ def test_csv_holds_the_promised_columns_and_exact_numbers(tmp_path: Path) -> Non
 def test_evaluation_is_the_mean_over_all_images_whatever_their_number(card: ModelCard, count: int) -> None:
     torch.manual_seed(0)
     model = FromPixels(build(card), card)
-    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, 1, 28, 28), np.uint8))
+    images = np.random.default_rng(0).integers(0, 256, (count, 1, 28, 28), np.uint8)
     truth = torch.from_numpy(np.random.default_rng(1).integers(0, 10, count))
-    loss, accuracy = evaluate(model, images, truth)
+    loss, accuracy = evaluate(model, Feed(images, torch.device("cpu")), truth)
     with torch.no_grad():
-        logits = model(images).double().numpy()
+        logits = model(torch.from_numpy(images)).double().numpy()
     log_sums = np.log(np.exp(logits).sum(axis=1))
     assert loss == pytest.approx((log_sums - logits[np.arange(count), truth]).mean(), rel=1e-5)
     assert accuracy == (logits.argmax(axis=1) == truth.numpy()).sum() / count

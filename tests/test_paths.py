@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from infer.images import Decoder
 from infer.paths import find
 from nets.card import ModelCard
 from nets.errors import ImageError, UsageError
+from nets.images import Decoder
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: M
     found = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
     assert list(find(["in"])) == [f"in/{name}" for name in found]
     with pytest.raises(ImageError, match="an empty file"):  # so it was found
-        Decoder(card)(f"in/{not_utf8}")
+        Decoder(card.input)(f"in/{not_utf8}")
     named = ["in/linked", "in/d.txt", "o", "o/o.png", "no.PNG"]
     assert list(find(named)) == ["in/linked/o.png", "in/d.txt", "o/o.png", "o/o.png", "no.PNG"]
 
@@ -112,4 +112,14 @@ def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(card: ModelCard, t
     os.chdir(tmp_path)
     (row,) = find(["."])
     with pytest.raises(ImageError, match="cannot be read: File name too long"):
-        Decoder(card)(row)
+        Decoder(card.input)(row)
+
+
+def test_lines_may_end_as_in_windows_but_names_may_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("odd.png\r")
+    reader, writer = os.pipe()
+    os.write(writer, b"a.png\r\nodd.png\r\nb.png\r")
+    os.close(writer)
+    with open(reader) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert list(find(["-"])) == ["a.png", "odd.png\r", "b.png"]

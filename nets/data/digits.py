@@ -5,12 +5,12 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 
 SIDE = 28  # pixels; 8x8 images scaled to MNIST's size, so that the same nets take them
 
 
-def load() -> DataSet:
+def load() -> HeldDataSet:
     """The digits at 28x28, white on black like MNIST; in each class every fifth image of the bundle is for tests."""
     from sklearn.datasets import load_digits
 
@@ -22,7 +22,7 @@ def load() -> DataSet:
         rank_in_class[labels == label] = np.arange((labels == label).sum())
     test = rank_in_class % 5 == 4
     parts = images[~test], labels[~test], images[test], labels[test]
-    return DataSet("digits", "digits", _sha256(parts), tuple(map(str, range(10))), *parts)
+    return HeldDataSet("digits", "digits", _sha256(parts), tuple(map(str, range(10))), *parts)
 
 
 def _scaled(levels: np.ndarray) -> np.ndarray:

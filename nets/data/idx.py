@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DataError
 
 FILES = {  # the four parts, in the order in which they are hashed
@@ -32,11 +32,11 @@ class Idx(NamedTuple):
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` is a folder, or a folder and the prefix of some files in it (emnist/emnist-letters)."""
-    return path.is_dir() or path.name in _sets_in(path.parent)
+    """Whether `path` is a folder of such files, or a folder and the prefix of some in it (emnist/emnist-letters)."""
+    return bool(_sets_in(path)) or path.name in _sets_in(path.parent)
 
 
-def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> DataSet:
+def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> HeldDataSet:
     """The data set whose four files lie in the folder `path`, packed with gzip or not.
 
     In a folder with several sets, as EMNIST has, `path` is the folder and the files' prefix: raw/emnist-letters.
@@ -58,7 +58,7 @@ def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | Non
     if parts["train-images"].array.shape[1:] != parts["test-images"].array.shape[1:]:
         raise DataError(f"{files['test-images']}: its images have another size than the training images")
     classes = 1 + int(max(parts["train-labels"].array.max(), parts["test-labels"].array.max()))
-    return DataSet(
+    return HeldDataSet(
         name=name or path.resolve().name,
         source=str(path.resolve()),
         sha256=total.hexdigest(),

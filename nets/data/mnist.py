@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from nets.data import idx
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DataError
 from nets.files import write_whole
 
@@ -36,7 +36,7 @@ LARGEST_FILE = 64 * 2**20  # bytes unpacked; the largest of the four has 47 MB
 WAIT_S = 20  # for a connection, and for each piece of an answer
 
 
-def load(*, mirrors: Sequence[str] = MIRRORS) -> DataSet:
+def load(*, mirrors: Sequence[str] = MIRRORS) -> HeldDataSet:
     """MNIST, from the folder `mnist` in NETKIT_DATA or in the platform's cache, to which missing files are downloaded.
 
     Raises DataError where a file cannot be had, or is not MNIST's by its SHA-256; OSError where it cannot be written.

@@ -1,32 +1,67 @@
 """Sources: from what --data says to a DataSet; the only map between the two."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from nets.data import digits, idx, mnist
-from nets.data.dataset import DataSet
-from nets.errors import UsageError, unknown_name
+import numpy as np
+
+from nets.card import Input
+from nets.data import digits, folder, idx, mnist
+from nets.data.dataset import DataSet, HeldDataSet
+from nets.data.options import DEFAULT, Options
+from nets.errors import CardError, UsageError, unknown_name
+from nets.images import Decoder
 
 BUILT_IN = ("mnist", "digits")
 
 
-def load(source: str) -> DataSet:
-    """The data set that --data names: "mnist", "digits", or a folder of files in MNIST's format.
+def load(source: str, options: Options = DEFAULT) -> DataSet:
+    """The data set that --data names: "mnist", "digits", a folder of files in MNIST's format, or images in files.
 
-    Raises UsageError where there is no such source, DataError where its files are missing or damaged.
+    These lie in class folders, or a .csv file lists them. Raises UsageError where there is no such source, DataError
+    where its files are missing or damaged.
     """
+    path = Path(source)
     if source == "mnist":
-        return mnist.load()
+        return _made_alike(mnist.load(), options)
     if source == "digits":
-        return digits.load()
-    if idx.exists(Path(source)):
-        return idx.load(Path(source))
+        return _made_alike(digits.load(), options)
+    if path.suffix.lower() == ".csv" or (path.is_dir() and not idx.exists(path)):
+        return folder.load(path, options)
+    if idx.exists(path):
+        return _made_alike(idx.load(path), options)
     if "/" in source:
-        raise UsageError(
-            f"{source}: no such folder; --data takes {', '.join(BUILT_IN)} or a folder of files in MNIST's format"
-        )
-    raise unknown_name("data set", source, [*BUILT_IN, "DIR"])
+        raise UsageError(f"{source}: no such folder; --data takes {', '.join(BUILT_IN)}, a folder or a .csv file")
+    raise unknown_name("data set", source, [*BUILT_IN, "DIR", "FILE.csv"])
+
+
+def _made_alike(data: HeldDataSet, options: Options) -> HeldDataSet:
+    """A data set that has its own tests, with images of the channels and the size that are asked for."""
+    channels, height, width = data.train_images.shape[1:]
+    try:
+        high, wide = options.size or (height, width)
+        wanted = Input(options.channels or channels, high, wide, options.resize)
+    except CardError as fault:
+        raise UsageError(f"{data.source}: {fault}") from None
+    data = replace(data, resize=options.resize, given=options.given)
+    if wanted == Input(channels, height, width):
+        return data
+    decoder = Decoder(wanted)
+    train, test = (
+        np.stack([decoder(image.transpose(1, 2, 0)) for image in images])
+        for images in (data.train_images, data.test_images)
+    )
+    return replace(data, train_images=train, test_images=test)
 
 
 def spell(data: DataSet) -> str:
     """What --data takes to get `data` again, as short as can be."""
     return data.name if data.name in BUILT_IN else data.source
+
+
+def pictures(data: DataSet) -> Path | None:
+    """The folder in which its image files lie; None where it has none."""
+    if isinstance(data, HeldDataSet):
+        return None
+    source = Path(data.source)
+    return source if source.is_dir() else source.parent

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from nets.files import write_whole
 from nets.pixels import FromPixels
+from nets.training.feed import Feed
 
 EVALUATION_BATCH = 100  # on two cores densenet took twice as long by 1,000: what lies between its layers fits no cache
 
@@ -42,18 +43,18 @@ class EpochMetrics:
 
 
 @torch.no_grad()
-def predict(model: FromPixels, images_u8: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Logits (N, classes) of uint8 images (N, C, H, W), computed in float32 or, where that is safe, in `dtype`."""
+def predict(model: FromPixels, images: Feed, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Logits (N, classes), computed in float32 or, where that is safe, in `dtype`."""
     model.eval()
-    with torch.autocast(images_u8.device.type, dtype, enabled=dtype != torch.float32):
-        return torch.cat([model(images).float() for images in images_u8.split(EVALUATION_BATCH)])
+    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+        return torch.cat([model(chunk).float() for chunk in images.in_order(EVALUATION_BATCH)])
 
 
 def evaluate(
-    model: FromPixels, images_u8: Tensor, labels: Tensor, dtype: torch.dtype = torch.float32
+    model: FromPixels, images: Feed, labels: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[float, float]:
-    """Loss and accuracy of `model` on uint8 images (N, C, H, W) and labels (N,), as `predict` computes them."""
-    logits = predict(model, images_u8, dtype)
+    """Loss and accuracy of `model` on images and labels (N,), as `predict` computes them."""
+    logits = predict(model, images, dtype)
     right = (logits.argmax(dim=1) == labels).sum()
     return F.cross_entropy(logits.double(), labels).item(), int(right) / len(labels)
 

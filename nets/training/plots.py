@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from nets.data.lazy import Images
 from nets.files import write_whole
 from nets.training.metrics import EpochMetrics
 
@@ -53,7 +54,7 @@ def confusion(truth: NDArray[np.int64], answers: NDArray[np.int64], labels: Sequ
 
 
 def mistakes(
-    images_u8: NDArray[np.uint8],
+    images: Images,
     truth: NDArray[np.int64],
     probabilities: NDArray[np.float32],
     labels: Sequence[str],
@@ -67,8 +68,8 @@ def mistakes(
     figure.suptitle(f"the worst {len(worst)} of {len(wrong)} mistakes: test image, truth → answer")
     for axes in figure.subplots(height, 6, squeeze=False).flat:
         axes.set_axis_off()
-    for axes, index in zip(figure.axes, worst, strict=False):
-        pixels = images_u8[index].transpose(1, 2, 0)
+    for axes, index, image in zip(figure.axes, worst, images[worst], strict=False):
+        pixels = image.transpose(1, 2, 0)
         axes.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
         answer = answers[index]
         chance = probabilities[index, answer]

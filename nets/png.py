@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from infer.bounds import LARGEST_HEADER, MOST_PARTS, counted
+from nets.bounds import LARGEST_HEADER, MOST_PARTS, counted
 from nets.errors import ImageError
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -1,4 +1,4 @@
-"""From a path to pixels: decode the file into what the card asks for, or say why not."""
+"""From a path to pixels: decode the file into what a net takes, or say why not. Training and inference both go here."""
 
 import os
 import stat
@@ -11,17 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, TiffTags, UnidentifiedImageError
 
-from infer import png
-from infer.bounds import LARGEST_HEADER, Bounded, weight
-from nets.card import ModelCard
+from nets import png
+from nets.bounds import LARGEST_HEADER, Bounded, weight
+from nets.card import Input
 from nets.errors import ImageError
 from nets.files import READING
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; nothing else is tried
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")  # in any case
 ENDS = {png.SIGNATURE: b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
-LARGEST_IMAGE = 24_000_000  # pixels; see infer.bounds for those that count more than once
+LARGEST_IMAGE = 24_000_000  # pixels; see nets.bounds for those that count more than once
 PIECE = 2**20  # pixels
+GREY = ("L", "LA", "1")  # Pillow's modes
 TURN = Image.Transpose
 UPRIGHT = {  # EXIF's orientation: what sets the image upright
     2: TURN.FLIP_LEFT_RIGHT,
@@ -36,9 +38,9 @@ UPRIGHT = {  # EXIF's orientation: what sets the image upright
 
 @dataclass(frozen=True)
 class Decoder:
-    """Turns files into what the card asks for. `invert` swaps dark and light; the limits are in bytes and in pixels."""
+    """Turns files into what `input` asks for. `invert` swaps dark and light; the limits are in bytes and in pixels."""
 
-    card: ModelCard
+    input: Input
     invert: bool = False
     largest_file: int = LARGEST_FILE
     largest_image: int = LARGEST_IMAGE
@@ -47,23 +49,27 @@ class Decoder:
         """The image in a file, or of levels (height, width) or (height, width, channels): uint8 (channels, h, w).
 
         Orientation follows EXIF, the first frame stands for all, 16-bit grey is scaled to 8, alpha lies on black (on
-        white with `invert`), grey is ITU-R 601 luma; then the image is stretched to the card's size (bilinear,
-        antialiased). Raises ImageError with a code where there are no pixels to be had.
+        white with `invert`), grey is ITU-R 601 luma; then the image is stretched or cut to size as Input has it. Raises
+        ImageError with a code where there are no pixels to be had.
         """
         if not isinstance(image, str):
             levels = Image.fromarray(image.squeeze(2) if image.shape[2:] == (1,) else image)
             return self._fitted(self._on_background(levels))
-        content = self._read(image)
-        try:
+        content = self.read(image)
+        with _faults_of(content):
             return self._fitted(self._image(content))
-        except ImageError:
-            raise
-        except MemoryError:
-            raise ImageError("too-large", "not enough memory to decode it") from None
-        except Exception as fault:  # Pillow's decoders raise whatever comes: struct.error, AttributeError, ...
-            raise ImageError(_fault_code(content, otherwise="damaged"), f"cannot be decoded: {fault}") from None
 
-    def _read(self, path: str) -> bytes:
+    def grey_and_size(self, content: bytes) -> tuple[bool, tuple[int, int]]:
+        """Of the image in a file's bytes, decoded whole: whether it has no colours, and its height and width, upright.
+
+        Raises ImageError as decoding does.
+        """
+        with _faults_of(content):
+            image = self._image(content)
+            return image.mode in GREY, (image.height, image.width)
+
+    def read(self, path: str) -> bytes:
+        """A file's bytes; ImageError where it has none, or too many."""
         try:
             file = os.open(path, READING)
             try:
@@ -96,17 +102,38 @@ class Decoder:
         return image
 
     def _fitted(self, image: Image.Image) -> NDArray[np.uint8]:
-        """With the card's size and number of channels."""
-        card = self.card
-        mode, size = "L" if card.channels == 1 else "RGB", (card.width, card.height)
+        """With the size and the number of channels that are asked for."""
+        wanted = self.input
+        mode = "L" if wanted.channels == 1 else "RGB"
         if image.mode != mode:
             image = image.convert(mode)
-        if image.size != size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
+        width, height = wanted.scaled(*image.size)
+        if width * height > self.largest_image:
+            raise ImageError(
+                "too-large", f"{width}x{height} when scaled, over the limit of {self.largest_image:,} pixels"
+            )
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        if image.size != (wanted.width, wanted.height):
+            left, top = round((width - wanted.width) / 2), round((height - wanted.height) / 2)
+            image = image.crop((left, top, left + wanted.width, top + wanted.height))
         pixels = np.frombuffer(image.tobytes(), np.uint8)
         if self.invert:
             pixels = 255 - pixels
-        return pixels.reshape(card.height, card.width, card.channels).transpose(2, 0, 1)
+        return pixels.reshape(wanted.height, wanted.width, wanted.channels).transpose(2, 0, 1)
+
+
+@contextmanager
+def _faults_of(content: bytes) -> Iterator[None]:
+    """Inside, whatever goes wrong with the image in `content` is raised as ImageError."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except MemoryError:
+        raise ImageError("too-large", "not enough memory to decode it") from None
+    except Exception as fault:  # Pillow's decoders raise whatever comes: struct.error, AttributeError, ...
+        raise ImageError(_fault_code(content, otherwise="damaged"), f"cannot be decoded: {fault}") from None
 
 
 @contextmanager

@@ -19,6 +19,9 @@ MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 18
 LARGEST_PNM_HEADER = 2**16
 MANY_ROWS = 2**16  # a column of 24 million pixels took 17 s, and 730 MB of pointers to its rows
 LEAST_WIDTH = 64  # pixels, that a row counts as where there are so many
+WIDE = (
+    2**19
+)  # pixels of a row; Pillow copies it once for each 64 kB: one of 20 million took 26 s. Longer ones count more
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"  # no other two bytes of pixels are those of a scan's start
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers, after its specification, table B.1
 ARITHMETIC = {frame for frame in FRAMES if frame > 0xC8}  # coding, in which 59 kB took 50 s; hardly any file has it
@@ -72,8 +75,8 @@ def weight(image: ImageFile.ImageFile, content: bytes) -> int:
 
 
 def counted(width: int, height: int) -> int:
-    """The pixels of a plain image."""
-    return (max(width, LEAST_WIDTH) if height >= MANY_ROWS else width) * height
+    """The pixels of a plain image, of which those in very many or very long rows count more."""
+    return (max(width, LEAST_WIDTH) if height >= MANY_ROWS else width) * height * max(WIDE, width) // WIDE
 
 
 def _checked(content: bytes, largest: int) -> bytes:

@@ -1,0 +1,33 @@
+"""Feed: a data set's images on their way to a net, held whole on the device, or decoded ahead and sent in batches."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nets.data.lazy import Images, batches
+
+
+class Feed:
+    """Images (N, channels, height, width) uint8 for that device."""
+
+    def __init__(self, images: Images, device: torch.device) -> None:
+        self.shape = images.shape
+        self.device = device
+        self._in_files = None if isinstance(images, np.ndarray) else images
+        self._held = torch.tensor(images, device=device) if isinstance(images, np.ndarray) else None
+
+    def batches(self, choices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """The images of each choice, indices int64 on the device, in order."""
+        if self._held is not None:
+            yield from (self._held.index_select(0, choice) for choice in choices)  # [choice] took 10 times as long
+        elif self._in_files is not None:
+            for images in batches(self._in_files, (choice.cpu().numpy() for choice in choices)):
+                yield torch.from_numpy(images).to(self.device)
+
+    def in_order(self, size: int) -> Iterator[Tensor]:
+        """All images, so many at a time."""
+        if self._held is not None:
+            return iter(self._held.split(size))
+        return self.batches(torch.arange(self.shape[0]).split(size))
