@@ -1,4 +1,4 @@
-"""From a card to its net: the only map from names to classes. Imports torch only when a net is built."""
+"""From a card to its net: the map from names to netkit's classes. Imports torch only when a net is built."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,9 +25,9 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """The architecture called `name`; UsageError, with the closest known name, where there is none."""
+    """netkit's own architecture called `name`; UsageError, with the closest known name, where there is none."""
     if name not in ARCHITECTURES:
-        raise unknown_name("architecture", name, ARCHITECTURES)
+        raise unknown_name("architecture", name, [*ARCHITECTURES, "torchvision/NAME", "MODULE:CLASS"])
     return ARCHITECTURES[name]
 
 
@@ -38,10 +38,25 @@ def net_class(name: str) -> "type[nn.Module]":
     return found
 
 
+def is_foreign(name: str) -> bool:
+    """Whether `name` is none of netkit's own: torchvision/NAME, or MODULE:CLASS, code of the user's."""
+    return name.startswith("torchvision/") or is_users(name)
+
+
+def is_users(name: str) -> bool:
+    """Whether `name` stands for code outside netkit and torchvision, which is run when such a net is built."""
+    return ":" in name
+
+
 def build(card: ModelCard) -> "nn.Module":
     """A net as the card describes it, with fresh weights from torch's random generator.
 
-    It takes normalised floats (N, channels, height, width) and gives logits (N, classes).
-    Raises UsageError for an unknown architecture or an image size that it cannot take.
+    It takes normalised floats (N, channels, height, width) and gives logits (N, classes). Raises UsageError for an
+    unknown architecture or an image size that it cannot take.
     """
-    return net_class(card.arch)(card.channels, len(card.labels), (card.height, card.width))
+    classes, size = len(card.labels), (card.height, card.width)
+    if is_foreign(card.arch):
+        from nets import foreign
+
+        return foreign.build(card.arch, card.channels, classes, size)
+    return net_class(card.arch)(card.channels, classes, size)

@@ -4,6 +4,7 @@ recipe      what to do: optimiser, schedule, augmentation, as plain values
 timetable   how many images and steps that makes, epoch by epoch
 device      where to do it, and in which precision
 ranks       the processes that do it together, if there are several
+feed        images on their way to the device
 augment     what happens to the images before the net sees them
 muon        steps of kernels that are near orthogonal
 optimizer   what moves which weight
@@ -13,6 +14,7 @@ fit         the loop, one step after the other; its state can be taken and given
 tensorfile  tensors and what is said about them, on disk, and how damage is found
 state       that state on disk, of a run that has not ended
 checkpoint  model.safetensors: weights, with the card in the header
+weights     weights of somebody else's, to begin with
 plots       pictures of a run, for people
 tensorboard the same as logs, for TensorBoard
 record      run.json: what a run was asked to do

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nets.build import build
+from nets.build import build, is_users
 from nets.card import METADATA_KEY, ModelCard
-from nets.errors import CardError, ModelError, NetkitError
+from nets.errors import CardError, ModelError, NetkitError, UsageError
 from nets.files import write_whole
 from nets.training import tensorfile
 
@@ -23,11 +23,13 @@ def content(net: nn.Module, card: ModelCard) -> bytes:
     return tensorfile.content(net.state_dict(), METADATA_KEY, json.loads(card.to_json()))
 
 
-def load(path: Path) -> tuple[nn.Module, ModelCard]:
+def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCard]:
     """The net in `path`, on the CPU and in evaluation mode, and its card.
 
-    Raises ModelError where the file is no safetensors file, has no card or was damaged, or its tensors are not exactly
-    those that the card's net wants, by name, shape and dtype, or not all finite; CardError where the card is wrong.
+    A net MODULE:CLASS is built only where its name is `trusted`, for a file must not choose what code is run; else
+    UsageError. Raises ModelError where the file is no safetensors file, has no card or was damaged, or its tensors are
+    not exactly those that the card's net wants, by name, shape and dtype, or not all finite; CardError where the card
+    is wrong.
     """
     if path.suffix in (".pt", ".pth", ".pkl"):
         raise ModelError(f"{path}: a pickle can run code when it is read; netkit reads .safetensors")
@@ -39,6 +41,8 @@ def load(path: Path) -> tuple[nn.Module, ModelCard]:
         card = ModelCard.from_json(json.dumps(about))
     except (CardError, RecursionError) as fault:
         raise CardError(f"{path}: {fault}") from None
+    if is_users(card.arch) and card.arch != trusted:
+        raise UsageError(f"{path}: its net is {card.arch}, code outside netkit: to run it, add --arch {card.arch}")
     try:
         with torch.device("meta"):  # shapes without memory: a damaged card can ask for any size
             wanted = build(card).state_dict()

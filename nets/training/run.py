@@ -21,6 +21,7 @@ from nets.machine import usable_cores
 from nets.pixels import FromPixels
 from nets.runs import CONFUSION, CURVES, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
 from nets.training import checkpoint, plots, ranks, record, state
+from nets.training import weights as beginnings
 from nets.training.device import choose_device, choose_precision
 from nets.training.fit import Training
 from nets.training.metrics import EpochMetrics, predict, write_csv
@@ -39,7 +40,8 @@ SAVE_EVERY_S = 15.0  # a kill costs no more work than that
 class Plan:
     """What a run is asked to do. `device` is "auto", "cpu" or "cuda"; `resume` goes on with the run in `out`.
 
-    `tensorboard` leaves TensorBoard's logs there too.
+    `weights` is a .safetensors file to begin with, None for fresh ones; `tensorboard` leaves TensorBoard's logs there
+    too.
     """
 
     arch: str
@@ -51,6 +53,7 @@ class Plan:
     compiled: bool = False
     deterministic: bool = False
     tensorboard: bool = False
+    weights: Path | None = None
     save_every_s: float = SAVE_EVERY_S
 
 
@@ -95,11 +98,15 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
     card = _card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
-    model = FromPixels(build(card), card)
+    net = build(card)
+    if plan.weights:
+        beginnings.put_into(net, plan.weights)
+    model = FromPixels(net, card)
     arguments = {
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
         "threads": torch.get_num_threads(), "processes": here.count, "compiled": plan.compiled,
         "deterministic": plan.deterministic, "torch": torch.__version__, "recipe": asdict(recipe),
+        "weights_sha256": plan.weights and beginnings.sha256(plan.weights),
     }  # fmt: skip
     _make_folder(plan.out)
     weights = plan.out / WEIGHTS
@@ -204,9 +211,10 @@ def _card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> ModelCard:
         test_accuracy=0.0,
         netkit=version("netkit"),
         torch=torch.__version__,
+        val_split=data.val_split,
     )
     try:
-        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin)
+        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)
     except CardError as fault:
         raise DataError(f"{data.source}: cannot be trained on: {fault}") from None
 
