@@ -1,10 +1,13 @@
 """From a net and its card to an ONNX model in memory: uint8 pixels in, logits and probabilities out, any batch size."""
 
+import copy
 from collections.abc import Iterable
 from typing import Any
 
 import onnx
+import onnx_ir as ir
 import torch
+from onnxscript import optimizer
 from torch import Tensor, nn
 
 from export.rewrite import PASSES, Pass, rewritten
@@ -15,6 +18,7 @@ from nets.pixels import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
 OPSETS = range(18, 24)  # what torch's exporter and ONNX Runtime 1.31 have in common
+LARGEST_CONSTANT = 2**24  # numbers; what a graph computes from constants alone is computed beforehand
 IR_VERSION = 10  # onnx's own newest does not load in ONNX Runtime 1.31
 
 
@@ -28,6 +32,13 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.model(images).float()
         return logits, logits.softmax(dim=1)
+
+
+class MeanOfPlaces(nn.Module):
+    """nn.AdaptiveAvgPool2d(1): maps (N, C, H, W) -> (N, C, 1, 1)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.mean(dim=(2, 3), keepdim=True)
 
 
 def convert(
@@ -64,7 +75,7 @@ def translate(
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)  # 1 would fix the batch at 1
     program = torch.onnx.export(
-        Classifier(FromPixels(net, card).to(dtype)).eval(),
+        Classifier(FromPixels(_plainly_pooled(net), card).to(dtype)).eval(),
         (example,),
         dynamo=True,
         opset_version=opset,
@@ -74,8 +85,39 @@ def translate(
         verbose=False,
     )
     assert program is not None  # it is None only without dynamo
-    proto: onnx.ModelProto = program.model_proto
-    return proto
+    return _folded(program.model_proto)
+
+
+def _plainly_pooled(net: nn.Module) -> nn.Module:
+    """The net with its pools over all places as means: where channels lie last, the exporter makes indices of them."""
+    net = copy.deepcopy(net)
+    pools = [name for name, module in net.named_modules() if _pools_all(module)]
+    for name in pools:
+        parent, _, child = name.rpartition(".")
+        setattr(net.get_submodule(parent), child, MeanOfPlaces())
+    return net
+
+
+def _pools_all(module: nn.Module) -> bool:
+    return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+
+
+def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """With what it computes from constants alone, as Swin's masks, computed; the exporter leaves the large ones."""
+    if not any(node.op_type == "ConstantOfShape" for node in proto.graph.node):
+        return proto
+    model = ir.from_proto(proto)
+    large = LARGEST_CONSTANT
+    always = {"ConstantOfShape": True}
+    optimizer.fold_constants(
+        model,
+        onnx_shape_inference=True,
+        should_fold=lambda node: always.get(node.op_type),
+        input_size_limit=large,
+        output_size_limit=large,
+    )
+    optimizer.optimize(model, input_size_limit=large, output_size_limit=large)
+    return ir.to_proto(model)
 
 
 def _strip(proto: onnx.ModelProto) -> None:

@@ -16,11 +16,15 @@ from torch import nn
 from infer.certificate import Comparison
 from infer.session import Session
 from nets.card import ModelCard
+from nets.counts import multiply_adds
+from nets.data.lazy import Images
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
 
 BATCHES = (1, 2, 3, 7, 64)
 WHOLE_BATCH = 64  # for all inputs
+WORK = 2.2e11  # multiply-adds of one pass over all inputs: enough for all of MNIST by densenet
+LEAST_INPUTS = 32  # of a kind, whatever they cost
 FEW = 999  # test images for the sizes, and for shuffled rows; all but 3 leave a smaller last batch of them
 NOISE = 256  # images of uniform random pixels
 LARGEST_POINTS = 1024  # images with one bright pixel: one for each place, where those are no more
@@ -33,7 +37,8 @@ Floats = NDArray[np.floating]
 class Truth:
     """What PyTorch computes: the `inputs` (N, C, H, W) uint8, and their logits (N, classes) in float64.
 
-    The first inputs are the test images, whose labels are `labels`; `counts` says how many there are of each kind.
+    The first inputs are the test images, whose labels are `labels`; `counts` says how many there are of each kind. On
+    `few` test images other sizes of batches are tried.
     """
 
     net: nn.Module
@@ -42,6 +47,7 @@ class Truth:
     counts: dict[str, int]
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
+    few: int = FEW
 
     @property
     def test_logits(self) -> NDArray[np.float64]:
@@ -57,24 +63,35 @@ class Truth:
         return tuple(np.flatnonzero(~(ranked[:, -1] - ranked[:, -2] > 2 * error)).tolist())
 
 
-def truth_of(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], labels: NDArray[np.int64]) -> Truth:
-    """Run `net` in float64 on test images (N, C, H, W) with their labels (N,), and on images made up."""
+def most_inputs(net: nn.Module, card: ModelCard) -> int:
+    """How many images of a kind `net` is run on at most: all for small nets, fewer where each costs much."""
+    return max(LEAST_INPUTS, int(WORK / max(1, multiply_adds(net, (card.channels, card.height, card.width)))))
+
+
+def truth_of(net: nn.Module, card: ModelCard, images: Images, labels: NDArray[np.int64]) -> Truth:
+    """Run `net` in float64 on test images (N, C, H, W) with their labels (N,), and on images made up.
+
+    Of the test images at most `most_inputs` are taken, evenly spread, and of each kind made up a quarter of that.
+    """
     torch.set_num_threads(usable_cores())
-    kinds = {"test": images_u8, **made_up(*images_u8.shape[1:])}
+    most = most_inputs(net, card)
+    chosen = np.linspace(0, len(labels) - 1, min(len(labels), most)).round().astype(np.int64)
+    kinds = {"test": images[chosen], **made_up(card.channels, card.height, card.width, most=max(16, most // 4))}
     inputs = np.concatenate(list(kinds.values()))
     exact = FromPixels(copy.deepcopy(net), card).double().eval()
     counts = {kind: len(images) for kind, images in kinds.items()}
-    return Truth(net, card, inputs, counts, labels, _logits(exact, inputs, "cpu").astype(np.float64))
+    logits = _logits(exact, inputs, "cpu").astype(np.float64)
+    return Truth(net, card, inputs, counts, labels[chosen], logits, min(FEW, max(16, most // 16)))
 
 
-def made_up(channels: int, height: int, width: int) -> dict[str, NDArray[np.uint8]]:
+def made_up(channels: int, height: int, width: int, *, most: int) -> dict[str, NDArray[np.uint8]]:
     """Images that no test set holds, by kind: noise, all 0, all 255, and one bright pixel in different places."""
     random, shape = np.random.default_rng(0), (channels, height, width)
-    places = random.permutation(height * width)[:LARGEST_POINTS]
+    places = random.permutation(height * width)[: min(LARGEST_POINTS, most)]
     points = np.zeros((len(places), channels, height * width), np.uint8)
     points[np.arange(len(places)), :, places] = 255
     return {
-        "noise": random.integers(0, 256, (NOISE, *shape), np.uint8),
+        "noise": random.integers(0, 256, (min(NOISE, most), *shape), np.uint8),
         "black": np.zeros((1, *shape), np.uint8),
         "white": np.full((1, *shape), 255, np.uint8),
         "point": points.reshape(-1, *shape),
@@ -96,7 +113,7 @@ def compare(truth: Truth, session: Session, *, optimised: bool, torch_error: flo
     tests = len(truth.labels)
     logits, probabilities = _run(session, truth.inputs, WHOLE_BATCH)
     errors = [_largest(logits - truth.logits)]
-    orders = [np.arange(min(tests, FEW)), np.random.default_rng(0).permutation(tests)[:FEW]]
+    orders = [np.arange(min(tests, truth.few)), np.random.default_rng(0).permutation(tests)[: truth.few]]
     for order, sizes in zip(orders, (BATCHES, (WHOLE_BATCH,)), strict=True):
         for size in sizes:
             few, _ = _run(session, truth.inputs[order], size)

@@ -14,7 +14,7 @@ from torch import nn
 from export import probes, report, variants
 from export.convert import OPSET, convert
 from export.divergence import first_divergence
-from export.parity import BATCHES, Truth, compare, logits_of, torch_error, truth_of, worst_inputs
+from export.parity import BATCHES, Truth, compare, logits_of, most_inputs, torch_error, truth_of, worst_inputs
 from infer import certificate, model, verify
 from infer.certificate import Certificate, Comparison, sha256
 from infer.model import Model
@@ -92,7 +92,7 @@ def _converted(net: nn.Module, card: ModelCard, data: DataSet, precision: str, o
     if precision == "fp16":
         return variants.half(net, card, opset=opset)
     if precision == "int8":
-        return variants.quantized(net, card, data.train_images, opset=opset)
+        return variants.quantized(net, card, data.train_images[: most_inputs(net, card)], opset=opset)
     return convert(net, card, opset=opset)
 
 
@@ -113,7 +113,7 @@ def _require_parity(bare: Model, comparisons: tuple[Comparison, ...], truth: Tru
         where = first_divergence(
             truth.net,
             truth.card,
-            worst_inputs(session, truth, TRACED),
+            worst_inputs(session, truth, min(TRACED, truth.few)),
             opset=opset,
             provider=wrong.provider,
             optimised=wrong.optimised,

@@ -1,0 +1,73 @@
+"""torchvision's classifiers, exported: how far each file is from PyTorch, how large it is, and how long that takes.
+
+    python scripts/bench_export.py [NAME ...]
+
+Each has random weights and 10 classes, at its own input size; batch norms have seen one batch. The whole gate is
+passed: the error is the largest of all logits against PyTorch in float64, over images, made-up ones, and batches of
+several sizes, with ONNX Runtime's optimisations and without. A net that cannot pass has the reason in its row. Prints
+one Markdown table.
+"""
+
+import argparse
+import tempfile
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from export import publish
+from nets.build import build
+from nets.card import ModelCard, Origin
+from nets.data.dataset import HeldDataSet
+from nets.errors import NetkitError
+
+NAMES = (
+    "googlenet inception_v3 resnet18 resnet34 resnet50 densenet121 mobilenet_v3_small efficientnet_b0 convnext_tiny "
+    "vit_b_16 swin_t"
+).split()
+SIZES = {"inception_v3": 299}  # pixels; all others take 224
+IMAGES = 32
+HEADER = """\
+| net | size | largest error | bound | PyTorch's own | batches | file | export |
+|---|---|---|---|---|---|---|---|"""
+
+
+def row(name: str, folder: Path) -> str:
+    side = SIZES.get(name, 224)
+    origin = Origin("noise", "0" * 64, {}, 0, 0.0, version("netkit"), torch.__version__)
+    labels = tuple(map(str, range(10)))
+    card = ModelCard(f"torchvision/{name}", labels, 3, side, side, (0.5,) * 3, (0.25,) * 3, origin)
+    torch.manual_seed(0)
+    net = build(card)
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, side, side), np.uint8)
+    with torch.no_grad():  # else batch norms leave values that become smaller from layer to layer
+        net.train()(torch.from_numpy(images[:16]).float() / 64 - 2)
+    answers = np.arange(IMAGES) % 10
+    data = HeldDataSet("noise", "noise", "0" * 64, labels, images, answers, images, answers)
+    path = folder / "model.onnx"
+    started = time.monotonic()
+    try:
+        certificate = publish.export(net.eval(), {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
+    except NetkitError as fault:
+        return f"| {name} | {side} | {fault} |"
+    seconds = time.monotonic() - started
+    worst = max(certificate.comparisons, key=lambda each: each.error / each.bound)
+    return (
+        f"| {name} | {side} | {worst.error:.1e} | {worst.bound:.1e} | {worst.torch_error:.1e} "
+        f"| {', '.join(map(str, certificate.batches))} | {path.stat().st_size / 1e6:.0f} MB | {seconds:.0f} s |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME")
+    print(HEADER, flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in parser.parse_args().names:
+            print(row(name, Path(folder)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
