@@ -9,6 +9,7 @@ import os
 import signal
 import stat
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
@@ -29,6 +30,7 @@ CHANGES = ("epochs", "batch_size", "lr", "ema", "precision")  # what train's opt
 # How long torch's threads turn in circles after an operator before they sleep. Two trainings at once on two cores took
 # 0.5 to 25 s for an epoch of residual on the digits by libgomp's own choice, 0.6 s by this one; alone the same.
 SPINS = "3000"
+FEW = 3  # paths that are worth typing again
 INTERRUPTED = 130  # exit code: 128 and the signal's number
 
 
@@ -77,6 +79,8 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 def _mend_streams() -> None:
     """Let nothing that is printed fail: what the terminal cannot show is spelled out, a closed stream swallows all."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -99,6 +103,56 @@ class Name(click.ParamType):  # type: ignore[type-arg]  # generic only in the ne
         if value not in self.known():
             raise unknown_name(self.name, value, self.known())
         return value
+
+
+class Architecture(Name):
+    """One of netkit's own, torchvision/NAME, or MODULE:CLASS; those are looked up where they are built."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(self.known())}|torchvision/NAME|MODULE:CLASS]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from nets.build import is_foreign
+
+        if is_foreign(value):
+            return value
+        if value not in self.known():
+            with suppress(ModuleNotFoundError):  # where there is no torch
+                from nets.foreign import torchvisions  # seconds that only a mistake should cost
+
+                if value in torchvisions():
+                    raise UsageError(f"unknown {self.name} {value!r}: did you mean 'torchvision/{value}'?")
+        return super().convert(value, param, ctx)
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """A size of images: 64 for 64x64, or 48x64, height and width."""
+
+    name = "size"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "N|HxW"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        height, _, width = value.partition("x")
+        if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
+            self.fail(f"{value!r} is no size: 64 stands for 64x64, 48x64 for a height and a width", param, ctx)
+        return int(height), int(width or height)
+
+
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Numbers, with commas between: one for each channel."""
+
+    name = "numbers"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "F,F,F"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        try:
+            return tuple(map(float, value.split(","))) if isinstance(value, str) else value
+        except ValueError:
+            self.fail(f"{value!r} are no numbers with commas between", param, ctx)
 
 
 class FilePath(click.ParamType):  # type: ignore[type-arg]  # as above
@@ -141,17 +195,20 @@ def _recipes() -> list[str]:
     return list(RECIPES)
 
 
-ARCH = Name("architecture", _architectures)
+OWN = Name("architecture", _architectures)
+ARCH = Architecture("architecture", _architectures)
 RECIPE = Name("recipe", _recipes)
-DEVICE = Name("device", lambda: ["auto", "cpu", "cuda"])
+DEVICES = ["auto", "cpu", "cuda"]
+DEVICE = Name("device", lambda: DEVICES)
 PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16", "fp16"])
 VARIANT = Name("precision", lambda: ["fp32", "fp16", "int8"])
+DATA = "DIR: class folders of images, or files in MNIST's format; FILE.csv: columns path, label and maybe split."
 COUNT = click.IntRange(min=1, max=1_000_000)
 PATH = FilePath()
 
 option = partial(click.option, show_default=True)
 arch_option = partial(option, "--arch", type=ARCH)
-data_option = partial(option, "--data", metavar="[mnist|digits|DIR]")
+data_option = partial(option, "--data", metavar="[mnist|digits|DIR|FILE.csv]")
 device_option = option("--device", type=DEVICE, default="auto", help="Where to run; auto: CUDA where it works.")
 json_option = option("--json", "as_json", is_flag=True, help="Results as JSON, one object a line.")
 
@@ -172,7 +229,14 @@ def cli() -> None:
 
 @cli.command()
 @arch_option(default="inception", help="Which net to train.")
-@data_option(default="mnist", help="Data set; DIR: a folder of files in MNIST's format.")
+@data_option(default="mnist", help=DATA)
+@option("--image-size", type=Size(), help="What images are scaled to.  [default: the size that all of them have]")
+@option("--resize", type=COUNT, help="Scale the shorter side to it, and cut --image-size from the middle.")
+@option("--channels", type=click.Choice(["1", "3"]), help="1: grey, 3: RGB.  [default: as the images are]")
+@option("--mean", type=Numbers(), help="To subtract, one a channel, for pixels in [0, 1].  [default: the images']")
+@option("--std", type=Numbers(), help="To divide by, then.  [default: the images']")
+@option("--val-split", type=float, default=0.2, help="Share of each class to test on, where there is no test/ or val/.")
+@option("--weights", type=PATH, help="A .safetensors file to begin with; see 'netkit import'.")
 @option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; 'seed' is the textbook's way.")
 @option("--epochs", type=float, help="Passes over the training images; 0.5 is half of one.  [default: the recipe's]")
 @option("--batch-size", type=COUNT, help="Images a step.  [default: the recipe's]")
@@ -195,7 +259,9 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from dataclasses import replace
 
     from infer.console import progress
+    from nets.build import is_users
     from nets.data import sources
+    from nets.data.options import Options
     from nets.runs import run_folder
     from nets.training import ranks, run, stopping
     from nets.training.recipe import recipe_named
@@ -204,7 +270,17 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     here = ranks.from_environment()
     first = here.first
     terminal = _terminal(quiet=not first)
-    loaded = sources.load(data)
+    how = {name: options.pop(name) for name in ("image_size", "channels", "mean", "std", "resize", "val_split")}
+    asked = Options(
+        channels=int(how["channels"]) if how["channels"] else 3 if arch.startswith("torchvision/") else None,
+        size=how["image_size"],
+        resize=how["resize"],
+        mean=how["mean"] or (),
+        std=how["std"] or (),
+        val_split=how["val_split"],
+        seed=options["seed"],
+    )
+    loaded = sources.load(data, asked)
     changes = {name: options.pop(name) for name in CHANGES}
     given = {name: value for name, value in changes.items() if value is not None}
     recipe = replace(recipe_named(recipe_name, arch=arch), **given)
@@ -229,7 +305,8 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     accuracy = trained.card.origin.test_accuracy
     text = f"{trained.weights}: test accuracy {accuracy:.2%}"
     _answer(text, as_json, weights=str(trained.weights), test_accuracy=accuracy)
-    _next("netkit", "export", *(["--run", str(out)] if out else ["--arch", arch]))
+    words = (["--run", str(out)] if out else []) + (["--arch", arch] if not out or is_users(arch) else [])
+    _next("netkit", "export", *words)
 
 
 @cli.command()
@@ -275,8 +352,8 @@ def export(
     if run is not None and weights is not None:
         raise UsageError("--run and --weights: choose one")
     terminal = _terminal()
-    source = choose(WEIGHTS, file=weights or (run and run / WEIGHTS), arch=None if weights else arch)
-    net, card = checkpoint.load(source)
+    source = choose(WEIGHTS, file=weights or (run and run / WEIGHTS), arch=None if weights or run else arch)
+    net, card = checkpoint.load(source, trusted=arch)
     if arch and card.arch != arch:
         raise UsageError(f"{source}: holds the net {card.arch}, not {arch}")
     data_set = data_of(source.parent, card, source=data)
@@ -294,7 +371,27 @@ def export(
         print_table([asdict(report.figures(paths[each])) for each in wanted])
     else:
         _answer(f"{paths[precision]}: {certificates[precision]}", as_json)
-    _next("netkit", "sample", "images/", "--data", sources.spell(data_set))
+    if pictures := sources.pictures(data_set):
+        _next("netkit", "infer", str(pictures))
+    else:
+        _next("netkit", "sample", "images/", "--data", sources.spell(data_set))
+
+
+@cli.command("import")
+@click.argument("file", type=PATH, metavar="FILE.pth")
+@option("--out", type=PATH, help="File to write, .safetensors.  [default: beside it]")
+def import_(file: Path, out: Path | None) -> None:
+    """Make weights that torch saved a .safetensors file.
+
+    A state dict is read without running code that may be in it; 'train --weights' begins with it.
+    """
+    from nets.training import weights
+
+    out = out or file.with_suffix(".safetensors")
+    if out.suffix != ".safetensors":
+        raise UsageError(f"{out}: weights are written as .safetensors")
+    click.echo(f"{out}: {weights.convert(file, out):,} tensors")
+    _next("netkit", "train", "--weights", str(out), "--arch", "NAME")
 
 
 @cli.command()
@@ -339,9 +436,9 @@ def infer(
     from infer import model as models
     from infer import results, rows, verify
     from infer.console import progress
-    from infer.images import Decoder
     from infer.paths import STDIN, find
     from infer.session import open_session
+    from nets.images import Decoder
     from nets.runs import MODEL, choose
 
     if out is not None and as_json:
@@ -355,7 +452,7 @@ def infer(
     found = find(paths, separator=b"\0" if nul else b"\n")  # first: a wrong name is told before a model is opened
     opened = open_session if unverified else verify.open_proven
     session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=1)
-    decoder = Decoder(session.card, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
+    decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
     top_k = min(top_k, len(session.card.labels))
     sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
     job = jobs.Job(paths, decoder, batch_size, threads, top_k, sink, resume)
@@ -366,7 +463,9 @@ def infer(
     sys.stdout.flush()
     terminal.print(str(outcome))
     words = [word for word in sys.argv[1:] if word not in ("--json", "--resume")]
-    _next("netkit", *words, *(["--top-k", str(top_k + 2)] if out else ["--out", "results.csv"]))
+    more = ["--out", "results.csv"] if not out else ["--top-k", str(top_k + 2)] if top_k == 1 else []
+    if more and len(paths) <= FEW and "--" not in words:
+        _next("netkit", *words, *more)
     if outcome.tally.failed:
         click.get_current_context().exit(1)
 
@@ -403,7 +502,7 @@ def verify(file: Path, device: str, as_json: bool) -> None:
 
 
 @cli.command()
-@click.argument("arch", required=False, type=ARCH)
+@click.argument("arch", required=False, type=OWN)
 @json_option
 def nets(arch: str | None, as_json: bool) -> None:
     """Show the nets in numbers.
@@ -499,7 +598,7 @@ def doctor(as_json: bool) -> None:
 
 @cli.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@data_option(default="mnist", help="Data set; DIR: a folder of files in MNIST's format.")
+@data_option(default="mnist", help=DATA)
 @option("--count", type=COUNT, help="How many, from the first on.  [default: all]")
 def sample(folder: Path, data: str, count: int | None) -> None:
     """Write test images, to try infer on.
@@ -529,10 +628,12 @@ def load(
     from infer import model as models
     from infer import verify
     from infer.classifier import Classifier
-    from infer.images import Decoder
+    from nets.images import Decoder
 
+    if device not in DEVICES:
+        raise unknown_name("device", device, DEVICES)
     session = verify.open_proven(models.read(Path(model)), device=device, threads=1)
-    return Classifier(session, Decoder(session.card, invert=invert), batch_size=batch_size, top_k=top_k)
+    return Classifier(session, Decoder(session.card.input, invert=invert), batch_size=batch_size, top_k=top_k)
 
 
 def _terminal(*, quiet: bool = False) -> Terminal:

@@ -13,7 +13,7 @@ from infer.model import Model
 from infer.session import Session, open_session
 from nets.card import ModelCard, Origin
 from nets.data import digits, mnist
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DataError
 
 NETKIT = Path(sys.executable).with_name("netkit")
@@ -22,7 +22,7 @@ Netkit = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture(scope="session")
-def mnist_data() -> DataSet:
+def mnist_data() -> HeldDataSet:
     """The real MNIST; tests that need it skip, and say why, where it cannot be had."""
     try:
         return mnist.load()
@@ -31,7 +31,7 @@ def mnist_data() -> DataSet:
 
 
 @pytest.fixture(scope="session")
-def digits_data() -> DataSet:
+def digits_data() -> HeldDataSet:
     return digits.load()
 
 
@@ -75,5 +75,5 @@ def netkit(tmp_path: Path) -> Netkit:
 
 def run_netkit(*arguments: str | Path, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [NETKIT, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        [NETKIT, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900
     )

@@ -74,7 +74,7 @@ def test_no_color_is_honoured() -> None:
 def test_messages_stand_as_they_are_neither_wrapped_nor_coloured_nor_read_as_markup(terminal: bool) -> None:
     program = "import logging; from infer.console import Terminal\n"
     program += "terminal = Terminal(); terminal.show_log_of('infer'); terminal.show_log_of('infer', 'nets')\n"
-    program += f"terminal.print({LONG!r}); logging.getLogger('infer.images').info('%s: 1,234 files', {LONG!r})\n"
+    program += f"terminal.print({LONG!r}); logging.getLogger('nets.images').info('%s: 1,234 files', {LONG!r})\n"
     program += "logging.getLogger('infer').debug('hidden'); logging.getLogger('others').info('hidden')"
     expected = f"{LONG}\n{LONG}: 1,234 files\n"
     assert run(program, terminal=terminal, COLUMNS="40") == ("", expected)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from nets.data import digits
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def in_test_part(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.array(chosen)
 
 
-def test_all_images_are_there_once_in_a_fixed_split(digits_data: DataSet, bundle: NDArray[np.int64]) -> None:
+def test_all_images_are_there_once_in_a_fixed_split(digits_data: HeldDataSet, bundle: NDArray[np.int64]) -> None:
     test = in_test_part(bundle[:, 64])
     assert (len(test), test.sum()) == (1797, 355)
     assert np.array_equal(digits_data.train_labels, bundle[~test, 64])
@@ -41,14 +41,14 @@ def test_all_images_are_there_once_in_a_fixed_split(digits_data: DataSet, bundle
     assert len(images) == len(set(images)) == 1797
 
 
-def test_every_class_has_four_images_for_training_to_one_for_testing(digits_data: DataSet) -> None:
+def test_every_class_has_four_images_for_training_to_one_for_testing(digits_data: HeldDataSet) -> None:
     train, test = np.bincount(digits_data.train_labels), np.bincount(digits_data.test_labels)
     assert digits_data.labels == tuple("0123456789")
     assert len(train) == len(test) == 10
     assert np.all((train - 4 * test >= 0) & (train - 4 * test <= 4))
 
 
-def test_images_are_what_torch_makes_of_the_bundle(digits_data: DataSet, bundle: NDArray[np.int64]) -> None:
+def test_images_are_what_torch_makes_of_the_bundle(digits_data: HeldDataSet, bundle: NDArray[np.int64]) -> None:
     """Row by row and then column by column, each rounded to a byte; antialias makes torch's cubic that of Pillow."""
     resized = torch.tensor(bundle[:, :64].reshape(-1, 1, 8, 8) * 255 / 16).round()
     for size in ((8, 28), (28, 28)):
@@ -59,7 +59,7 @@ def test_images_are_what_torch_makes_of_the_bundle(digits_data: DataSet, bundle:
         assert np.abs(images - reference.numpy()).max() <= 2  # halves can be rounded to either side, twice
 
 
-def test_ink_is_white_and_the_ground_black(digits_data: DataSet) -> None:
+def test_ink_is_white_and_the_ground_black(digits_data: HeldDataSet) -> None:
     corners = digits_data.train_images[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert np.median(corners) == 0
     assert digits_data.train_images.max() == 255
@@ -67,7 +67,7 @@ def test_ink_is_white_and_the_ground_black(digits_data: DataSet) -> None:
     assert zeros[14, 14] < 20 < 150 < zeros[14, 7:21].max()  # a hole, and ink around it
 
 
-def test_the_hash_is_that_of_the_four_parts_and_the_same_every_time(digits_data: DataSet) -> None:
+def test_the_hash_is_that_of_the_four_parts_and_the_same_every_time(digits_data: HeldDataSet) -> None:
     again = digits.load()
     parts = (again.train_images, again.train_labels, again.test_images, again.test_labels)
     assert again.sha256 == digits_data.sha256 == hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()

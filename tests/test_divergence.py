@@ -10,7 +10,7 @@ from export.convert import OPSET
 from export.divergence import first_divergence
 from nets.build import build
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 
 
 class WrongInExport(nn.Module):
@@ -37,7 +37,7 @@ class WrongInExport(nn.Module):
     ],
 )
 def test_the_first_module_whose_export_is_wrong_is_named(
-    card: ModelCard, digits_data: DataSet, arch: str, module: str
+    card: ModelCard, digits_data: HeldDataSet, arch: str, module: str
 ) -> None:
     torch.manual_seed(0)
     net = build(replace(card, arch=arch)).eval()
@@ -54,12 +54,14 @@ def test_the_first_module_whose_export_is_wrong_is_named(
     )
 
 
-def test_a_faithful_export_has_no_such_module(card: ModelCard, digits_data: DataSet) -> None:
+def test_a_faithful_export_has_no_such_module(card: ModelCard, digits_data: HeldDataSet) -> None:
     torch.manual_seed(0)
     assert first_divergence(build(card).eval(), card, digits_data.test_images, opset=OPSET) is None
 
 
-def test_what_is_wrong_outside_of_all_modules_of_the_net_is_the_nets_own(card: ModelCard, digits_data: DataSet) -> None:
+def test_what_is_wrong_outside_of_all_modules_of_the_net_is_the_nets_own(
+    card: ModelCard, digits_data: HeldDataSet
+) -> None:
     torch.manual_seed(0)
     found = first_divergence(WrongInExport(build(card)).eval(), card, digits_data.test_images, opset=OPSET)
     assert found is not None and found.module == "model.net"

@@ -8,7 +8,7 @@ import pytest
 from conftest import Netkit
 
 from nets.build import ARCHITECTURES
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 
 MINUTES = ("preact", "densenet")
 
@@ -17,7 +17,7 @@ MINUTES = ("preact", "densenet")
     "arch", [pytest.param(arch, marks=pytest.mark.slow if arch in MINUTES else ()) for arch in ARCHITECTURES]
 )
 def test_accuracy_in_the_results_is_the_one_that_training_printed(
-    netkit: Netkit, tmp_path: Path, mnist_data: DataSet, arch: str
+    netkit: Netkit, tmp_path: Path, mnist_data: HeldDataSet, arch: str
 ) -> None:
     trained = netkit("train", "--arch", arch, "--epochs", "1")
     assert trained.returncode == 0, trained.stderr

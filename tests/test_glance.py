@@ -7,7 +7,7 @@ import torch
 
 from nets.build import build
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.pixels import FromPixels
 from nets.training.fit import Training
 from nets.training.glance import LOOK_EVERY, Courier, Glance
@@ -31,7 +31,7 @@ def test_numbers_on_the_cpu_arrive_at_once_in_order_and_once(wait: bool) -> None
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_within_an_epoch_no_step_waits_for_the_gpu(card: ModelCard, digits_data: DataSet) -> None:
+def test_within_an_epoch_no_step_waits_for_the_gpu(card: ModelCard, digits_data: HeldDataSet) -> None:
     recipe = replace(recipe_named("fast"), epochs=2, batch_size=32)
     training = Training(FromPixels(build(card), card), digits_data, recipe=recipe, seed=0, device=torch.device("cuda"))
     an_epoch = training.steps // 2

@@ -13,7 +13,7 @@ import torch
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from nets.data import idx
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DataError
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
@@ -204,7 +204,7 @@ def test_a_hash_other_than_the_expected_one_is_told_with_both(tmp_path: Path) ->
         idx.load(tmp_path, sha256={**hashes, "test-labels": other})
 
 
-def test_real_mnist_is_what_torchvision_reads(tmp_path: Path, mnist_data: DataSet) -> None:
+def test_real_mnist_is_what_torchvision_reads(tmp_path: Path, mnist_data: HeldDataSet) -> None:
     for split, kind, found in (
         ("t10k", IMAGES, mnist_data.test_images[:, 0]),
         ("t10k", LABELS, mnist_data.test_labels),

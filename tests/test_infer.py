@@ -17,7 +17,7 @@ from conftest import NETKIT, Netkit
 from PIL import Image
 from test_rows import NAMES
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def model(workplace: Path) -> Path:
 
 
 @pytest.fixture
-def digit(tmp_path: Path, digits_data: DataSet) -> Path:
+def digit(tmp_path: Path, digits_data: HeldDataSet) -> Path:
     Image.fromarray(digits_data.test_images[0, 0]).save(tmp_path / "digit.png")
     return tmp_path / "digit.png"
 
@@ -158,7 +158,7 @@ from dataclasses import replace
 import numpy as np
 from infer.binding import Bindings
 from infer import model as models, pipeline
-from infer.images import Decoder
+from nets.images import Decoder
 from infer.session import open_session
 session = open_session(models.read(pathlib.Path(sys.argv[1])), device="cpu", threads=1)
 if "fixed" in sys.argv:
@@ -175,7 +175,7 @@ def noted(self, images_u8, *, size=None):
     sizes.append(size)
     return run(self, images_u8, size=size)
 type(session).run = noted
-for rows in pipeline.infer(session, images, decoder=Decoder(session.card), batch_size=6000, workers=1):
+for rows in pipeline.infer(session, images, decoder=Decoder(session.card.input), batch_size=6000, workers=1):
     for row in rows:
         print(row.status, row.label, round(row.probability, 5))
 print(*sizes, file=sys.stderr)
@@ -200,7 +200,7 @@ def test_a_batch_that_the_memory_is_too_small_for_is_halved_with_the_same_rows(
 
 
 def test_one_run_of_each_size_of_batches_gives_the_same_rows(
-    tmp_path: Path, model: Path, netkit: Netkit, digits_data: DataSet
+    tmp_path: Path, model: Path, netkit: Netkit, digits_data: HeldDataSet
 ) -> None:
     for index, image in enumerate(digits_data.test_images[:50]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")

@@ -12,7 +12,7 @@ import pytest
 from conftest import NETKIT
 from PIL import Image
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 
 SOURCES = 100  # files that the others are links to: a file can have some 60,000 names
 
@@ -50,7 +50,7 @@ def measured(folder: Path, model: Path, out: Path) -> tuple[float, float, int]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a child as Linux gives it")
 def test_a_million_files_have_a_million_rows_in_the_memory_of_ten_thousand(
-    tmp_path: Path, workplace: Path, digits_data: DataSet
+    tmp_path: Path, workplace: Path, digits_data: HeldDataSet
 ) -> None:
     model = workplace / "runs/residual/model.onnx"
     sources = [tmp_path / f"{index}.png" for index in range(SOURCES)]

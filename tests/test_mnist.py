@@ -15,7 +15,7 @@ import trustme
 from conftest import Netkit
 
 from nets.data import mnist
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DataError
 
 FIRST = "train-images-idx3-ubyte.gz"  # of the four, the one that is fetched first
@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def files(mnist_data: DataSet) -> dict[str, bytes]:
+def files(mnist_data: HeldDataSet) -> dict[str, bytes]:
     """MNIST's four files, packed, as mirrors have them."""
     found = {}
     for name in NAMES:
@@ -102,7 +102,7 @@ def closed() -> Iterator[str]:
 
 
 def test_a_second_load_makes_no_request(
-    mirrors: list[Mirror], folder: Path, files: dict[str, bytes], mnist_data: DataSet
+    mirrors: list[Mirror], folder: Path, files: dict[str, bytes], mnist_data: HeldDataSet
 ) -> None:
     mirrors[0].answers = {name: sized(content) for name, content in files.items()}
     for _ in range(2):

@@ -15,14 +15,14 @@ from test_model import linear_model, weights
 
 from infer import model as models
 from infer import pipeline
-from infer.images import Decoder
 from infer.pipeline import infer, shared_out
 from infer.rows import Row
 from infer.session import Session, open_session
 from infer.team import AHEAD
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import ModelError
+from nets.images import Decoder
 
 FORKS = pytest.mark.parametrize("forks", [False, True], ids=["threads", "processes"])
 STATUSES = ("ok", "ok", "not-an-image", "ok", "truncated", "vanished", "ok", "not-an-image", "unreadable")
@@ -44,7 +44,7 @@ def rows_of(
     decoder: Decoder | None = None,
     forks: bool = False,
 ) -> Iterator[Row]:
-    decoder = decoder or Decoder(session.card)
+    decoder = decoder or Decoder(session.card.input)
     batches = infer(session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k, forks=forks)
     return chain.from_iterable(batches)
 
@@ -111,7 +111,7 @@ def test_files_decoded_side_by_side_and_in_turns_give_the_same_rows(
 
 
 def test_a_trained_model_has_the_accuracy_that_its_card_says(
-    session: Session, digits_data: DataSet, tmp_path: Path
+    session: Session, digits_data: HeldDataSet, tmp_path: Path
 ) -> None:
     paths = [save(tmp_path / f"{i}.png", image[0]) for i, image in enumerate(digits_data.test_images)]
     rows = rows_of(session, paths, batch_size=50)
@@ -165,7 +165,7 @@ def test_strange_brightness_is_warned_of_once_and_only_where_it_is_far(
     forks: bool,
 ) -> None:
     path = save(tmp_path / "a.png", np.full((28, 28), level, np.uint8))
-    decoder = Decoder(linear.card, invert=invert)
+    decoder = Decoder(linear.card.input, invert=invert)
     with caplog.at_level(logging.INFO):
         rows = list(rows_of(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder, forks=forks))
     warning = f"warning: the images' mean brightness is {mean}, the model was trained on 0.13; {advice}"
@@ -194,7 +194,7 @@ def test_closing_early_and_exceptions_leave_no_thread_and_no_process(
 ) -> None:
     before = children()
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
-    decoder = Decoder(linear.card)
+    decoder = Decoder(linear.card.input)
     closed, interrupted = (
         infer(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2, forks=forks) for _ in range(2)
     )

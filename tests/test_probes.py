@@ -11,12 +11,12 @@ from infer.model import Model
 from infer.verify import proof_of
 from nets.build import build
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.training import checkpoint
 
 
 @pytest.fixture(scope="module")
-def truth(card: ModelCard, digits_data: DataSet) -> Truth:
+def truth(card: ModelCard, digits_data: HeldDataSet) -> Truth:
     """Of test images that are told apart by their first pixels; the logits are made up: margins fall with the index."""
     count = len(digits_data.test_labels)
     logits = np.zeros((count, 10))
@@ -53,7 +53,7 @@ def test_large_images_are_fewer(card: ModelCard) -> None:
 
 
 def test_an_exported_model_carries_sixteen_with_the_logits_of_float64(
-    model: Model, workplace: Path, digits_data: DataSet
+    model: Model, workplace: Path, digits_data: HeldDataSet
 ) -> None:
     net, card = checkpoint.load(workplace / "runs/residual/model.safetensors")
     trained_truth = truth_of(net, card, digits_data.test_images, digits_data.test_labels)

@@ -14,16 +14,18 @@ from infer import verify
 from infer.certificate import Certificate
 from nets.build import build
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import ParityError, UsageError
 from nets.training import checkpoint
 
 
-def publish(net: nn.Module, path: Path, card: ModelCard, data: DataSet) -> Certificate:
+def publish(net: nn.Module, path: Path, card: ModelCard, data: HeldDataSet) -> Certificate:
     return export(net, {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
 
 
-def test_a_faithful_net_becomes_a_file_that_can_be_read(tmp_path: Path, card: ModelCard, digits_data: DataSet) -> None:
+def test_a_faithful_net_becomes_a_file_that_can_be_read(
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
+) -> None:
     path = tmp_path / "model.onnx"
     net = build(card).eval()
     certificate = publish(net, path, card, digits_data)
@@ -37,7 +39,7 @@ def test_a_faithful_net_becomes_a_file_that_can_be_read(tmp_path: Path, card: Mo
 
 
 def test_the_page_for_people_has_a_row_for_each_comparison(
-    tmp_path: Path, card: ModelCard, digits_data: DataSet
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
 ) -> None:
     certificate = publish(build(card).eval(), tmp_path / "my.onnx", card, digits_data)
     page = (tmp_path / "parity.md").read_text()
@@ -52,7 +54,7 @@ def test_the_page_for_people_has_a_row_for_each_comparison(
 
 
 @pytest.mark.parametrize("earlier", [False, True])
-def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data: DataSet, earlier: bool) -> None:
+def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, earlier: bool) -> None:
     path = tmp_path / "model.onnx"
     if earlier:
         path.write_bytes(b"an earlier model, of other weights")
@@ -62,7 +64,7 @@ def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data:
 
 
 def test_the_module_is_found_by_the_images_that_differ_most(
-    tmp_path: Path, card: ModelCard, digits_data: DataSet
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
 ) -> None:
     class WrongOnWhite(nn.Module):
         """Computes something else, in the export, of an image nearly all of whose pixels are white: one of the last."""
@@ -82,7 +84,7 @@ def test_the_module_is_found_by_the_images_that_differ_most(
 
 @pytest.mark.parametrize("name", ["none/model.onnx", "model.safetensors", "model", "folder.onnx"])
 def test_a_place_where_no_model_can_be_written_is_refused_before_anything_is_converted(
-    tmp_path: Path, card: ModelCard, digits_data: DataSet, name: str
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, name: str
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "model.safetensors").write_text("the weights")

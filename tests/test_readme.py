@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.data.sample import write_sample
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
@@ -20,7 +20,7 @@ def programs() -> list[str]:
 
 @pytest.mark.parametrize(("program", "prints"), [*zip(programs(), ["7 ok\n", "[7]\n"], strict=True)])
 def test_its_examples_run_and_know_a_seven(
-    tmp_path: Path, workplace: Path, digits_data: DataSet, program: str, prints: str
+    tmp_path: Path, workplace: Path, digits_data: HeldDataSet, program: str, prints: str
 ) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copytree(workplace / "runs/residual", tmp_path / "runs/inception")

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.data.sample import write_sample
 from nets.errors import UsageError
 
@@ -24,7 +24,7 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_files_decode_to_the_test_images_in_folders_named_by_label(digits_data: DataSet, tmp_path: Path) -> None:
+def test_files_decode_to_the_test_images_in_folders_named_by_label(digits_data: HeldDataSet, tmp_path: Path) -> None:
     assert write_sample(digits_data, tmp_path / "new/images") == 355
     labels = digits_data.test_labels.tolist()
     paths = [f"{label}/{index}.png" for index, label in enumerate(labels)]
@@ -34,7 +34,7 @@ def test_files_decode_to_the_test_images_in_folders_named_by_label(digits_data: 
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 8), (1, 9, 8), (1, 9, 1), (1, 1, 8), (3, 1, 1)])
-def test_colour_and_every_shape_survive(digits_data: DataSet, tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_colour_and_every_shape_survive(digits_data: HeldDataSet, tmp_path: Path, shape: tuple[int, ...]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
     names = ("T-shirt", "b", "c")
     data = replace(digits_data, test_images=images, test_labels=np.array([2, 0, 0, 1]), labels=names)
@@ -46,14 +46,14 @@ def test_colour_and_every_shape_survive(digits_data: DataSet, tmp_path: Path, sh
 
 
 @pytest.mark.parametrize(("count", "written"), [(1, 1), (20, 20), (355, 355), (5000, 355)])
-def test_a_count_takes_the_first_images(digits_data: DataSet, tmp_path: Path, count: int, written: int) -> None:
+def test_a_count_takes_the_first_images(digits_data: HeldDataSet, tmp_path: Path, count: int, written: int) -> None:
     assert write_sample(digits_data, tmp_path, count=count) == written
     assert {int(Path(path).stem) for path in files_in(tmp_path)} == set(range(written))
 
 
 @pytest.mark.parametrize("folder", ["images", "./images", "images/", "."])
 def test_again_is_no_fault_and_mends_what_was_changed(
-    digits_data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+    digits_data: HeldDataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_sample(digits_data, Path(folder), count=3)
@@ -68,7 +68,7 @@ def test_again_is_no_fault_and_mends_what_was_changed(
 
 @pytest.mark.parametrize("stranger", ["notes.txt", "0/9999.png", "kept/deep/a.png", "0.png"])
 def test_a_stranger_in_the_folder_is_named_and_nothing_is_written(
-    digits_data: DataSet, tmp_path: Path, stranger: str
+    digits_data: HeldDataSet, tmp_path: Path, stranger: str
 ) -> None:
     folder = tmp_path / "images"
     (folder / stranger).parent.mkdir(parents=True)
@@ -79,13 +79,13 @@ def test_a_stranger_in_the_folder_is_named_and_nothing_is_written(
     assert files_in(folder) == [stranger]
 
 
-def test_a_larger_sample_is_no_part_of_a_smaller_one(digits_data: DataSet, tmp_path: Path) -> None:
+def test_a_larger_sample_is_no_part_of_a_smaller_one(digits_data: HeldDataSet, tmp_path: Path) -> None:
     write_sample(digits_data, tmp_path, count=4)
     with pytest.raises(UsageError, match=r"3\.png, no part of this sample"):
         write_sample(digits_data, tmp_path, count=3)
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(digits_data: DataSet, tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_is_named(digits_data: HeldDataSet, tmp_path: Path) -> None:
     (tmp_path / "images").touch()
     with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: a file, not a folder$"):
         write_sample(digits_data, tmp_path / "images")

@@ -17,7 +17,7 @@ from infer import model as models
 from infer.model import Model
 from infer.session import CPU, CUDA, Session, open_session
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import DeviceError, ModelError
 from nets.machine import missing_cuda_driver, usable_cores
 
@@ -30,7 +30,7 @@ def linear(card: ModelCard) -> Model:
     return models.check(linear_model(card).SerializeToString(), "linear.onnx")
 
 
-def test_rows_of_a_trained_model_are_those_of_plain_onnx_runtime(session: Session, digits_data: DataSet) -> None:
+def test_rows_of_a_trained_model_are_those_of_plain_onnx_runtime(session: Session, digits_data: HeldDataSet) -> None:
     plain = ort.InferenceSession(session.model.content, providers=[CPU])
     for images in (digits_data.test_images[:1], digits_data.test_images):
         logits, probabilities = session.run(images)
@@ -126,7 +126,7 @@ def test_what_onnx_runtime_would_only_warn_of_is_not_printed(
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_DRIVER is not None, reason=str(NO_DRIVER))
 def test_cuda_gives_the_logits_that_the_cpu_gives_recorded_and_padded_too(
-    session: Session, digits_data: DataSet
+    session: Session, digits_data: HeldDataSet
 ) -> None:
     on_cuda = open_session(session.model, device="cuda")
     assert on_cuda.provider == CUDA

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import Interrupted, MissingExtraError
 from nets.training.metrics import EpochMetrics
 from nets.training.recipe import recipe_named
@@ -25,7 +25,7 @@ def logs(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
-def train_until(step: int, plan: Plan, data: DataSet) -> bytes:
+def train_until(step: int, plan: Plan, data: HeldDataSet) -> bytes:
     """Train, and be stopped after so many steps; gives the state that was saved."""
     seen: list[object] = []
     watch = Watch(on_step=lambda *told: seen.append(told), stop=lambda: signal.SIGTERM if len(seen) == step else None)
@@ -35,7 +35,7 @@ def train_until(step: int, plan: Plan, data: DataSet) -> bytes:
 
 
 def test_logs_hold_every_step_and_epoch_once_also_of_a_run_that_was_killed(
-    tmp_path: Path, digits_data: DataSet
+    tmp_path: Path, digits_data: HeldDataSet
 ) -> None:
     plan = replace(PLAN, out=tmp_path)
     saved = train_until(EARLIER, plan, digits_data)
@@ -55,7 +55,7 @@ def test_logs_hold_every_step_and_epoch_once_also_of_a_run_that_was_killed(
     assert found["step/lr"][-1][1] == pytest.approx(last.lr)
 
 
-def test_a_new_run_in_the_same_folder_begins_its_logs_anew(tmp_path: Path, digits_data: DataSet) -> None:
+def test_a_new_run_in_the_same_folder_begins_its_logs_anew(tmp_path: Path, digits_data: HeldDataSet) -> None:
     plan = replace(PLAN, out=tmp_path)
     train_until(LATER, plan, digits_data)
     train_until(EARLIER, plan, digits_data)
@@ -63,7 +63,7 @@ def test_a_new_run_in_the_same_folder_begins_its_logs_anew(tmp_path: Path, digit
 
 
 def test_without_tensorboard_the_extra_is_named_before_anything_is_done(
-    tmp_path: Path, digits_data: DataSet, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "tensorboard")

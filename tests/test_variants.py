@@ -20,7 +20,7 @@ from infer.certificate import Comparison
 from infer.session import open_session
 from netkit import cli
 from nets.card import ModelCard
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.errors import ParityError
 from nets.training import checkpoint
 
@@ -34,7 +34,7 @@ def trained(workplace: Path) -> tuple[nn.Module, ModelCard]:
 
 @pytest.mark.parametrize("precision", LOWER)
 def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
-    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet, precision: str
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet, precision: str
 ) -> None:
     net, card = trained
     path = tmp_path / "model.onnx"
@@ -58,7 +58,7 @@ def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
 
 
 def test_each_output_channel_has_a_scale_of_its_own_and_ranges_come_from_the_images_given(
-    trained: tuple[nn.Module, ModelCard], digits_data: DataSet
+    trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet
 ) -> None:
     net, card = trained
     darker = digits_data.train_images // 4
@@ -82,7 +82,7 @@ def test_each_output_channel_has_a_scale_of_its_own_and_ranges_come_from_the_ima
 
 
 def test_calibration_sees_training_images_alone(
-    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Any] = []
     quantized = variants.quantized
@@ -116,7 +116,7 @@ def test_points_of_accuracy_are_hundredths(
     assert asked == [pytest.approx(drop)]
 
 
-def _normalised(data: DataSet, card: ModelCard) -> torch.Tensor:
+def _normalised(data: HeldDataSet, card: ModelCard) -> torch.Tensor:
     return (torch.from_numpy(data.test_images).double() / 255 - card.mean[0]) / card.std[0]
 
 
@@ -126,7 +126,7 @@ def _weights(content: bytes) -> list[onnx.TensorProto]:
 
 @pytest.mark.parametrize("precision", LOWER)
 def test_a_variant_that_loses_too_much_is_not_written(
-    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet, precision: str
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet, precision: str
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an earlier model")
@@ -144,7 +144,7 @@ def test_a_drop_of_just_as_much_as_is_allowed_is_no_more() -> None:
 
 
 def test_a_variant_that_fails_leaves_the_model_beside_it_and_its_page(
-    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: DataSet
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet
 ) -> None:
     net, card = trained
     paths = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}

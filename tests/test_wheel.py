@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nets.data.dataset import DataSet
+from nets.data.dataset import HeldDataSet
 from nets.data.sample import write_sample
 
 CHECKOUT = Path(__file__).parents[1]
@@ -54,7 +54,7 @@ def test_help_and_version_run_there(installed: Path, tmp_path: Path) -> None:
 
 
 def test_infer_gives_there_what_it_gives_here(
-    installed: Path, tmp_path: Path, workplace: Path, digits_data: DataSet
+    installed: Path, tmp_path: Path, workplace: Path, digits_data: HeldDataSet
 ) -> None:
     write_sample(digits_data, tmp_path / "images", count=64)
     arguments = ("infer", "images/", "--model", workplace / "runs/residual/model.onnx")
