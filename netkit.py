@@ -381,7 +381,7 @@ def export(
 @click.argument("file", type=PATH, metavar="FILE.pth")
 @option("--out", type=PATH, help="File to write, .safetensors.  [default: beside it]")
 def import_(file: Path, out: Path | None) -> None:
-    """Make weights that torch saved a .safetensors file.
+    """Make PyTorch's weights a .safetensors file.
 
     A state dict is read without running code that may be in it; 'train --weights' begins with it.
     """

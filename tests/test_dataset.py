@@ -76,7 +76,7 @@ def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
         found = sources.load(name)
         assert (found.name, found.sha256) == (name, expected.sha256)
         assert sources.load(found.source).sha256 == expected.sha256
-        with pytest.raises(DataError, match=f"^{name}: no train-images-idx3-ubyte or train-images-idx3-ubyte.gz here$"):
+        with pytest.raises(DataError, match=f"^{name}: no class folders here, and no files in MNIST's format$"):
             sources.load(f"./{name}")
 
 
@@ -87,8 +87,8 @@ def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
         ("DIGITS", "unknown data set 'DIGITS': did you mean 'digits'? known: mnist, digits, DIR"),
         ("fashion-mnist", "unknown data set 'fashion-mnist': did you mean 'mnist'? known: mnist, digits, DIR"),
         ("cifar100", "unknown data set 'cifar100': known: mnist, digits, DIR"),
-        ("./nowhere", "./nowhere: no such folder; --data takes mnist, digits or a folder of files in MNIST's format"),
-        ("emnist/mnist", "emnist/mnist: no such folder; --data takes mnist, digits or a folder of files in MNIST's"),
+        ("./nowhere", "./nowhere: no such folder; --data takes mnist, digits, a folder or a .csv file"),
+        ("emnist/mnist", "emnist/mnist: no such folder; --data takes mnist, digits, a folder or a .csv file"),
     ],
 )
 def test_an_unknown_source_is_answered_with_what_there_is(here: Path, source: str, says: str) -> None:

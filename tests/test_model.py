@@ -112,7 +112,7 @@ def add_pad(model: onnx.ModelProto, *pads: list[int]) -> None:
         (two_foreign_domains, "uses operators of 'com.microsoft', 'zebra'; netkit runs standard ONNX operators only"),
         (add_branch, "has a node If with a graph of its own, which might run for ever"),
         (lambda m: m.opset_import.add(domain="ai.onnx.ml", version=1), "uses operators of 'ai.onnx.ml'"),
-        (lambda m: m.graph.node.add(op_type="Div"), "uses the operator 'Div'; netkit runs those of convolutional nets"),
+        (lambda m: m.graph.node.add(op_type="Div"), "uses the operator 'Div'; netkit runs those of nets for images"),
         (lambda m: m.graph.node.add(op_type="RandomNormal"), "uses the operator 'RandomNormal'"),
         (lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[0, 65])), "pads by more than 64"),
         (lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[-1, 0])), "pads by more than 64"),
@@ -186,7 +186,7 @@ def test_a_card_with_another_number_of_labels_than_the_model_has_is_refused(card
         (None, "m.onnx: no netkit card in this model; make it again with 'netkit export'"),
         ("{", "m.onnx: the model card is not JSON"),
         ("[" * 100_000, "m.onnx: the model card is not JSON"),
-        ('{"version": 2}', "m.onnx: the model card has version 2; this netkit reads version 1"),
+        ('{"version": 1}', "m.onnx: the model card has version 1; this netkit reads version 2"),
     ],
 )
 def test_a_missing_or_broken_card_is_named_with_its_file(card: ModelCard, text: str | None, says: str) -> None:

@@ -58,7 +58,7 @@ def one_line(text: str) -> str:
         (["train", "--recipe", "fats"], 2, "did you mean 'fast'?"),
         (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
         (["train", "--data", "./nowhere"], 2, "./nowhere: no such folder"),
-        (["train", "--data", "empty/"], 1, "no train-images-idx3-ubyte or train-images-idx3-ubyte.gz here"),
+        (["train", "--data", "empty/"], 1, "no class folders here, and no files in MNIST"),
         (
             ["train", "--data", "digits", "--lr", "-1"],
             2,
