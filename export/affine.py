@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from export.graph import Doubles, is_constant, is_sized, numbers, pads, sizes
+from export.graph import Doubles, is_constant, is_of_maps, is_sized, numbers, pads, sizes
 
 CHUNK = 50  # unit vectors; float64 convolutions over 1,440 at a time took 4 times as long
 COMPUTING = ("AveragePool", "Conv", "Gemm")
@@ -134,12 +134,16 @@ def _is_affine(node: ir.Node) -> bool:
     attributes = node.attributes
     if attributes.get_string("auto_pad", "NOTSET") != "NOTSET" or attributes.get_int("ceil_mode"):
         return False
+    if node.op_type in ("AveragePool", "Conv") and not is_of_maps(node):
+        return False
     if node.op_type == "AveragePool":
         return not any(pads(node)) or bool(attributes.get_int("count_include_pad"))
     if node.op_type == "Concat":
         return attributes["axis"].as_int() == 1 and not any(map(is_constant, node.inputs))
     if node.op_type in ("Flatten", "Reshape"):
-        return len(sizes(node.outputs[0])) == 1 and attributes.get_int("axis", 1) == 1
+        source, row = node.inputs[0], sizes(node.outputs[0])
+        whole = source is not None and len(row) == 1 and row[0] == prod(sizes(source))  # else images are mixed
+        return whole and attributes.get_int("axis", 1) == 1
     return all(map(is_constant, node.inputs[1:])) and not attributes.get_int("transA")
 
 

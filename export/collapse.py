@@ -98,7 +98,8 @@ def collapse(graph: ir.Graph) -> None:
 def _product(writer: Writer, part: Part, matrix: Doubles, constant: Doubles) -> ir.Value:
     flat = writer.op("Flatten", part.source)
     weights = writer.weights(matrix.reshape(constant.size, -1))
-    return writer.op("Gemm", flat, weights, writer.weights(constant.ravel()), transB=1)
+    product = writer.op("Gemm", flat, weights, writer.weights(constant.ravel()), transB=1)
+    return product if constant.ndim == 1 else writer.shaped(product, -1, *constant.shape)
 
 
 def _convolution(writer: Writer, part: Part, convolution: Convolution, constant: Doubles) -> ir.Value:

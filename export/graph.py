@@ -1,6 +1,7 @@
 """Graph: what the passes ask of an ONNX graph, and how they write into it, by onnx-ir."""
 
 from collections.abc import Sequence
+from itertools import count
 
 import numpy as np
 import onnx_ir as ir
@@ -43,6 +44,14 @@ def maker(value: ir.Value | None, kind: str) -> ir.Node | None:
     return node if only else None
 
 
+def is_of_maps(layer: ir.Node) -> bool:
+    """Whether a convolution or a pool is one over height and width, and its weights, if it has some, are constant."""
+    if layer.op_type == "Conv":
+        kernel = layer.inputs[1]
+        return kernel is not None and kernel.const_value is not None and kernel.const_value.shape.rank() == 4
+    return len(layer.attributes["kernel_shape"].as_ints()) == 2
+
+
 def pads(layer: ir.Node) -> tuple[int, int, int, int]:
     """Of a convolution or a pool: top, left, bottom, right."""
     top, left, bottom, right = layer.attributes.get_ints("pads", [0, 0, 0, 0])
@@ -81,5 +90,6 @@ class Writer:
         new.name, old.name = old.name, new.name
 
     def _initializer(self, found: NDArray[np.generic]) -> ir.Value:
-        name = f"{self._value.name}.{len(self._tape.initializers)}"
+        names = (f"{self._value.name}.{number}" for number in count())  # another pass may have taken the first ones
+        name = next(name for name in names if name not in self._graph.initializers)
         return self._tape.initializer(ir.tensor(np.ascontiguousarray(found)), name)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from export.collapse import collapse
-from export.graph import Writer, is_constant, is_sized, maker, numbers, pads, sizes
+from export.graph import Doubles, Writer, is_constant, is_of_maps, is_sized, maker, numbers, pads, sizes
 
 Pass = Callable[[ir.Graph], None]
 ROW = 6  # pixels; of 3x3 convolutions with 16 to 128 channels and 4 to 56 pixels in a row, multiples of that gained
@@ -38,9 +38,13 @@ def fold_pixels(graph: ir.Graph) -> None:
         ):
             continue
         pixels, kernel = scaled.inputs[0], numbers(conv.inputs[1])
-        scale, shift = (np.broadcast_to(numbers(node.inputs[1]), (kernel.shape[1], 1, 1)) for node in (scaled, shifted))
+        scale, shift = (_by_channel(node.inputs[1], kernel.shape[1]) for node in (scaled, shifted))
+        if pixels is None or not is_sized(pixels) or sizes(pixels)[:1] != kernel.shape[1:2]:
+            continue
+        if scale is None or shift is None or not scale.all():
+            continue
         grey = -shift / scale
-        if pixels is None or (any(pads(conv)) and np.ptp(grey) > 0):
+        if any(pads(conv)) and np.ptp(grey) > 0:
             continue
         writer = Writer(graph, conv.outputs[0])
         if any(pads(conv)):
@@ -123,12 +127,22 @@ def _comes_out_even(conv: ir.Node) -> bool:
     return width >= ROW and width % ROW < left + right - 1
 
 
+def _by_channel(constant: ir.Value | None, channels: int) -> Doubles | None:
+    """A constant as (channels, 1, 1); None where it is another from image to image, or from place to place."""
+    found = numbers(constant)
+    try:
+        same = np.broadcast_shapes(found.shape, (1, channels, 1, 1)) == (1, channels, 1, 1)
+    except ValueError:
+        same = False
+    return np.broadcast_to(found, (1, channels, 1, 1))[0] if same else None
+
+
 def _is_plain(conv: ir.Node) -> bool:
-    """Whether a convolution has constant weights, one group, no dilation, and explicit padding."""
+    """Whether a convolution, over height and width, has constant weights, one group, no dilation, explicit padding."""
     attributes = conv.attributes
     explicit = attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
     even = attributes.get_int("group", 1) == 1 and set(attributes.get_ints("dilations", [1, 1])) == {1}
-    return explicit and even and all(map(is_constant, conv.inputs[1:]))
+    return is_of_maps(conv) and explicit and even and all(map(is_constant, conv.inputs[1:]))
 
 
 LESS_WORK = (fold_pixels, collapse_affine, pool_before_pointwise, pool_all_places)

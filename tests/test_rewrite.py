@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx_ir.passes.common import RemoveUnusedNodesPass
+from torch import Tensor, nn
 
 from export import rewrite
 from export.convert import translate
@@ -163,3 +164,91 @@ def test_every_net_answers_the_same_after_each_pass_and_after_all(
     after = rewrite.rewritten(proto, passes)
     before = run(ir.from_proto(proto), images)
     np.testing.assert_allclose(run(ir.from_proto(after), images), before, rtol=1e-5, atol=1e-5)
+
+
+class Scaled(nn.Module):
+    """Constants as a net's own code has them: buffers of any shape, before a layer."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, layer: nn.Module, *shape: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("scale", torch.rand(shape) + 0.1)
+        self.register_buffer("shift", torch.rand(shape))
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.layer(images * self.scale + self.shift)
+        return found
+
+
+class Mixed(nn.Module):
+    """A Reshape that makes other rows than one for each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(4, 8, 1), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.linear(self.conv(images).reshape(-1, 4))
+        return found
+
+
+ODD: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "a product for one pixel": (
+        nn.Sequential(nn.Conv2d(4, 16, 3, padding=1), nn.Conv2d(16, 4, 3, padding=1)), (4, 1, 1)
+    ),
+    "kernels larger than images": (
+        nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.Conv2d(8, 3, 5, padding=2)), (3, 3, 2)
+    ),
+    "two passes on one value": (
+        nn.Sequential(
+            nn.ReLU(), nn.Conv2d(16, 32, 1, bias=False), nn.Conv2d(32, 8, 3, padding=1, bias=False), nn.ReLU()
+        ), (16, 12, 12),
+    ),
+    "scaled between convolutions": (
+        nn.Sequential(nn.Conv2d(4, 16, 1, bias=False), Scaled(nn.Conv2d(16, 4, 3), 1), nn.ReLU()), (4, 14, 14)
+    ),
+    "constants with a batch": (Scaled(nn.Conv2d(4, 6, 3), 1, 4, 1, 1), (4, 8, 9)),
+    "one constant with a batch": (Scaled(nn.Conv2d(4, 6, 3), 1, 1, 1, 1), (4, 8, 9)),
+    "constants for each pixel": (Scaled(nn.Conv2d(4, 6, 3), 1, 4, 8, 9), (4, 8, 9)),
+    "constants for each column": (Scaled(nn.Conv2d(4, 6, 3), 9), (4, 8, 9)),
+    "constants that make three channels of one": (Scaled(nn.Conv2d(3, 6, 3), 3, 1, 1), (1, 8, 9)),
+    "in one dimension": (nn.Sequential(nn.Conv1d(4, 8, 1), nn.Conv1d(8, 4, 3, padding=1), nn.AvgPool1d(2)), (4, 9)),
+    "in three dimensions": (nn.Sequential(nn.Conv3d(2, 4, 1), nn.Conv3d(4, 2, 3, padding=1)), (2, 4, 5, 6)),
+    "rows that are no images": (Mixed(), (4, 6, 6)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_all_passes_together_change_no_answer_of_odd_nets(case: str) -> None:
+    torch.manual_seed(0)
+    net, shape = ODD[case]
+    example = torch.zeros(2, *shape)
+    program = torch.onnx.export(
+        net.eval(),
+        (example,),
+        dynamo=True,
+        opset_version=20,
+        dynamic_shapes=({0: torch.export.Dim("b")},),
+        verbose=False,
+    )
+    assert program is not None
+    model = ir.from_proto(rewrite.rewritten(program.model_proto, rewrite.PASSES))
+    images = RANDOM.normal(size=(5, *shape)).astype(np.float32)
+    with torch.no_grad():
+        exact = net.double()(torch.from_numpy(images).double()).numpy()
+    np.testing.assert_allclose(run(model, images), exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("arch", "side"), [("inception", 16), ("inception", 17), ("residual", 16), ("preact", 8)])
+def test_nets_of_small_images_keep_their_answers(card: ModelCard, arch: str, side: int) -> None:
+    small = replace(card, arch=arch, height=side, width=side)
+    plain = translate(build(small).eval(), small)
+    images = RANDOM.integers(0, 256, (3, 1, side, side), np.uint8)
+    before, after = (
+        run(ir.from_proto(plain), images),
+        run(ir.from_proto(rewrite.rewritten(plain, rewrite.PASSES)), images),
+    )
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
