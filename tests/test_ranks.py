@@ -77,7 +77,8 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path: Path, arch: str) ->
         found.append((load_file(tmp_path / str(processes) / arch / "model.safetensors"), row))
     (one, row_of_one), (two, row_of_two) = found
     for name, weights in one.items():
-        torch.testing.assert_close(two[name], weights, rtol=1e-4, atol=1e-6)
+        # on AVX2 one bias of 0.0075 was 4.7e-6 off after an epoch; with AVX-512 none was over 1e-6
+        torch.testing.assert_close(two[name], weights, rtol=1e-4, atol=1e-5)
     for column in ("train_loss", "train_accuracy", "test_loss"):
         assert float(row_of_one[column]) == pytest.approx(float(row_of_two[column]), rel=1e-2)
 
