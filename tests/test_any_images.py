@@ -112,6 +112,9 @@ def test_training_goes_on_from_imported_weights(netkit: Netkit, tmp_path: Path, 
     assert tuned > fresh + 20
     other = netkit(*short, "--out", "tuned", "--resume", "--weights", "tuned/model.safetensors")
     assert other.returncode == 2 and "weights sha256" in other.stderr
+    for change in (("--image-size", "40"), ("--mean", "0.9", "--std", "0.1")):
+        other = netkit(*short, "--out", "fresh", "--resume", *change)
+        assert other.returncode == 2 and "this run was started with" in other.stderr
 
 
 @pytest.mark.slow

@@ -106,6 +106,7 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
         "threads": torch.get_num_threads(), "processes": here.count, "compiled": plan.compiled,
         "deterministic": plan.deterministic, "torch": torch.__version__, "recipe": asdict(recipe),
+        "input": asdict(card.input), "mean": list(card.mean), "std": list(card.std),
         "weights_sha256": plan.weights and beginnings.sha256(plan.weights),
     }  # fmt: skip
     _make_folder(plan.out)
