@@ -1,4 +1,4 @@
-"""netkit's command line: what can be typed, and the one place where errors become a line and an exit code.
+"""netkit's command line: what can be typed, and what it calls. Errors become a line and an exit code in nets.process.
 
 Commands import what they need when they run: `netkit --help` loads neither torch, onnxruntime nor numpy.
 """
@@ -6,7 +6,6 @@ Commands import what they need when they run: `netkit --help` loads neither torc
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 from contextlib import suppress
@@ -15,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
-from nets.errors import Interrupted, MissingExtraError, NetkitError, TrainingError, UsageError, one_line, unknown_name
+from nets import process
+from nets.errors import Interrupted, TrainingError, UsageError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,69 +24,33 @@ if TYPE_CHECKING:
     from infer.classifier import Classifier
     from infer.console import Terminal
 
-TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
 CHANGES = ("epochs", "batch_size", "lr", "ema", "precision")  # what train's options change in its recipe
+PREPARATION = ("channels", "size", "resize", "mean", "std", "val_split")  # and in nets.data.options.Options
 # How long torch's threads turn in circles after an operator before they sleep. Two trainings at once on two cores took
 # 0.5 to 25 s for an epoch of residual on the digits by libgomp's own choice, 0.6 s by this one; alone the same.
 SPINS = "3000"
 FEW = 3  # paths that are worth typing again
-INTERRUPTED = 130  # exit code: 128 and the signal's number
 
 
 class Commands(click.Group):
     """The group of netkit's commands. No traceback reaches a user: each error is one line and an exit code."""
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
-        _mend_streams()
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-        for name in ("SIGTERM", "SIGHUP"):
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _terminated)
+        process.run(lambda: self._main(*args, **options))
+
+    def _main(self, *args: Any, **options: Any) -> int | None:
         try:
-            code = super().main(*args, **{"prog_name": "netkit", **options, "standalone_mode": False})
+            code: int | None = super().main(*args, **{"prog_name": "netkit", **options, "standalone_mode": False})
         except click.exceptions.NoArgsIsHelpError as fault:
             fault.show()
             code = fault.exit_code
         except click.Abort:
-            code = _fail("interrupted", INTERRUPTED)
+            code = process.fail("interrupted", process.INTERRUPTED)
         except click.UsageError as fault:
             command = fault.ctx.command_path if fault.ctx else "netkit"
-            code = _fail(f"{fault.format_message()} (see {command} --help)", fault.exit_code)
-        except NetkitError as fault:
-            code = _fail(str(fault), fault.exit_code)
-        except ModuleNotFoundError as fault:
-            package = (fault.name or "").partition(".")[0]
-            if package not in EXTRAS:
-                raise
-            missing = MissingExtraError(package, EXTRAS[package])
-            code = _fail(str(missing), missing.exit_code)
-        except MemoryError:
-            code = _fail("there is not enough memory", NetkitError.exit_code)
-        except OSError as fault:
-            code = _fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
-        sys.exit(code)
-
-
-def _fail(message: str, code: int) -> int:
-    click.echo(f"netkit: {one_line(message)}", err=True)
-    return code
-
-
-def _terminated(number: int, frame: object) -> NoReturn:
-    sys.exit(_fail("terminated", 128 + number))  # no Exception, which somebody on the way up might take for a fault
-
-
-def _mend_streams() -> None:
-    """Let nothing that is printed fail: what the terminal cannot show is spelled out, a closed stream swallows all."""
-    if sys.stdin is None:
-        sys.stdin = open(os.devnull)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w"))
-        elif hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+            code = process.fail(f"{fault.format_message()} (see {command} --help)", fault.exit_code)
+        return code
 
 
 class Name(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
@@ -125,47 +89,20 @@ class Architecture(Name):
         return super().convert(value, param, ctx)
 
 
-class Size(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A size of images: 64 for 64x64, or 48x64, height and width."""
+class Parsed(click.ParamType):  # type: ignore[type-arg]  # as above
+    """What a function makes of the text; what the function says against it is told with the option's name."""
 
-    name = "size"
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return "N|HxW"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        height, _, width = value.partition("x")
-        if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
-            self.fail(f"{value!r} is no size: 64 stands for 64x64, 48x64 for a height and a width", param, ctx)
-        return int(height), int(width or height)
-
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # as above
-    """Numbers, with commas between: one for each channel."""
-
-    name = "numbers"
+    def __init__(self, name: str, metavar: str, parse: Callable[[str], object]) -> None:
+        self.name, self.metavar, self.parse = name, metavar, parse
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        return "F,F,F"
+        return self.metavar
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> object:
         try:
-            return tuple(map(float, value.split(","))) if isinstance(value, str) else value
-        except ValueError:
-            self.fail(f"{value!r} are no numbers with commas between", param, ctx)
-
-
-class FilePath(click.ParamType):  # type: ignore[type-arg]  # as above
-    """A path, whether or not something is there. click.Path would load pathlib for --help, a tenth of its time."""
-
-    name = "path"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Path:
-        from pathlib import Path
-
-        if not value:
-            raise UsageError(f"{param.opts[-1] if param else 'path'}: an empty path")
-        return Path(value)
+            return self.parse(value)
+        except ValueError as fault:
+            raise UsageError(f"{param.opts[-1] if param else self.name}: {fault}") from None
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]  # as above
@@ -181,6 +118,30 @@ class Names(click.ParamType):  # type: ignore[type-arg]  # as above
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         return tuple(dict.fromkeys(self.each.convert(part, param, ctx) for part in value.split(",")))
+
+
+def _path(text: str) -> Path:
+    """A path, whether or not something is there. click.Path would load pathlib for --help, a tenth of its time."""
+    from pathlib import Path
+
+    if not text:
+        raise ValueError("an empty path")
+    return Path(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width: 64 stands for 64x64."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
+        raise ValueError(f"{text!r} is no size: 64 stands for 64x64, 48x64 for a height and a width")
+    return int(height), int(width or height)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ValueError(f"{text!r} are no numbers with commas between") from None
 
 
 def _architectures() -> list[str]:
@@ -204,7 +165,9 @@ PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16", "fp16"])
 VARIANT = Name("precision", lambda: ["fp32", "fp16", "int8"])
 DATA = "DIR: class folders of images, or files in MNIST's format; FILE.csv: columns path, label and maybe split."
 COUNT = click.IntRange(min=1, max=1_000_000)
-PATH = FilePath()
+PATH = Parsed("path", "PATH", _path)
+SIZE = Parsed("size", "N|HxW", _size)
+NUMBERS = Parsed("numbers", "F,F,F", _numbers)
 
 option = partial(click.option, show_default=True)
 arch_option = partial(option, "--arch", type=ARCH)
@@ -230,11 +193,11 @@ def cli() -> None:
 @cli.command()
 @arch_option(default="inception", help="Which net to train.")
 @data_option(default="mnist", help=DATA)
-@option("--image-size", type=Size(), help="What images are scaled to.  [default: the size that all of them have]")
+@option("--image-size", "size", type=SIZE, help="What images are scaled to.  [default: the size that all of them have]")
 @option("--resize", type=COUNT, help="Scale the shorter side to it, and cut --image-size from the middle.")
-@option("--channels", type=click.Choice(["1", "3"]), help="1: grey, 3: RGB.  [default: as the images are]")
-@option("--mean", type=Numbers(), help="To subtract, one a channel, for pixels in [0, 1].  [default: the images']")
-@option("--std", type=Numbers(), help="To divide by, then.  [default: the images']")
+@option("--channels", type=int, metavar="[1|3]", help="1: grey, 3: RGB.  [default: as the images are]")
+@option("--mean", type=NUMBERS, help="To subtract, one a channel, for pixels in [0, 1].  [default: the images']")
+@option("--std", type=NUMBERS, help="To divide by, then.  [default: the images']")
 @option("--val-split", type=float, default=0.2, help="Share of each class to test on, where there is no test/ or val/.")
 @option("--weights", type=PATH, help="A .safetensors file to begin with; see 'netkit import'.")
 @option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; 'seed' is the textbook's way.")
@@ -259,7 +222,7 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from dataclasses import replace
 
     from infer.console import progress
-    from nets.build import is_users
+    from nets.build import is_users, only_channels
     from nets.data import sources
     from nets.data.options import Options
     from nets.runs import run_folder
@@ -270,16 +233,8 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     here = ranks.from_environment()
     first = here.first
     terminal = _terminal(quiet=not first)
-    how = {name: options.pop(name) for name in ("image_size", "channels", "mean", "std", "resize", "val_split")}
-    asked = Options(
-        channels=int(how["channels"]) if how["channels"] else 3 if arch.startswith("torchvision/") else None,
-        size=how["image_size"],
-        resize=how["resize"],
-        mean=how["mean"] or (),
-        std=how["std"] or (),
-        val_split=how["val_split"],
-        seed=options["seed"],
-    )
+    wanted = {name: value for name in PREPARATION if (value := options.pop(name)) is not None}
+    asked = Options(**{"channels": only_channels(arch), **wanted}, seed=options["seed"])
     loaded = sources.load(data, asked)
     changes = {name: options.pop(name) for name in CHANGES}
     given = {name: value for name, value in changes.items() if value is not None}
@@ -544,8 +499,9 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
 
     from infer import bench as speeds
     from infer import model as models
+    from infer.certificate import CPU
     from infer.console import print_table
-    from infer.session import CPU, device_of
+    from infer.session import device_of
     from nets.runs import MODEL, choose
 
     terminal = _terminal()

@@ -4,6 +4,7 @@ card       what a net is and what it eats: the one record that travels from trai
 errors     what can go wrong, as one tree
 fields     JSON from a file, read by name and type
 files      how a file gets its final name: whole or not at all
+process    the process to whoever started it: streams, signals, faults as a line and an exit code
 machine    how many cores there are to use, and whether there is a CUDA driver
 bounds     what decoding an image may take, by its header
 png        a PNG file's checksums, and a short way to the pixels of plain ones
@@ -17,6 +18,6 @@ counts     parameters and multiply-adds, layer by layer
 data/      where images and labels come from
 training/  recipe, loop, and what a run leaves on disk
 
-card, errors, fields, files and machine need the standard library alone, images, png and bounds Pillow besides: these
-are all that `infer` may import.
+card, errors, fields, files, process and machine need the standard library alone, images, png and bounds Pillow besides:
+these are all that `infer` may import.
 """

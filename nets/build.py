@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+TORCHVISION = "torchvision/"  # what the names of its classifiers begin with here
+
+
 class Architecture(NamedTuple):
     module: str
     class_name: str
@@ -27,7 +30,7 @@ ARCHITECTURES = {
 def architecture(name: str) -> Architecture:
     """netkit's own architecture called `name`; UsageError, with the closest known name, where there is none."""
     if name not in ARCHITECTURES:
-        raise unknown_name("architecture", name, [*ARCHITECTURES, "torchvision/NAME", "MODULE:CLASS"])
+        raise unknown_name("architecture", name, [*ARCHITECTURES, f"{TORCHVISION}NAME", "MODULE:CLASS"])
     return ARCHITECTURES[name]
 
 
@@ -40,12 +43,17 @@ def net_class(name: str) -> "type[nn.Module]":
 
 def is_foreign(name: str) -> bool:
     """Whether `name` is none of netkit's own: torchvision/NAME, or MODULE:CLASS, code of the user's."""
-    return name.startswith("torchvision/") or is_users(name)
+    return name.startswith(TORCHVISION) or is_users(name)
 
 
 def is_users(name: str) -> bool:
     """Whether `name` stands for code outside netkit and torchvision, which is run when such a net is built."""
     return ":" in name
+
+
+def only_channels(name: str) -> int | None:
+    """Of how many channels images must be for such a net; None where it takes any number."""
+    return 3 if name.startswith(TORCHVISION) else None
 
 
 def build(card: ModelCard) -> "nn.Module":

@@ -9,9 +9,9 @@ from importlib import import_module
 import torch
 from torch import nn
 
+from nets.build import TORCHVISION, only_channels
 from nets.errors import UsageError, one_line, unknown_name
 
-TORCHVISION = "torchvision/"
 # with the auxiliary heads of their papers they would give several answers while they are trained
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 TRIED = (32, 64, 128, 224, 256, 384, 512)  # pixels; one of these is large enough for a net of some size
@@ -46,8 +46,8 @@ def _torchvision(arch: str, channels: int, classes: int) -> Make:
     name = arch.removeprefix(TORCHVISION)
     if name not in (known := torchvisions()):
         raise unknown_name("architecture", arch, [f"{TORCHVISION}{each}" for each in known])
-    if channels != 3:
-        raise UsageError(f"{arch} takes images of 3 channels, not {channels}: use --channels 3")
+    if channels != (only := only_channels(arch)):
+        raise UsageError(f"{arch} takes images of {only} channels, not {channels}: use --channels {only}")
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}
 
     def make(size: tuple[int, int]) -> nn.Module:

@@ -1,0 +1,61 @@
+"""What a process is to whoever started it: streams that cannot fail, signals, each fault as one line and an exit code.
+
+Standard library only.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from nets.errors import MissingExtraError, NetkitError, one_line
+
+TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
+INTERRUPTED = 130  # exit code: 128 and the signal's number
+
+
+def run(command: Callable[[], int | None]) -> NoReturn:
+    """Run it and end the process, by the exit code that it gives. No traceback of a fault on purpose reaches a user."""
+    _mend_streams()
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), _terminated)
+    try:
+        code = command()
+    except NetkitError as fault:
+        code = fail(str(fault), fault.exit_code)
+    except ModuleNotFoundError as fault:
+        package = (fault.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        missing = MissingExtraError(package, EXTRAS[package])
+        code = fail(str(missing), missing.exit_code)
+    except MemoryError:
+        code = fail("there is not enough memory", NetkitError.exit_code)
+    except OSError as fault:
+        code = fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
+    sys.exit(code)
+
+
+def fail(message: str, code: int) -> int:
+    """Tell what went wrong, in a line on stderr; gives `code`."""
+    print(f"netkit: {one_line(message)}", file=sys.stderr, flush=True)
+    return code
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    sys.exit(fail("terminated", 128 + number))  # no Exception, which somebody on the way up might take for a fault
+
+
+def _mend_streams() -> None:
+    """Let nothing that is printed fail: what the terminal cannot show is spelled out, a closed stream swallows all."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
