@@ -107,16 +107,14 @@ def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
     if not any(node.op_type == "ConstantOfShape" for node in proto.graph.node):
         return proto
     model = ir.from_proto(proto)
-    large = LARGEST_CONSTANT
-    always = {"ConstantOfShape": True}
     optimizer.fold_constants(
         model,
         onnx_shape_inference=True,
-        should_fold=lambda node: always.get(node.op_type),
-        input_size_limit=large,
-        output_size_limit=large,
+        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # None: as it would by itself
+        input_size_limit=LARGEST_CONSTANT,
+        output_size_limit=LARGEST_CONSTANT,
     )
-    optimizer.optimize(model, input_size_limit=large, output_size_limit=large)
+    optimizer.optimize(model, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
     return ir.to_proto(model)
 
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from export.convert import Classifier, translate
+from infer.certificate import CPU, CUDA
 from infer.model import INPUT
 from infer.runtime import ort
-from infer.session import CPU, CUDA, CUDA_OPTIONS
+from infer.session import CUDA_OPTIONS
 from nets.card import ModelCard
 from nets.pixels import FromPixels
 

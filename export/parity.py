@@ -25,6 +25,7 @@ BATCHES = (1, 2, 3, 7, 64)
 WHOLE_BATCH = 64  # for all inputs
 WORK = 2.2e11  # multiply-adds of one pass over all inputs: enough for all of MNIST by densenet
 LEAST_INPUTS = 32  # of a kind, whatever they cost
+MOST = 100_000  # that are as many as there are
 FEW = 999  # test images for the sizes, and for shuffled rows; all but 3 leave a smaller last batch of them
 NOISE = 256  # images of uniform random pixels
 LARGEST_POINTS = 1024  # images with one bright pixel: one for each place, where those are no more
@@ -37,8 +38,8 @@ Floats = NDArray[np.floating]
 class Truth:
     """What PyTorch computes: the `inputs` (N, C, H, W) uint8, and their logits (N, classes) in float64.
 
-    The first inputs are the test images, whose labels are `labels`; `counts` says how many there are of each kind. On
-    `few` test images other sizes of batches are tried.
+    The first inputs are the test images, whose labels are `labels`; `counts` says how many there are of each kind, of
+    which none has over `most`.
     """
 
     net: nn.Module
@@ -47,7 +48,12 @@ class Truth:
     counts: dict[str, int]
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
-    few: int = FEW
+    most: int = MOST
+
+    @property
+    def few(self) -> int:
+        """On so many test images other sizes of batches are tried."""
+        return min(FEW, max(16, self.most // 16))
 
     @property
     def test_logits(self) -> NDArray[np.float64]:
@@ -81,7 +87,7 @@ def truth_of(net: nn.Module, card: ModelCard, images: Images, labels: NDArray[np
     exact = FromPixels(copy.deepcopy(net), card).double().eval()
     counts = {kind: len(images) for kind, images in kinds.items()}
     logits = _logits(exact, inputs, "cpu").astype(np.float64)
-    return Truth(net, card, inputs, counts, labels[chosen], logits, min(FEW, max(16, most // 16)))
+    return Truth(net, card, inputs, counts, labels[chosen], logits, most)
 
 
 def made_up(channels: int, height: int, width: int, *, most: int) -> dict[str, NDArray[np.uint8]]:

@@ -14,7 +14,7 @@ from torch import nn
 from export import probes, report, variants
 from export.convert import OPSET, convert
 from export.divergence import first_divergence
-from export.parity import BATCHES, Truth, compare, logits_of, most_inputs, torch_error, truth_of, worst_inputs
+from export.parity import BATCHES, Truth, compare, logits_of, torch_error, truth_of, worst_inputs
 from infer import certificate, model, verify
 from infer.certificate import Certificate, Comparison, sha256
 from infer.model import Model
@@ -56,7 +56,7 @@ def export(
     torch_errors: dict[str, float] = {}  # by device
     done: dict[str, Certificate] = {}
     for precision, path in paths.items():
-        bare = model.check(_converted(net, card, data, precision, opset), str(path))
+        bare = model.check(_converted(truth, data, precision, opset), str(path))
         comparisons = tuple(_comparisons(bare, truth, torch_errors))
         try:
             if precision == "fp32":
@@ -88,11 +88,12 @@ def _write_page(folder: Path) -> None:
         (folder / PARITY).unlink(missing_ok=True)
 
 
-def _converted(net: nn.Module, card: ModelCard, data: DataSet, precision: str, opset: int) -> bytes:
+def _converted(truth: Truth, data: DataSet, precision: str, opset: int) -> bytes:
+    net, card = truth.net, truth.card
     if precision == "fp16":
         return variants.half(net, card, opset=opset)
     if precision == "int8":
-        return variants.quantized(net, card, data.train_images[: most_inputs(net, card)], opset=opset)
+        return variants.quantized(net, card, data.train_images[: truth.most], opset=opset)
     return convert(net, card, opset=opset)
 
 

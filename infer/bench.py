@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from infer.certificate import CPU
 from infer.model import Model
-from infer.session import CPU, Session, open_sessions
+from infer.session import Session, open_sessions
 from nets.machine import usable_cores
 
 BATCH_SIZES = (1, 4, 16, 64, 256)

@@ -9,6 +9,7 @@ from typing import Any
 from nets.errors import ModelError
 from nets.fields import Fields
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"  # what ONNX Runtime calls providers
 KEY = "netkit.certificate"  # in ONNX metadata
 VERSION = 1  # of the certificate's form
 SUM = "sha256"  # of the rest

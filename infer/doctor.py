@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from infer import model as models
+from infer.certificate import CPU, CUDA
 from infer.model import INPUT, OUTPUTS, Model
 from nets import machine
 from nets.card import METADATA_KEY, ModelCard, Origin
@@ -25,7 +26,7 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 CUDNN = "cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9"
 INSTALL = "in a checkout of netkit: pip install '.[{}]'"
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+PROVIDERS = {"cpu": CPU, "cuda": CUDA}
 CLOSE = 1e-4  # how far a convolution of small numbers may be from numpy's
 
 

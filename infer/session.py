@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer.binding import Bindings
+from infer.certificate import CPU, CUDA
 from infer.model import INPUT, OUTPUTS, Model
 from infer.runtime import ort, preload_cuda
 from nets.card import ModelCard
@@ -19,7 +20,6 @@ from nets.machine import missing_cuda_driver, usable_cores
 
 logger = logging.getLogger(__name__)
 
-CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 CUDA_OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}  # no search for each shape; float32 is float32
 RECORDING = {"enable_cuda_graph": "1"}
 SHORT_OF_MEMORY = re.compile(

@@ -19,9 +19,7 @@ MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 18
 LARGEST_PNM_HEADER = 2**16
 MANY_ROWS = 2**16  # a column of 24 million pixels took 17 s, and 730 MB of pointers to its rows
 LEAST_WIDTH = 64  # pixels, that a row counts as where there are so many
-WIDE = (
-    2**19
-)  # pixels of a row; Pillow copies it once for each 64 kB: one of 20 million took 26 s. Longer ones count more
+WIDE = 2**19  # pixels of a row; longer ones count more: Pillow copies a row for each 64 kB, and 20 million took 26 s
 JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"  # no other two bytes of pixels are those of a scan's start
 FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers, after its specification, table B.1
 ARITHMETIC = {frame for frame in FRAMES if frame > 0xC8}  # coding, in which 59 kB took 50 s; hardly any file has it

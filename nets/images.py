@@ -108,7 +108,7 @@ class Decoder:
         if image.mode != mode:
             image = image.convert(mode)
         width, height = wanted.scaled(*image.size)
-        if width * height > self.largest_image:
+        if wanted.resize is not None and width * height > self.largest_image:
             raise ImageError(
                 "too-large", f"{width}x{height} when scaled, over the limit of {self.largest_image:,} pixels"
             )

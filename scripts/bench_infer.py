@@ -30,7 +30,8 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from infer import model as models
-from infer.session import CPU, open_session
+from infer.certificate import CPU
+from infer.session import open_session
 from nets.images import Decoder
 from nets.machine import usable_cores
 from nets.training import checkpoint

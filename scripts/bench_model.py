@@ -37,8 +37,8 @@ from onnx import TensorProto, helper
 
 from export import rewrite, variants
 from export.convert import convert, translate
+from infer.certificate import CPU
 from infer.model import INPUT
-from infer.session import CPU
 from nets.card import ModelCard
 from nets.counts import multiply_adds
 from nets.data import mnist

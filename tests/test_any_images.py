@@ -139,7 +139,7 @@ def test_torchvisions_nets_go_all_the_way(netkit: Netkit, tmp_path: Path, name: 
         (["--image-size", "big"], 2, "'big' is no size: 64 stands for 64x64"),
         (["--mean", "a,b"], 2, "'a,b' are no numbers with commas between"),
         (["--mean", "0.5,0.5", "--std", "1,1"], 1, "a card has one mean and std a channel"),
-        (["--weights", "none.safetensors"], 2, "none.safetensors: no such file"),
+        (["--weights", "none.safetensors"], 2, "none.safetensors: cannot be read: No such file"),
         (["--data", "."], 1, "no class folders here"),
     ],
 )

@@ -58,7 +58,7 @@ def with_(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (without("conv2.bias"), r"not the tensors of its card's net: lacks \['conv2.bias'\], has besides \[\]"),
+        (without("conv2.bias"), r"not the tensors of this net: lacks \['conv2.bias'\], has besides \[\]"),
         (with_("extra", lambda t: t), r"lacks \[\], has besides \['extra'\]"),
         (with_("linear.bias", lambda t: t[:9].clone()), r"'linear.bias' is torch.float32 \(9,\).* wants .*\(10,\)"),
         (with_("linear.bias", lambda t: t.double()), r"'linear.bias' is torch.float64 \(10,\)"),
@@ -130,7 +130,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, card: ModelCard) -> None:
         ({"height": 3}, "residual cannot take 3x28 images"),
         (
             {"height": 4096, "width": 4096, "labels": tuple(map(str, range(3000)))},
-            r"its card's net wants torch.float32 \(",
+            r"this net wants torch.float32 \(",
         ),
     ],
 )

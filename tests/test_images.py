@@ -74,6 +74,12 @@ def test_a_strip_that_would_become_too_large_when_scaled_is_refused() -> None:
     assert refused.value.code == "too-large"
 
 
+def test_a_limit_below_the_nets_own_size_is_for_files_alone(card: ModelCard) -> None:
+    assert Decoder(card.input, largest_image=500)(write(encoded(GREY[:20, :20]))).shape == (1, 28, 28)
+    with pytest.raises(ImageError, match="over the limit of 500 pixels"):
+        Decoder(card.input, largest_image=500)(write(encoded(GREY)))
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "PGM"])
 def test_grey_of_16_bits_is_scaled_and_not_saturated(card: ModelCard, form: str) -> None:
     pgm = b"P5 28 28 65535\n" + LEVELS_16.astype(">u2").tobytes()

@@ -14,8 +14,9 @@ from onnx import ModelProto, helper, load_model, numpy_helper
 from test_model import SAVED, linear_model, weights
 
 from infer import model as models
+from infer.certificate import CPU, CUDA
 from infer.model import Model
-from infer.session import CPU, CUDA, Session, open_session
+from infer.session import Session, open_session
 from nets.card import ModelCard
 from nets.data.dataset import HeldDataSet
 from nets.errors import DeviceError, ModelError

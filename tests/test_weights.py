@@ -112,7 +112,7 @@ def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     [
         (
             ResidualNet(3, 10, 28),
-            r"tensor .*weight' is \(\d+, 3, 5, 5\), not \(\d+, 1, 5, 5\): of a net for other images",
+            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), this net wants torch.float32 \(\d+, 1, 5, 5\)",
         ),
         (nn.Linear(3, 2), "not the tensors of this net: lacks"),
     ],

@@ -20,7 +20,7 @@ class DataSet:
     the data set has tests of its own.
     `source` is what --data takes to get the same data set again: "digits", or an absolute path.
     `sha256` is that of the four unpacked parts, one after the other: train images, train labels, test images, test
-    labels.
+    labels; of image files, that of their names, labels and contents.
     """
 
     name: str

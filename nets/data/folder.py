@@ -27,7 +27,7 @@ TRAIN, TESTS = "train", ("test", "val")  # folders, and in a table the values of
 MOST_UNREADABLE = 0.01  # of all images; more stop the run
 SHARE_OF_MEMORY = 0.25  # that images may take: training has a copy of them, and needs room itself
 NAMED = 5  # sizes that a message lists
-WHOLE = Decoder(Input(3, 1, 1))  # to look at images, of whatever size
+INSPECTOR = Decoder(Input(3, 1, 1))  # reads and looks alone: to what it would scale images does not matter
 
 
 @dataclass(frozen=True)
@@ -123,9 +123,11 @@ def _from_table(source: Path) -> Split:
 def _split(source: Path, entries: Sequence[Entry], options: Options) -> Split:
     """Of each class the share `val_split` for testing, drawn by the seed; at least one, and one that stays."""
     random = np.random.default_rng(options.seed)
+    classes: dict[str, list[Entry]] = {}
+    for entry in entries:
+        classes.setdefault(entry.label, []).append(entry)
     train, test = [], []
-    for label in sorted({entry.label for entry in entries}):
-        of_class = [entry for entry in entries if entry.label == label]
+    for label, of_class in sorted(classes.items()):
         if len(of_class) < 2:
             raise DataError(f"{source}: class {label!r} has one image: none is left to test on")
         order = random.permutation(len(of_class))
@@ -164,8 +166,8 @@ def _readable(source: Path, train: Sequence[Entry], test: Sequence[Entry]) -> Sp
 def _looked_at(entry: Entry) -> Entry | str:
     """The entry with what its file shows, or what ails it."""
     try:
-        content = WHOLE.read(entry.path)
-        grey, size = WHOLE.grey_and_size(content)
+        content = INSPECTOR.read(entry.path)
+        grey, size = INSPECTOR.grey_and_size(content)
     except ImageError as fault:
         return f"{entry.path}: {fault}"
     return replace(entry, sha256=hashlib.sha256(content).digest(), grey=grey, size=size)

@@ -26,10 +26,10 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
         return _made_alike(mnist.load(), options)
     if source == "digits":
         return _made_alike(digits.load(), options)
-    if path.suffix.lower() == ".csv" or (path.is_dir() and not idx.exists(path)):
-        return folder.load(path, options)
     if idx.exists(path):
         return _made_alike(idx.load(path), options)
+    if path.is_dir() or path.suffix.lower() == ".csv":
+        return folder.load(path, options)
     if "/" in source:
         raise UsageError(f"{source}: no such folder; --data takes {', '.join(BUILT_IN)}, a folder or a .csv file")
     raise unknown_name("data set", source, [*BUILT_IN, "DIR", "FILE.csv"])

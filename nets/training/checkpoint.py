@@ -1,6 +1,7 @@
 """model.safetensors: a net's weights, with the card as JSON in the header."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,8 +32,7 @@ def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCar
     not exactly those that the card's net wants, by name, shape and dtype, or not all finite; CardError where the card
     is wrong.
     """
-    if path.suffix in (".pt", ".pth", ".pkl"):
-        raise ModelError(f"{path}: a pickle can run code when it is read; netkit reads .safetensors")
+    refuse_pickle(path)
     try:
         weights, about = tensorfile.read(path, METADATA_KEY)
     except ModelError as fault:
@@ -48,21 +48,27 @@ def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCar
             wanted = build(card).state_dict()
     except NetkitError as fault:
         raise ModelError(f"{path}: {fault}") from None
-    _refuse_misfits(path, wanted, weights)
+    refuse_misfits(path, wanted, weights)
     net = build(card)
     net.load_state_dict(weights)
     return net.eval(), card
 
 
-def _refuse_misfits(path: Path, wanted: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+def refuse_pickle(path: Path) -> None:
+    if path.suffix in (".pt", ".pth", ".pkl"):
+        raise ModelError(f"{path}: a pickle can run code when it is read; 'netkit import {path}' makes it safetensors")
+
+
+def refuse_misfits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise ModelError where `found` are not the tensors `wanted`, by name, shape and dtype, or are not all finite."""
     if wanted.keys() != found.keys():
         lacking, surplus = sorted(wanted.keys() - found.keys())[:5], sorted(found.keys() - wanted.keys())[:5]
-        raise ModelError(f"{path}: not the tensors of its card's net: lacks {lacking}, has besides {surplus}")
+        raise ModelError(f"{path}: not the tensors of this net: lacks {lacking}, has besides {surplus}")
     for name, tensor in found.items():
         if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
             raise ModelError(
                 f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}, "
-                f"its card's net wants {wanted[name].dtype} {tuple(wanted[name].shape)}"
+                f"this net wants {wanted[name].dtype} {tuple(wanted[name].shape)}"
             )
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{path}: tensor {name!r} holds a NaN or an infinity")

@@ -13,21 +13,19 @@ class Feed:
     """Images (N, channels, height, width) uint8 for that device."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
-        self.shape = images.shape
-        self.device = device
-        self._in_files = None if isinstance(images, np.ndarray) else images
-        self._held = torch.tensor(images, device=device) if isinstance(images, np.ndarray) else None
+        self.shape, self.device = images.shape, device
+        self._images = torch.tensor(images, device=device) if isinstance(images, np.ndarray) else images
 
     def batches(self, choices: Iterable[Tensor]) -> Iterator[Tensor]:
         """The images of each choice, indices int64 on the device, in order."""
-        if self._held is not None:
-            yield from (self._held.index_select(0, choice) for choice in choices)  # [choice] took 10 times as long
-        elif self._in_files is not None:
-            for images in batches(self._in_files, (choice.cpu().numpy() for choice in choices)):
+        if isinstance(self._images, Tensor):
+            yield from (self._images.index_select(0, choice) for choice in choices)  # [choice] took 10 times as long
+        else:
+            for images in batches(self._images, (choice.cpu().numpy() for choice in choices)):
                 yield torch.from_numpy(images).to(self.device)
 
     def in_order(self, size: int) -> Iterator[Tensor]:
         """All images, so many at a time."""
-        if self._held is not None:
-            return iter(self._held.split(size))
+        if isinstance(self._images, Tensor):
+            return iter(self._images.split(size))
         return self.batches(torch.arange(self.shape[0]).split(size))

@@ -16,16 +16,8 @@ from nets.runs import ARGUMENTS
 
 logger = logging.getLogger(__name__)
 
-DECISIVE = (
-    "arch",
-    "seed",
-    "data_sha256",
-    "input",
-    "mean",
-    "std",
-    "weights_sha256",
-    "recipe",
-)  # with other values it is another run
+# with other values it is another run
+DECISIVE = ("arch", "seed", "data_sha256", "input", "mean", "std", "weights_sha256", "recipe")
 # with other values of these the weights differ in their last digits
 CIRCUMSTANCES = ("device", "threads", "processes", "compiled", "deterministic", "torch")
 

@@ -99,15 +99,14 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     card = _card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
     net = build(card)
-    if plan.weights:
-        beginnings.put_into(net, plan.weights)
+    weights_sha256 = beginnings.put_into(net, plan.weights) if plan.weights else None
     model = FromPixels(net, card)
     arguments = {
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
         "threads": torch.get_num_threads(), "processes": here.count, "compiled": plan.compiled,
         "deterministic": plan.deterministic, "torch": torch.__version__, "recipe": asdict(recipe),
         "input": asdict(card.input), "mean": list(card.mean), "std": list(card.std),
-        "weights_sha256": plan.weights and beginnings.sha256(plan.weights),
+        "weights_sha256": weights_sha256,
     }  # fmt: skip
     _make_folder(plan.out)
     weights = plan.out / WEIGHTS

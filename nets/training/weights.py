@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from nets.errors import ModelError, UsageError
 from nets.files import write_whole
+from nets.training import checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -47,41 +48,33 @@ def convert(source: Path, out: Path) -> int:
     return len(tensors)
 
 
-def sha256(path: Path) -> str:
-    """Of the file; UsageError where it cannot be read."""
+def put_into(net: nn.Module, path: Path) -> str:
+    """Let `net` begin with the weights in the .safetensors file `path`; gives the file's SHA-256.
+
+    A last layer for another number of classes stays as it is, fresh. Raises UsageError where there is no such file,
+    ModelError where it holds other tensors than the net has.
+    """
+    checkpoint.refuse_pickle(path)
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        content = path.read_bytes()
+        found = safetensors.torch.load(content)
     except OSError as fault:
         raise UsageError(f"{path}: cannot be read: {fault.strerror}") from None
-
-
-def put_into(net: nn.Module, path: Path) -> None:
-    """Let `net` begin with the weights in the .safetensors file `path`.
-
-    A last layer for another number of classes stays as it is, fresh. Raises ModelError where the file holds other
-    tensors than the net has.
-    """
-    if path.suffix in (".pt", ".pth", ".pkl"):
-        raise ModelError(f"{path}: a pickle can run code when it is read; 'netkit import {path}' makes it safetensors")
-    try:
-        found = safetensors.torch.load_file(path)
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
-    except (OSError, safetensors.SafetensorError) as fault:
+    except safetensors.SafetensorError as fault:
         raise ModelError(f"{path}: cannot be read as safetensors: {fault}") from None
     wanted = net.state_dict()
     found = {name: tensor for name, tensor in found.items() if name in wanted or not name.startswith(AUXILIARY)}
-    if wanted.keys() != found.keys():
-        lacking, surplus = sorted(wanted.keys() - found.keys())[:5], sorted(found.keys() - wanted.keys())[:5]
-        raise ModelError(f"{path}: not the tensors of this net: lacks {lacking}, has besides {surplus}")
-    others = [name for name, tensor in found.items() if tensor.shape != wanted[name].shape]
-    head = [name for name in others if name.rpartition(".")[0] == list(wanted)[-1].rpartition(".")[0]]
-    if others != head or any(found[name].shape[1:] != wanted[name].shape[1:] for name in head):
-        name = next((each for each in others if each not in head), others[0])
-        shapes = f"{tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
-        raise ModelError(f"{path}: tensor {name!r} is {shapes}: of a net for other images, or another net")
-    if strange := [name for name, tensor in found.items() if not torch.isfinite(tensor).all()]:
-        raise ModelError(f"{path}: tensor {strange[0]!r} holds a NaN or an infinity")
-    if head:
+    if head := _of_other_classes(wanted, found):
         logger.info("%s: its last layer is for %s classes: it begins anew", path, len(found[head[0]]))
-    net.load_state_dict({**found, **{name: wanted[name] for name in head}})
+        found.update((name, wanted[name]) for name in head)
+    checkpoint.refuse_misfits(path, wanted, found)
+    net.load_state_dict(found)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _of_other_classes(wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """The names in the last layer, where it differs in its number of rows and in nothing else."""
+    layer = list(wanted)[-1].rpartition(".")[0]
+    names = [name for name in wanted if name.rpartition(".")[0] == layer and name in found]
+    shapes = [(wanted[name].shape, found[name].shape) for name in names]
+    return names if all(now and now != before and now[1:] == before[1:] for now, before in shapes) else []
