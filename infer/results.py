@@ -22,11 +22,6 @@ from nets import files
 from nets.errors import MissingExtraError, UsageError
 from nets.fields import Fields
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 logger = logging.getLogger(__name__)
 
 FORMS = (".csv", ".jsonl", ".parquet")
@@ -144,11 +139,7 @@ def _alone(path: Path) -> Iterator[FileIO]:
     partial = _partial_of(path)
     while True:
         with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
-            try:
-                if fcntl:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"{path}: another run is writing it") from None
+            files.claim(file.fileno(), path)
             if _is_named(file, partial):  # else another run has ended meanwhile, and given that very file its name
                 yield file
                 return

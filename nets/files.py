@@ -8,6 +8,11 @@ from typing import BinaryIO
 
 from nets.errors import UsageError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # without waiting, so that a pipe without a writer cannot hang the run
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
@@ -52,6 +57,32 @@ def write_whole(path: Path, content: bytes) -> None:
     """Write `content` under the name `path`, whole or not at all."""
     with written_whole(path) as file:
         file.write(content)
+
+
+def claim(handle: int, path: Path) -> None:
+    """Keep the open file, or folder, at `path` for this process alone until it is closed.
+
+    Raises UsageError where another run keeps it. Where the system has no such locks nothing is kept.
+    """
+    if fcntl:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"{path}: another run is writing it") from None
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Inside, the folder is kept for this process alone, as `claim` does it."""
+    if fcntl is None:  # Windows opens no folders
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        claim(handle, folder)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _sweep(path: Path) -> None:

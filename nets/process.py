@@ -6,6 +6,7 @@ Standard library only.
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ INTERRUPTED = 130  # exit code: 128 and the signal's number
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Run it and end the process, by the exit code that it gives. No traceback of a fault on purpose reaches a user."""
     _mend_streams()
+    threading.excepthook = _thread_failed
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminated)
@@ -43,6 +45,11 @@ def fail(message: str, code: int) -> int:
     """Tell what went wrong, in a line on stderr; gives `code`."""
     print(f"netkit: {one_line(message)}", file=sys.stderr, flush=True)
     return code
+
+
+def _thread_failed(fault: threading.ExceptHookArgs) -> None:
+    if fault.exc_type is not SystemExit:
+        fail(f"{fault.exc_type.__name__}: {fault.exc_value}", NetkitError.exit_code)
 
 
 def _terminated(number: int, frame: object) -> NoReturn:

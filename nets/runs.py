@@ -11,6 +11,7 @@ WEIGHTS, METRICS, ARGUMENTS, MODEL = "model.safetensors", "metrics.csv", "run.js
 MODELS = {"fp32": MODEL, "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # by precision
 PARITY = "parity.md"  # about the models, for people
 STATE = "training.safetensors"  # of a run that has not ended
+LOGS = "tensorboard"  # a folder, of logs for it
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 MAKERS = {WEIGHTS: "netkit train", MODEL: "netkit export"}
 

@@ -22,8 +22,9 @@ def shown(axes: Axes) -> NDArray[np.generic]:
 
 def test_curves_show_every_epoch_of_all_four_numbers() -> None:
     rows = [EpochMetrics(e, e * 10, 0.1, 1 / e, 0.9 + e / 100, 0.5 / e, 0.8 + e / 100, 1.0) for e in (1, 2, 3)]
-    loss, accuracy = plots.curves(rows).axes
+    loss, accuracy = plots.curves(rows, smoothed=True).axes
     assert [np.asarray(line.get_ydata()).tolist() for line in loss.lines] == [[1, 0.5, 1 / 3], [0.5, 0.25, 0.5 / 3]]
+    assert [line.get_label() for line in loss.lines] == ["train, labels smoothed, 0.3333", "test 0.1667"]
     assert [line.get_label() for line in accuracy.lines] == ["train 0.9300", "test 0.8300"]
     assert [np.asarray(line.get_xdata()).tolist() for line in accuracy.lines] == [[1, 2, 3]] * 2
 

@@ -165,6 +165,30 @@ def test_a_state_of_another_net_is_named(tmp_path: Path, digits_data: HeldDataSe
         train(plan(tmp_path, resume=True), digits_data)
 
 
+def test_another_data_set_is_told_by_name(trained: TrainedRun, digits_data: HeldDataSet) -> None:
+    other = replace(digits_data, source="photos", sha256="1" * 64)
+    with pytest.raises(UsageError, match=rf"data digits \(SHA-256 {digits_data.sha256}\), not photos \(SHA-256 1+\);"):
+        train(plan(trained.weights.parent, resume=True), other)
+
+
+def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, digits_data: HeldDataSet) -> None:
+    told = []
+
+    def stop() -> int:
+        before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+        for resume in (False, True):
+            with pytest.raises(UsageError) as caught:
+                train(plan(tmp_path, resume=resume), digits_data)
+            told.append(str(caught.value))
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+        return signal.SIGTERM
+
+    with pytest.raises(Interrupted):
+        train(plan(tmp_path), digits_data, Watch(stop=stop))
+    assert told == [f"{tmp_path}: another run is writing it"] * 2
+    train(plan(tmp_path, resume=True), digits_data)
+
+
 def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model(
     trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:

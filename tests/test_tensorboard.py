@@ -1,6 +1,7 @@
 """The logs for TensorBoard, read back by TensorBoard itself."""
 
 import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -60,6 +61,40 @@ def test_a_new_run_in_the_same_folder_begins_its_logs_anew(tmp_path: Path, digit
     train_until(LATER, plan, digits_data)
     train_until(EARLIER, plan, digits_data)
     assert [step for step, _ in logs(tmp_path)["step/loss"]] == [*range(1, EARLIER + 1)]
+
+
+def test_a_new_run_without_logs_leaves_none_of_the_earlier_one(tmp_path: Path, digits_data: HeldDataSet) -> None:
+    plan = replace(PLAN, out=tmp_path)
+    train_until(EARLIER, plan, digits_data)
+    train_until(EARLIER, replace(plan, tensorboard=False), digits_data)
+    assert list((tmp_path / "tensorboard").iterdir()) == []
+
+
+def test_a_full_disk_names_the_folder_of_the_logs_without_a_traceback(tmp_path: Path) -> None:
+    """A limit on file sizes stands in for the disk."""
+    program = """if True:
+        import resource, signal, sys
+        from pathlib import Path
+        from nets import process
+        from nets.training.tensorboard import Board
+
+        def work():
+            board = Board(Path(sys.argv[1]), step=0, recipe="")
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+            try:
+                for step in range(1, 100_000):
+                    board.step(step, loss=1.0, lr=0.1)
+            finally:
+                board.close()
+
+        process.run(work)
+    """
+    done = subprocess.run([sys.executable, "-c", program, tmp_path], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "netkit: OSError: [Errno 27] File too large", f"netkit: {tmp_path}/tensorboard: File too large",
+    ]  # fmt: skip
 
 
 def test_without_tensorboard_the_extra_is_named_before_anything_is_done(

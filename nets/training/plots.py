@@ -16,16 +16,17 @@ WORST = 24  # mistakes shown, six a row
 ROOM_FOR_NUMBERS = 30  # classes; with more, the cells of the confusion matrix are too small for numbers
 
 
-def curves(rows: Sequence[EpochMetrics]) -> Figure:
-    """Loss and accuracy over the epochs, in training and in the test."""
+def curves(rows: Sequence[EpochMetrics], *, smoothed: bool) -> Figure:
+    """Loss and accuracy over the epochs, in training and in the test; `smoothed` says how training took its labels."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row.epoch for row in rows]
     for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for part, style in (("train", "--"), ("test", "-")):
             values = [getattr(row, f"{part}_{what}") for row in rows]
-            axes.plot(epochs, values, style, marker="o", markersize=4, label=f"{part} {values[-1]:.4f}")
+            how = ", labels smoothed," if smoothed and (part, what) == ("train", "loss") else ""
+            axes.plot(epochs, values, style, marker="o", markersize=4, label=f"{part}{how} {values[-1]:.4f}")
         axes.set(xlabel="epoch", title=what)
-        axes.locator_params(axis="x", integer=True)
+        axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
     return figure

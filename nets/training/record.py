@@ -45,10 +45,16 @@ def refuse_another(out: Path, asked: Arguments, earlier: Arguments) -> None:
 
     Where only its circumstances differ, say so: the weights will not be the same to the bit.
     """
+    names = [f"{arguments.get('data')} (SHA-256 {arguments.get('data_sha256')})" for arguments in (earlier, asked)]
     asked, earlier = _flat(asked), _flat(earlier)
     others = [name for name in asked if name not in CIRCUMSTANCES and asked[name] != earlier.get(name)]
     if others:
-        told = ", ".join(f"{name.replace('_', ' ')} {earlier.get(name)}, not {asked[name]}" for name in others)
+        told = ", ".join(
+            f"data {names[0]}, not {names[1]}"
+            if name == "data_sha256"
+            else f"{name.replace('_', ' ')} {earlier.get(name)}, not {asked[name]}"
+            for name in others
+        )
         raise UsageError(f"{out}: this run was started with {told}; resume it with the same, or leave out --resume")
     changed = [name for name in CIRCUMSTANCES if asked[name] != earlier.get(name)]
     if changed:

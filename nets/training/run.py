@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nets import files
 from nets.build import build
 from nets.card import ModelCard, Origin
 from nets.data.dataset import DataSet
 from nets.errors import CardError, DataError, Interrupted, MissingExtraError, UsageError
 from nets.machine import usable_cores
 from nets.pixels import FromPixels
-from nets.runs import CONFUSION, CURVES, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
+from nets.runs import CONFUSION, CURVES, LOGS, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
 from nets.training import checkpoint, plots, ranks, record, state
 from nets.training import weights as beginnings
 from nets.training.device import choose_device, choose_precision
@@ -83,11 +84,11 @@ class TrainedRun:
 def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     """Train on `data` and leave the run in the folder `plan.out`, in place of the run that may be there.
 
-    The weights of an earlier run stay until the new ones are whole. Raises UsageError for an unknown arch, an
-    impossible folder, or a run to resume that had other arguments; MissingExtraError where there is no tensorboard for
-    its logs; DeviceError where the device cannot be used; TrainingError where the loss is no number any more;
-    Interrupted, with all saved, when told to stop. Of several processes (see ranks) all read the folder to resume from,
-    and the first one writes it.
+    The weights of an earlier run stay until the new ones are whole. Raises UsageError for an unknown arch, a folder
+    that is impossible or that another run is writing, or a run to resume that had other arguments; MissingExtraError
+    where there is no tensorboard for its logs; DeviceError where the device cannot be used; TrainingError where the
+    loss is no number any more; Interrupted, with all saved, when told to stop. Of several processes (see ranks) all
+    read the folder to resume from, and the first one writes it.
     """
     if plan.tensorboard and not find_spec("tensorboard"):
         raise MissingExtraError("tensorboard", "tensorboard")
@@ -114,7 +115,7 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
         record.refuse_another(plan.out, arguments, record.read(plan.out))
         logger.info("%s: this run has ended: nothing is left to do", plan.out)
         return TrainedRun(weights, checkpoint.load(weights)[1])
-    with ranks.joined(here, device):
+    with ranks.joined(here, device), files.claimed(plan.out) if here.first else nullcontext():
         training = Training(
             model, data, recipe=recipe, seed=plan.seed, device=device, ranks=here, compiled=plan.compiled
         )
@@ -124,9 +125,9 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
         _begin(training, plan, arguments)
         with closing(_board(training, plan.out)) if plan.tensorboard and here.first else nullcontext() as board:
             _run(training, plan, arguments, watch, board)
-    card = replace(card, origin=replace(card.origin, test_accuracy=training.rows[-1].test_accuracy))
-    if here.first:
-        _finish(training, data, plan.out, card, arguments)
+        card = replace(card, origin=replace(card.origin, test_accuracy=training.rows[-1].test_accuracy))
+        if here.first:
+            _finish(training, data, plan.out, card, arguments)
     return TrainedRun(weights, card)
 
 
@@ -146,7 +147,10 @@ def _begin(training: Training, plan: Plan, arguments: Arguments) -> None:
             logger.info("%s: starting anew; --resume would go on with the run that was stopped", plan.out)
         elif (plan.out / WEIGHTS).exists():
             logger.info("replacing the run in %s, whose weights stay until this one has ended", plan.out)
-    if training.ranks.first:  # at once: killed before anything else is saved, this run is the one to go on with
+    if training.ranks.first:
+        for log in (plan.out / LOGS).glob("events.out.tfevents.*"):  # of the run that this one replaces
+            log.unlink()
+        # at once: killed before anything else is saved, this run is the one to go on with
         state.save(path, training.snapshot(), arguments)
 
 
@@ -189,7 +193,7 @@ def _finish(training: Training, data: DataSet, out: Path, card: ModelCard, argum
     probabilities = predict(training.result, training.test_images).softmax(dim=1).cpu().numpy()
     truth = data.test_labels
     write_csv(out / METRICS, training.rows)
-    plots.save(plots.curves(training.rows), out / CURVES)
+    plots.save(plots.curves(training.rows, smoothed=training.recipe.label_smoothing > 0), out / CURVES)
     plots.save(plots.confusion(truth, probabilities.argmax(axis=1), card.labels), out / CONFUSION)
     plots.save(plots.mistakes(data.test_images, truth, probabilities, card.labels), out / MISTAKES)
     for name in (*MODELS.values(), PARITY):
