@@ -29,5 +29,9 @@ def write(jsonl: Path, path: Path, *, top_k: int) -> None:
 
 
 def _sayable(cells: dict[str, Any]) -> dict[str, Any]:
-    path = cells["path"].replace("\\", "\\\\").encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return {**cells, "path": path}
+    path, message = cells["path"].replace("\\", "\\\\"), cells["message"]
+    return {**cells, "path": _escaped(path), "message": _escaped(message)}
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -41,7 +41,7 @@ class Results:
         self._inputs, self._done = hashlib.sha256(), inputs
         self._path, self._file, self._arguments = path, file, arguments
         self._text = StringIO(newline="")
-        if path.suffix == ".csv":
+        if _form_of(path) == ".csv":
             self._spell = csv_writer(self._text, top_k=top_k, header=file.tell() == 0)
         else:
             self._spell = jsonl_writer(self._text, top_k=top_k)
@@ -100,9 +100,9 @@ def results_file(
     them, too. Raises UsageError for another suffix, where the file cannot be made or another run is making it, or where
     the run to go on with had other `arguments`; MissingExtraError where there is no pyarrow to write .parquet.
     """
-    if path.suffix not in FORMS:
+    if _form_of(path) not in FORMS:
         raise UsageError(f"--out {path}: results are written as {', '.join(FORMS[:-1])} or {FORMS[-1]}")
-    if path.suffix == ".parquet" and not find_spec("pyarrow"):
+    if _form_of(path) == ".parquet" and not find_spec("pyarrow"):
         raise MissingExtraError("pyarrow", "parquet")
     files.refuse(path)
     with _alone(path) as file:
@@ -123,6 +123,11 @@ def results_file(
                 raise OSError(fault.errno, fault.strerror, str(path)) from None
             raise
         _publish(path, top_k)
+
+
+def _form_of(path: Path) -> str:
+    """What rows are written as: the suffix, in small letters."""
+    return path.suffix.lower()
 
 
 def is_finished(path: Path) -> bool:
@@ -181,7 +186,7 @@ def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
 
 def _publish(path: Path, top_k: int) -> None:
     partial = _partial_of(path)
-    if path.suffix == ".parquet":
+    if _form_of(path) == ".parquet":
         from infer import parquet  # needs an extra
 
         parquet.write(partial, path, top_k=top_k)

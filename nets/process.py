@@ -25,20 +25,29 @@ def run(command: Callable[[], int | None]) -> NoReturn:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminated)
     try:
-        code = command()
+        code = _exit_code(command)
+    except KeyboardInterrupt:  # one more, while the first was told
+        code = INTERRUPTED
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while all is put away, one more ends the process without a word
+    sys.exit(code)
+
+
+def _exit_code(command: Callable[[], int | None]) -> int | None:
+    try:
+        return command()
     except NetkitError as fault:
-        code = fail(str(fault), fault.exit_code)
+        return fail(str(fault), fault.exit_code)
     except ModuleNotFoundError as fault:
         package = (fault.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
         missing = MissingExtraError(package, EXTRAS[package])
-        code = fail(str(missing), missing.exit_code)
+        return fail(str(missing), missing.exit_code)
     except MemoryError:
-        code = fail("there is not enough memory", NetkitError.exit_code)
+        return fail("there is not enough memory", NetkitError.exit_code)
     except OSError as fault:
-        code = fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
-    sys.exit(code)
+        return fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
 
 
 def fail(message: str, code: int) -> int:

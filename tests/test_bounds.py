@@ -9,7 +9,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from nets.bounds import LARGEST_HEADER, LEAST_WIDTH, MANY_ROWS, MOST_SCANS, SCAN, SLOW, Bounded, counted, weight
+from nets.bounds import (
+    LARGEST_HEADER,
+    LEAST_WIDTH,
+    MANY_ROWS,
+    MOST_SCANS,
+    SCAN,
+    SLOW,
+    USUAL_SCANS,
+    Bounded,
+    counted,
+    weight,
+)
 from nets.card import ModelCard
 from nets.errors import ImageError
 from nets.images import Decoder
@@ -88,6 +99,16 @@ def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> 
     content = file.getvalue()
     with Image.open(file) as image:
         assert weight(image, content) == max(pixels * 35, bytes_ * len(content))
+
+
+@pytest.mark.parametrize(("scans", "times"), [(1, 1), (USUAL_SCANS - 1, 1), (USUAL_SCANS, 2), (MOST_SCANS, 6)])
+def test_pixels_of_a_jpeg_in_many_scans_count_more(scans: int, times: int) -> None:
+    file = io.BytesIO()
+    Image.fromarray(LEVELS).save(file, "JPEG")
+    content = file.getvalue()
+    last = content[content.index(SCAN) : -2]
+    with Image.open(file) as image:
+        assert weight(image, content[:-2] + last * (scans - 1) + content[-2:]) == times * 35
 
 
 def test_rows_count_where_there_are_many() -> None:

@@ -66,15 +66,23 @@ def test_csv_and_json_lines_give_back_every_name_byte_for_byte(tmp_path: Path, t
 def test_parquet_has_the_same_columns_with_odd_bytes_spelled_out(
     tmp_path: Path, top_k: int, columns: list[str]
 ) -> None:
-    rows = [row for row in ROWS if "\udcff" not in row.message]
-    write(tmp_path / "r.parquet", rows, top_k=top_k)
+    write(tmp_path / "r.parquet", ROWS, top_k=top_k)
     table = parquet.read_table(tmp_path / "r.parquet")
     assert table.column_names == columns
-    expected = [expected_cells(row, columns) for row in rows]
+    expected = [expected_cells(row, columns) for row in ROWS]
     for cells in expected:
-        cells[0] = str(cells[0]).replace("\\", "\\\\").replace("\udcff\udcfe\udc80", r"\xff\xfe\x80")
+        cells[0] = str(cells[0]).replace("\\", "\\\\")
+        for column in (0, 4):
+            cells[column] = str(cells[column]).replace("\udcff\udcfe\udc80", r"\xff\xfe\x80")
     assert [list(found.values()) for found in table.to_pylist()] == expected
     assert {str(field.type) for field in table.schema} == {"string", "double"}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_suffix_in_capitals_means_the_same(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name, ROWS)
+    write(tmp_path / name.upper(), ROWS)
+    assert (tmp_path / name.upper()).read_bytes() == (tmp_path / name).read_bytes()
 
 
 @pytest.mark.parametrize("name", FORMS)

@@ -1,0 +1,35 @@
+"""The end of a process: interrupts that come late, and faults of threads, without a traceback."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+START = "import os, signal, sys, threading; from nets import process\n"
+START += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever starts the tests may have it ignored
+AGAIN = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "told"),
+    [
+        ("def work(): raise KeyboardInterrupt", 130, ""),  # one that comes while the first is being told
+        (f"process.fail = {AGAIN}\ndef work(): raise MemoryError", 130, ""),
+        (f"def late(): threading.main_thread().join(); ({AGAIN})()\ndef work(): threading.Thread(target=late).start()",
+         -signal.SIGINT, ""),
+        ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
+         "netkit: ZeroDivisionError: division by zero\n"),
+        ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
+    ],
+)  # fmt: skip
+def test_the_end_is_told_in_one_line_or_none(command: str, code: int, told: str) -> None:
+    program = f"{START}{command}\nprocess.run(work)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_a_parent_that_ignores_interrupts_is_obeyed() -> None:
+    program = "import os, signal; from nets import process\n"
+    program += f"signal.signal(signal.SIGINT, signal.SIG_IGN); process.run({AGAIN})"
+    assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
