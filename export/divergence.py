@@ -111,7 +111,7 @@ def _module_outputs(
 
         def note(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
             if isinstance(output, Tensor):
-                outputs.append((name, output.numpy()))
+                outputs.append((name, output.numpy().copy()))  # the next module may compute in place
 
         module.register_forward_hook(note)
     classifier(torch.from_numpy(inputs.copy()))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from export import publish
@@ -23,6 +24,7 @@ from nets.build import build
 from nets.card import ModelCard, Origin
 from nets.data.dataset import HeldDataSet
 from nets.errors import NetkitError
+from nets.pixels import FromPixels
 
 NAMES = (
     "googlenet inception_v3 resnet18 resnet34 resnet50 densenet121 mobilenet_v3_small efficientnet_b0 convnext_tiny "
@@ -30,9 +32,10 @@ NAMES = (
 ).split()
 SIZES = {"inception_v3": 299}  # pixels; all others take 224
 IMAGES = 32
+COARSE = 8  # patches of colour across an image: noise alone gives deep layers the same in every image
 HEADER = """\
-| net | size | largest error | bound | PyTorch's own | batches | file | export |
-|---|---|---|---|---|---|---|---|"""
+| net | size | largest logit | largest error | bound | PyTorch's own | batches | file | export |
+|---|---|---|---|---|---|---|---|---|"""
 
 
 def row(name: str, folder: Path) -> str:
@@ -42,7 +45,7 @@ def row(name: str, folder: Path) -> str:
     card = ModelCard(f"torchvision/{name}", labels, 3, side, side, (0.5,) * 3, (0.25,) * 3, origin)
     torch.manual_seed(0)
     net = build(card)
-    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 3, side, side), np.uint8)
+    images = _images(side)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # one batch gives all that it knows
@@ -58,10 +61,21 @@ def row(name: str, folder: Path) -> str:
         return f"| {name} | {side} | {fault} |"
     seconds = time.monotonic() - started
     worst = max(certificate.comparisons, key=lambda each: each.error / each.bound)
+    with torch.no_grad():
+        logits = FromPixels(net, card)(torch.from_numpy(images[:8]))
     return (
-        f"| {name} | {side} | {worst.error:.1e} | {worst.bound:.1e} | {worst.torch_error:.1e} "
+        f"| {name} | {side} | {logits.abs().max():.2g} "
+        f"| {worst.error:.1e} | {worst.bound:.1e} | {worst.torch_error:.1e} "
         f"| {', '.join(map(str, certificate.batches))} | {path.stat().st_size / 1e6:.0f} MB | {seconds:.0f} s |"
     )
+
+
+def _images(side: int) -> NDArray[np.uint8]:
+    """Patches of colour with noise on them: uint8 (IMAGES, 3, side, side)."""
+    random = np.random.default_rng(0)
+    patches = random.integers(32, 224, (IMAGES, 3, COARSE, COARSE)).repeat(-(-side // COARSE), 2)
+    whole = patches.repeat(-(-side // COARSE), 3)[:, :, :side, :side]
+    return (whole + random.integers(-32, 32, whole.shape)).astype(np.uint8)
 
 
 def main() -> None:

@@ -59,6 +59,17 @@ def test_a_faithful_export_has_no_such_module(card: ModelCard, digits_data: Held
     assert first_divergence(build(card).eval(), card, digits_data.test_images, opset=OPSET) is None
 
 
+def test_modules_that_compute_in_place_hide_nothing(card: ModelCard, digits_data: HeldDataSet) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(26 * 26 * 4, 10)
+    ).eval()
+    assert first_divergence(net, card, digits_data.test_images, opset=OPSET) is None
+    net.set_submodule("2", WrongInExport(nn.ReLU(inplace=True)))
+    found = first_divergence(net, card, digits_data.test_images, opset=OPSET)
+    assert found is not None and found.module == "2"
+
+
 def test_what_is_wrong_outside_of_all_modules_of_the_net_is_the_nets_own(
     card: ModelCard, digits_data: HeldDataSet
 ) -> None:
