@@ -15,6 +15,7 @@ from export.graph import Doubles, Writer, is_constant, is_of_maps, is_sized, mak
 
 Pass = Callable[[ir.Graph], None]
 ROW = 6  # pixels; of 3x3 convolutions with 16 to 128 channels and 4 to 56 pixels in a row, multiples of that gained
+LARGE = 256  # places; the mean of 112x112 was wrong by up to 1.2e-6 in float32, by 1.1e-7 when rows came first
 BLOCK = 16  # channels that lie together in ONNX Runtime's layout for convolutions, with AVX-512; else 8
 
 
@@ -75,15 +76,22 @@ def pool_before_pointwise(graph: ir.Graph) -> None:
             writer.end_with(writer.op("Conv", pooled, *filter(None, conv.inputs[1:]), **conv.attributes))
 
 
+def mean_rows_first(graph: ir.Graph) -> None:
+    """The mean over all places of a large map is that of its rows' means, as sums of fewer numbers are more exact."""
+    for mean in graph:
+        places, axes = (*mean.inputs, None, None)[:2]
+        if _is_over_places(mean) and places and axes and np.prod(sizes(places)[1:]) > LARGE:
+            writer = Writer(graph, mean.outputs[0])
+            rows = writer.op("ReduceMean", places, writer.integers([3]))
+            writer.end_with(writer.op("ReduceMean", rows, axes, **mean.attributes))
+
+
 def pool_all_places(graph: ir.Graph) -> None:
     """The mean over all places is a GlobalAveragePool, which goes on in ONNX Runtime's layout for convolutions."""
     for mean in graph:
-        if mean.op_type != "ReduceMean" or len(mean.inputs) < 2 or not is_constant(mean.inputs[1]):
-            continue
-        places = mean.inputs[0]
-        assert places is not None
-        keeps: int = mean.attributes.get_int("keepdims", 1)
-        if not keeps and sorted(numbers(mean.inputs[1]).tolist()) in ([2, 3], [-2, -1]) and len(sizes(places)) == 3:
+        if _is_over_places(mean) and not mean.attributes.get_int("keepdims", 1):
+            places = mean.inputs[0]
+            assert places is not None
             writer = Writer(graph, mean.outputs[0])
             writer.end_with(writer.op("Flatten", writer.op("GlobalAveragePool", places)))
 
@@ -127,6 +135,15 @@ def _comes_out_even(conv: ir.Node) -> bool:
     return width >= ROW and width % ROW < left + right - 1
 
 
+def _is_over_places(mean: ir.Node) -> bool:
+    """Whether it is the mean over height and width of maps whose sizes are known."""
+    if mean.op_type != "ReduceMean" or len(mean.inputs) < 2 or not is_constant(mean.inputs[1]):
+        return False
+    maps, axes = mean.inputs[0], numbers(mean.inputs[1])
+    assert maps is not None
+    return is_sized(maps) and len(sizes(maps)) == 3 and sorted((axes % 4).tolist()) == [2, 3]
+
+
 def _by_channel(constant: ir.Value | None, channels: int) -> Doubles | None:
     """A constant as (channels, 1, 1); None where it is another from image to image, or from place to place."""
     found = numbers(constant)
@@ -145,5 +162,5 @@ def _is_plain(conv: ir.Node) -> bool:
     return is_of_maps(conv) and explicit and even and all(map(is_constant, conv.inputs[1:]))
 
 
-LESS_WORK = (fold_pixels, collapse_affine, pool_before_pointwise, pool_all_places)
+LESS_WORK = (fold_pixels, collapse_affine, pool_before_pointwise, mean_rows_first, pool_all_places)
 PASSES = (*LESS_WORK, pad_beforehand)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from export import rewrite
 from export.convert import translate
+from export.graph import sizes
 from nets.build import ARCHITECTURES, build
 from nets.card import ModelCard
 
@@ -32,7 +33,7 @@ BIAS = np.arange(4, dtype=np.float32)
 Node = tuple[str, list[str], Mapping[str, Any]]
 
 
-def model_of(*nodes: Node, **weights: NDArray[Any]) -> ir.Model:
+def model_of(*nodes: Node, maps: tuple[int, int] = (8, 6), **weights: NDArray[Any]) -> ir.Model:
     """Nodes in a chain: each makes a value of the one before, named "x" in the first, and of weights."""
     made = [
         helper.make_node(kind, [f"v{place}" if place else "x", *others], [f"v{place + 1}"], **options)
@@ -41,7 +42,7 @@ def model_of(*nodes: Node, **weights: NDArray[Any]) -> ir.Model:
     made[-1].output[0] = "y"
     graph = helper.make_graph(
         made, "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 6])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, *maps])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight, name) for name, weight in weights.items()],
     )  # fmt: skip
@@ -80,6 +81,12 @@ FOUND: dict[str, tuple[Callable[[ir.Graph], None], ir.Model, list[str]]] = {
     ),
     "a mean over all places": (rewrite.pool_all_places, model_of(MEAN, axes=AXES), ["GlobalAveragePool", "Flatten"]),
     "a mean from behind": (rewrite.pool_all_places, model_of(MEAN, axes=AXES - 4), ["GlobalAveragePool", "Flatten"]),
+    "a mean of a large map": (
+        rewrite.mean_rows_first, model_of(MEAN, axes=AXES, maps=(24, 20)), ["ReduceMean", "ReduceMean"],
+    ),
+    "a mean of a large map that keeps its places": (
+        rewrite.mean_rows_first, model_of(("ReduceMean", ["axes"], {}), axes=AXES, maps=(24, 20)), ["ReduceMean"] * 2,
+    ),
     "a border of blocks of channels": (
         rewrite.pad_beforehand, model_of(("Conv", ["sixteen"], {}), PADDED, sixteen=SIXTEEN, kernel=WIDE, bias=BIAS),
         ["Conv", "Conv", "Conv"],
@@ -94,12 +101,21 @@ FOUND: dict[str, tuple[Callable[[ir.Graph], None], ir.Model, list[str]]] = {
 @pytest.mark.parametrize("case", FOUND)
 def test_a_pass_writes_its_pattern_in_another_way_and_changes_no_answer(case: str) -> None:
     step, model, kinds = FOUND[case]
-    images = RANDOM.normal(size=(3, 3, 8, 6)).astype(np.float32)
+    images = RANDOM.normal(size=(3, *sizes(model.graph.inputs[0]))).astype(np.float32)
     before = run(model, images)
     step(model.graph)
     RemoveUnusedNodesPass()(model)
     assert [node.op_type for node in model.graph] == kinds
     np.testing.assert_allclose(run(model, images), before, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mean_of_rows_first_is_nearer_to_the_truth() -> None:
+    model = model_of(MEAN, axes=AXES, maps=(112, 112))
+    images = RANDOM.random((3, 3, 112, 112), np.float32)
+    exact = images.astype(np.float64).mean(axis=(2, 3))
+    before = np.abs(run(model, images) - exact).max()
+    rewrite.mean_rows_first(model.graph)
+    assert np.abs(run(model, images) - exact).max() < before / 2
 
 
 LEFT = {
@@ -119,6 +135,7 @@ LEFT = {
         rewrite.pool_before_pointwise,
         model_of(CONV, ("AveragePool", [], {"kernel_shape": [2, 2], "strides": [2, 2]}), kernel=KERNEL, bias=BIAS),
     ),
+    "a mean of a small map": (rewrite.mean_rows_first, model_of(MEAN, axes=AXES)),
     "a mean over channels": (rewrite.pool_all_places, model_of(MEAN, axes=np.array([1, 2]))),
     "a mean that keeps its places": (rewrite.pool_all_places, model_of(("ReduceMean", ["axes"], {}), axes=AXES)),
     "a border of rows that are uneven without it": (
