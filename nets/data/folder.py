@@ -132,8 +132,8 @@ def _split(source: Path, entries: Sequence[Entry], options: Options) -> Split:
             raise DataError(f"{source}: class {label!r} has one image: none is left to test on")
         order = random.permutation(len(of_class))
         tests = min(max(1, round(len(of_class) * options.val_split)), len(of_class) - 1)
-        test += [of_class[index] for index in order[:tests]]
-        train += [of_class[index] for index in order[tests:]]
+        test += [of_class[index] for index in sorted(order[:tests])]
+        train += [of_class[index] for index in sorted(order[tests:])]
     return train, test
 
 
