@@ -1,5 +1,6 @@
 """The end of a process: interrupts that come late, and faults of threads, without a traceback."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -27,6 +28,12 @@ def test_the_end_is_told_in_one_line_or_none(command: str, code: int, told: str)
     program = f"{START}{command}\nprocess.run(work)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (code, told)
+
+
+def test_of_several_processes_each_says_which_it_is() -> None:
+    program = f"{START}process.run(lambda: process.fail('no', 2))"
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, capture_output=True)
+    assert (done.returncode, done.stderr) == (2, b"netkit: rank 1: no\n")
 
 
 def test_a_parent_that_ignores_interrupts_is_obeyed() -> None:
