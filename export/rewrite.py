@@ -79,8 +79,11 @@ def pool_before_pointwise(graph: ir.Graph) -> None:
 def mean_rows_first(graph: ir.Graph) -> None:
     """The mean over all places of a large map is that of its rows' means, as sums of fewer numbers are more exact."""
     for mean in graph:
-        places, axes = (*mean.inputs, None, None)[:2]
-        if _is_over_places(mean) and places and axes and np.prod(sizes(places)[1:]) > LARGE:
+        if not _is_over_places(mean):
+            continue
+        places, axes = mean.inputs
+        assert places is not None and axes is not None
+        if np.prod(sizes(places)[1:]) > LARGE:
             writer = Writer(graph, mean.outputs[0])
             rows = writer.op("ReduceMean", places, writer.integers([3]))
             writer.end_with(writer.op("ReduceMean", rows, axes, **mean.attributes))
