@@ -135,7 +135,7 @@ def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelC
         {"shift": 0.0}, {"rotation": 0.0}, {"scale": 0.0}, {"shear": 0.0}, {"label_smoothing": 0.0},
         {"schedule": "constant"}, {"warmup": 0.5}, {"largest_gradient": 0.01}, {"weight_decay": 0.1}, {"muon": 0.0},
         {"momentum": 0.5}, {"nesterov": False}, {"lr": 0.05}, {"batch_size": 128}, {"skip_easiest": 0.0},
-        {"precision": "bf16"}, {"epochs": 5},
+        {"whole_epochs": 1}, {"precision": "bf16"}, {"epochs": 5},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip

@@ -1,0 +1,121 @@
+"""Which decoder: how fast each reads small PNG files, and what each makes of one whose bits were flipped.
+
+    python scripts/bench_decode.py [--rounds N] [--count N]
+
+Test images of MNIST, as `netkit sample` writes them, become arrays (28, 28): by netkit's decoder, which is Pillow with
+the checksums of the file looked at; by Pillow alone; by OpenCV, if it is installed. Each in one thread, in a thread
+a core, and in a process a core; all take turns, and medians are compared. Then each single bit of one file is flipped,
+one at a time: how many of these files become another picture without a word. Prints one Markdown table.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import suppress
+from importlib import import_module
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nets.card import Input
+from nets.data import mnist
+from nets.data.sample import write_sample
+from nets.images import Decoder
+from nets.machine import usable_cores
+
+CORES = usable_cores()
+Levels = NDArray[Any]
+Decode = Callable[[str], Levels]
+
+
+def by_pillow(path: str) -> Levels:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def by_netkit(path: str) -> Levels:
+    return Decoder(Input(1, 28, 28))(path)[0]
+
+
+def by_opencv(path: str) -> Levels:
+    cv2 = import_module("cv2")
+    levels: Levels | None = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    if levels is None:
+        raise ValueError(path)
+    return levels
+
+
+def decoders() -> Iterator[tuple[str, Decode]]:
+    yield "netkit (Pillow, all checksums)", by_netkit
+    yield "Pillow", by_pillow
+    with suppress(ImportError):
+        cv2 = import_module("cv2")
+        cv2.setNumThreads(1)
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        yield "OpenCV", by_opencv
+
+
+def decode_all(decode: Decode, paths: list[str]) -> None:
+    for path in paths:
+        decode(path)
+
+
+def per_s(decode: Decode, paths: list[str], pool: Executor, workers: int) -> float:
+    started = time.perf_counter()
+    shares = [pool.submit(decode_all, decode, paths[first::workers]) for first in range(workers)]
+    for share in shares:
+        share.result()
+    return len(paths) / (time.perf_counter() - started)
+
+
+def silently_wrong(decode: Decode, path: Path) -> tuple[int, int]:
+    """Of the single-bit flips of a file: how many become another picture, and how many there are."""
+    content, right = path.read_bytes(), decode(str(path))
+    flipped = path.with_name("flipped.png")
+    wrong = 0
+    for place in range(8 * len(content)):
+        bits = bytearray(content)
+        bits[place // 8] ^= 1 << place % 8
+        flipped.write_bytes(bits)
+        with suppress(Exception):  # whatever it raises, it has not kept silent
+            wrong += not np.array_equal(decode(str(flipped)), right)
+    return wrong, 8 * len(content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--count", type=int, default=10_000)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        write_sample(mnist.load(), Path(name), count=asked.count)
+        files = sorted(Path(name).rglob("*.png"))
+        paths, found = [str(path) for path in files], dict(decoders())
+        forks = ProcessPoolExecutor(CORES, get_context("fork"))  # before there are threads
+        ways: list[tuple[Executor, int]] = [(ThreadPoolExecutor(1), 1), (ThreadPoolExecutor(CORES), CORES)]
+        ways.append((forks, CORES))
+        taken: dict[str, list[list[float]]] = {each: [[] for _ in ways] for each in found}
+        for _ in range(asked.rounds):
+            for place, (pool, workers) in enumerate(ways):
+                for each, decode in found.items():
+                    taken[each][place].append(per_s(decode, paths, pool, workers))
+        print(
+            f"| decoder | one thread | {CORES} threads | {CORES} processes | flipped bits that pass |",
+            "|---" * 5 + "|",
+            sep="\n",
+        )
+        for each, decode in found.items():
+            speeds = (f"{statistics.median(speeds):,.0f}/s" for speeds in taken[each])
+            wrong, flips = silently_wrong(decode, files[0])
+            print(f"| {each} | {' | '.join(speeds)} | {wrong} of {flips:,} |")
+
+
+if __name__ == "__main__":
+    main()
