@@ -34,7 +34,15 @@ def _from(argument: str, separator: bytes) -> Iterable[str]:
     if os.path.lexists(argument):
         return _walk(argument) if os.path.isdir(argument) else (argument,)
     # what is named explicitly is a row, be it there or not
-    return _globbed(argument) if glob.has_magic(argument) else (argument,)
+    return _globbed(argument) if _is_pattern(argument) else (argument,)
+
+
+def _is_pattern(argument: str) -> bool:
+    """Whether it stands for others; where it matches nothing, brackets may be part of an image's name."""
+    if not glob.has_magic(argument):
+        return False
+    is_name = argument.lower().endswith(SUFFIXES) and not set(argument) & {"*", "?"}
+    return not is_name or next(_globbed(argument), None) is not None
 
 
 def _require_some(argument: str) -> None:
@@ -43,7 +51,7 @@ def _require_some(argument: str) -> None:
     if os.path.isdir(argument):
         if next(_walk(argument), None) is None:
             raise UsageError(f"{argument}: no images in this folder (looked for {', '.join(SUFFIXES)})")
-    elif not glob.has_magic(argument):
+    elif not _is_pattern(argument):
         if not argument.lower().endswith(SUFFIXES):
             raise UsageError(f"{argument}: no such file or folder")
     elif argument.split(os.sep).count(ANY_DEPTH) > 1:

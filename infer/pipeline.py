@@ -156,9 +156,10 @@ class _Work:
             raise ModelError(f"{self.session.model.name}: gives answers that are no numbers")
         # by logit: where two probabilities round to the same number, the logits still tell them apart
         order = np.argsort(-logits, axis=1, kind="stable")[:, : self.top_k]
-        labels, chances = self.session.card.labels, np.take_along_axis(probabilities, order, axis=1)
-        for places, shares in zip(order.tolist(), chances.tolist(), strict=True):
-            yield tuple((labels[place], share) for place, share in zip(places, shares, strict=True))
+        chances = np.take_along_axis(probabilities, order, axis=1)
+        label_at = self.session.card.labels.__getitem__
+        ranks = zip(order.T.tolist(), chances.T.tolist(), strict=True)
+        return zip(*(zip(map(label_at, places), shares, strict=True) for places, shares in ranks), strict=True)
 
     def _answers(self, images_u8: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and probabilities; where the memory does not last for batches of that size, in two of half."""

@@ -7,6 +7,7 @@ gives work lends a hand where it would only wait, and results come in the order 
 import logging
 import os
 import pickle
+import select
 import signal
 import warnings
 from collections import deque
@@ -14,7 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import Connection, Pipe
 from types import TracebackType
 from typing import Generic, NoReturn, TypeVar
 
@@ -92,10 +93,13 @@ class Processes(Generic[Item, T]):
         self._work = work
         self._tasks: deque[_Task[Item, T]] = deque()
         self._left: deque[_Task[Item, T]] = deque()  # those that none has begun
-        self._members: list[_Member[Item, T]] = []
+        self._members: dict[int, _Member[Item, T]] = {}  # by the number of the file that their answers come from
+        self._answers = select.poll()  # kept: to ask for those of all members anew took 40 us, as often as for a batch
         try:
             while len(self._members) < size - 1:
-                self._members.append(_Member(work))
+                member = _Member(work)
+                self._members[member.connection.fileno()] = member
+                self._answers.register(member.connection, select.POLLIN)
         except OSError as fault:
             logger.info("%d processes instead of %d: %s", len(self._members) + 1, size, fault)
 
@@ -106,7 +110,7 @@ class Processes(Generic[Item, T]):
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
         while self._members:
-            self._members.pop().end()
+            self._members.popitem()[1].end()
 
     def __len__(self) -> int:
         """How many results are still to be taken."""
@@ -135,23 +139,23 @@ class Processes(Generic[Item, T]):
     def _share(self) -> None:
         """Take all answers that are there, and give out what is left as far as there is room."""
         self._collect(0)
-        for member in list(self._members):
+        for number, member in list(self._members.items()):
             try:
                 while self._left and member.take(self._left[0]):
                     self._left.popleft()
             except ConnectionError:
-                self._lose(member)
+                self._lose(number)
 
-    def _collect(self, wait_s: float | None) -> None:
-        members: dict[object, _Member[Item, T]] = {member.connection: member for member in self._members}
-        for ready in wait([member.connection for member in self._members], wait_s):
+    def _collect(self, wait_ms: int | None) -> None:
+        for number, _ in self._answers.poll(wait_ms):
             try:
-                members[ready].answer()
+                self._members[number].answer()
             except (EOFError, ConnectionError):
-                self._lose(members[ready])
+                self._lose(number)
 
-    def _lose(self, member: _Member[Item, T]) -> None:
-        self._members.remove(member)
+    def _lose(self, number: int) -> None:
+        member = self._members.pop(number)
+        self._answers.unregister(number)
         status = member.end()
         if os.WIFSIGNALED(status):
             logger.warning("warning: a process that helped was killed by signal %d; going on", os.WTERMSIG(status))

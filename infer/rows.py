@@ -7,15 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, TextIO
+from functools import lru_cache
+from typing import Literal, NamedTuple, TextIO
 
 from nets.errors import one_line
 
 OK = "ok"
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One input's answer: `ranked` holds labels with probabilities, most probable first; it is empty unless `ok`."""
 
     path: str
@@ -74,10 +74,7 @@ class Tally:
             self.failed += 1
             return
         self.ok += 1
-        folder = os.path.dirname(row.path)
-        truth = os.path.basename(folder)
-        if truth in ("", ".", ".."):  # rare, and slow
-            truth = os.path.basename(os.path.abspath(folder))
+        truth = _name_of(os.path.dirname(row.path))
         if truth in self.labels:
             self.judged += 1
             self.right += row.ranked[0][0] == truth
@@ -90,6 +87,12 @@ class Tally:
             share = self.right / self.judged
             text += f"; accuracy {share:.2%} ({self.right:,} of {self.judged:,} in folders named like a label)"
         return text
+
+
+@lru_cache(maxsize=64)  # files come folder by folder
+def _name_of(folder: str) -> str:
+    name = os.path.basename(folder)
+    return os.path.basename(os.path.abspath(folder)) if name in ("", ".", "..") else name
 
 
 Write = Callable[[Iterable[Row]], None]

@@ -3,10 +3,12 @@
     python scripts/bench_infer.py [--arch NAME ...] [--rounds N] [--count N]
 
 D is decoding alone and N the network alone, in core-seconds, by one thread. A pipeline that wastes nothing takes
-(D + N) / cores; `share` is netkit's wall time, its start-up subtracted, as a multiple of that. The peers are a plain
-loop of Image.open and runs of one image on the same model, and torchvision's ImageFolder with a DataLoader and eager
-PyTorch; both without their start-up, too. All take turns, and medians are compared. Then the network alone, by the ways
-to use all cores; and, over whole processes, one image against `import torch`. Prints two Markdown tables.
+(D + N) / cores; `share` is netkit's wall time, its start-up subtracted, as a multiple of that. `bare` is that of a
+process a core, each with its part of the files known beforehand, which decode and run the network and leave nothing:
+two busy cores share a cache and memory, and no pipeline comes below that. The peers are a plain loop of Image.open and
+runs of one image on the same model, and torchvision's ImageFolder with a DataLoader and eager PyTorch; both without
+their start-up, too. All take turns, and medians are compared. Then the network alone, by the ways to use all cores;
+and, over whole processes, one image against `import torch`. Prints two Markdown tables.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +88,26 @@ class Contest:
         for start in range(0, len(self.pixels), 64):
             self.opened.run(self.pixels[start : start + 64])
 
+    def bare(self) -> None:
+        self._by_forks(self.files)
+
+    def forks(self) -> None:
+        self._by_forks([])
+
+    def _by_forks(self, files: list[str]) -> None:
+        fork = get_context("fork").Process
+        members = [fork(target=self._decode_and_run, args=(files[first::CORES],)) for first in range(CORES)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join()
+            assert member.exitcode == 0
+
+    def _decode_and_run(self, files: list[str]) -> None:
+        decoder = Decoder(self.opened.card.input)
+        for start in range(0, len(files), 64):
+            self.opened.run(np.stack([decoder(path) for path in files[start : start + 64]]))
+
     def loop(self) -> None:
         for path in self.files:
             with Image.open(path) as image:
@@ -98,17 +121,21 @@ class Contest:
 
 def row(arch: str, folder: Path, images: Path, rounds: int) -> str:
     contest = Contest(arch, folder, images)
-    turns = (contest.whole, contest.start, contest.decode, contest.network, contest.loop, contest.torch)
+    turns = (
+        contest.whole, contest.start, contest.decode, contest.network, contest.bare, contest.forks, contest.loop,
+        contest.torch,
+    )  # fmt: skip
     taken: dict[str, list[float]] = {turn.__name__: [] for turn in turns}
     for _ in range(rounds):
         for turn in turns:
             taken[turn.__name__].append(seconds(turn))
     s = {name: statistics.median(values) for name, values in taken.items()}
     count, wall = len(contest.files), s["whole"] - s["start"]
-    micro = 1e6 / count
+    micro, least = 1e6 / count, (s["decode"] + s["network"]) / CORES
     return (
         f"| {arch} | {count / wall:,.0f}/s | {s['decode'] * micro:.0f} us | {s['network'] * micro:.0f} us "
-        f"| {wall / ((s['decode'] + s['network']) / CORES):.2f} | {s['loop'] / wall:.2f}x | {s['torch'] / wall:.2f}x |"
+        f"| {wall / least:.2f} | {(s['bare'] - s['forks']) / least:.2f} | {s['loop'] / wall:.2f}x "
+        f"| {s['torch'] / wall:.2f}x |"
     )
 
 
@@ -196,10 +223,7 @@ def main() -> None:
         folder = Path(name)
         images = folder / "images"
         netkit("sample", images, "--count", str(asked.count), cwd=folder)
-        print(
-            "| net | netkit infer | D | N | share | plain loop | ImageFolder |\n|---|---|---|---|---|---|---|",
-            flush=True,
-        )
+        print("| net | netkit infer | D | N | share | bare | plain loop | ImageFolder |", "|---" * 8 + "|", sep="\n")
         for arch in asked.arch:
             print(row(arch, folder, images, asked.rounds), flush=True)
         print(f"\n| net | images/s of | {' | '.join(f'batches of {size}' for size in SIZES)} |\n|{'---|' * 5}")

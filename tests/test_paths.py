@@ -77,6 +77,14 @@ def test_globs_find_each_file_once_in_order_and_what_names_nothing_is_refused_at
         assert str(caught.value).startswith(found)
 
 
+def test_a_missing_image_with_brackets_in_its_name_is_a_row_and_such_a_pattern_is_one() -> None:
+    assert list(find(["a[1].png", "photo [copy].JPG"])) == ["a[1].png", "photo [copy].JPG"]
+    Path("a1.png").touch()
+    assert list(find(["a[1].png"])) == ["a1.png"]
+    Path("a[1].png").touch()
+    assert list(find(["a[1].png"])) == ["a[1].png"]
+
+
 @pytest.mark.parametrize("argument", ["in", "in/**/*.png", "in/*/*.png", "i*"])
 def test_memory_grows_with_the_largest_folder_alone(argument: str) -> None:
     peaks = []
