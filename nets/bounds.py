@@ -15,6 +15,8 @@ MOST_PARTS = 100_000  # chunks of a PNG file; a file of 64 MB in parts of 640 by
 MOST_READS = 4 * MOST_PARTS  # Pillow reads a part in up to four pieces; 60 MB of empty JPEG segments took 37 s
 LARGEST_HEADER = 2**21  # bytes before the pixels; 60 MB of an orientation's numbers took 1.7 GB
 LARGEST_WEBP = 2**25  # bytes; its content is copied twice
+LOSSLESS = (b"VP8L", b"ALPH")  # parts of WebP whose codes have tables, however few the pixels: 13 MB took 0.9 GB
+TABLES = 5  # pixels that a byte of such a file counts as: a group of codes takes 218 bytes, and its tables up to 20 kB
 MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 180 kB took 17 s
 USUAL_SCANS = 20  # in more, pixels count more: 100 scans of 24 million took 5 s
 LARGEST_PNM_HEADER = 2**16
@@ -89,8 +91,10 @@ def _checked(content: bytes, largest: int) -> bytes:
             raise ImageError("unsupported", "a JPEG image in arithmetic coding")
     if content.startswith(BIG_TIFF):
         raise ImageError("unsupported", "BigTIFF")
-    if content[8:12] == b"WEBP" and len(content) > LARGEST_WEBP:
-        raise ImageError("too-large", f"WebP over the limit of {LARGEST_WEBP:,} bytes")
+    if content[8:12] == b"WEBP":
+        lossless = any(part in content for part in LOSSLESS)
+        if len(content) > (most := min(LARGEST_WEBP, largest // TABLES) if lossless else LARGEST_WEBP):
+            raise ImageError("too-large", f"{'lossless ' * lossless}WebP over the limit of {most:,} bytes")
     if content.startswith(b"P"):
         if not PNM_HEADER.match(content, 0, LARGEST_PNM_HEADER):
             raise UnidentifiedImageError

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import struct
@@ -105,6 +106,45 @@ def padded(content: bytes, at: int, *parts: tuple[bytes, int]) -> Callable[[Path
     return save
 
 
+def webp_of_tables(groups: int) -> Callable[[Path], None]:
+    """A lossless WebP of so many groups of prefix codes, of 218 bytes each, whose tables take 12 kB; and no pixels.
+
+    After the WebP lossless specification (https://developers.google.com/speed/webp/docs/webp_lossless_bitstream_specification).
+    """
+    once = "1000"  # a code of one symbol, 0, which takes no bits
+    orders = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12]  # in which the lengths of lengths' codes come
+
+    def code(lengths_of_lengths: dict[int, int], *tokens: str, last: int) -> str:
+        count = orders.index(last) + 1
+        lengths = "".join(bits(lengths_of_lengths.get(length, 0), 3) for length in orders[:count])
+        return "0" + bits(count - 4, 4) + lengths + "0" + "".join(tokens)
+
+    bytes_ = code({16: 1, 8: 1}, "0", ("1" + bits(3, 2)) * 42, "1" + bits(0, 2), last=8)  # 256 lengths of 8
+    cached = "10" + ("0" + bits(3, 2)) * 294 + "0" + bits(0, 2) + "11" + ("0" + bits(3, 2)) * 92  # 1,768 of 11, then 12
+    green = code({16: 1, 11: 2, 12: 2}, cached, "0" + bits(1, 2), "0" + bits(0, 2), last=12)
+    literals = "0" + bits(8, 4) + "".join(bits(int(each in (16, 8)), 3) for each in orders[:12])
+    literals += "1" + bits(2, 3) + bits(44 - 2, 6) + "0" + ("1" + bits(3, 2)) * 42 + "1" + bits(0, 2)
+
+    def save(path: Path) -> None:
+        across = math.isqrt(groups)
+        down = -(-groups // across)
+        head = bits(4 * across - 1, 14) + bits(4 * down - 1, 14) + "0" + "000" + "0" + "1" + bits(11, 4) + "1" + "000"
+        numbers = (min(number, groups - 1) for number in range(across * down))
+        places = "".join(f"{number & 255:08b}{number >> 8:08b}" for number in numbers)
+        stream = head + "0" + literals + bytes_ + 3 * once + places + (green + 3 * bytes_ + once) * groups
+        packed = np.packbits(np.frombuffer(stream.encode(), np.uint8) - ord("0"), bitorder="little").tobytes()
+        content = b"WEBPVP8L" + struct.pack("<I", len(packed) + 1) + b"\x2f" + packed
+        content += b"\0" * (len(content) % 2)
+        path.write_bytes(b"RIFF" + struct.pack("<I", len(content)) + content)
+
+    return save
+
+
+def bits(number: int, count: int) -> str:
+    """The lowest first."""
+    return f"{number:0{count}b}"[::-1]
+
+
 def of_many_scans(path: Path) -> None:
     """A progressive JPEG whose last scan comes 2,000 times: 180 kB."""
     large("L", "JPEG", progressive=True)(path)
@@ -204,7 +244,10 @@ CASES: dict[str, tuple[bytes | Callable[[Path], object], str]] = {
     "noise in JPEG": (noise("RGB", "JPEG", quality=90), "ok"),
     "noise in progressive JPEG": (noise("RGB", "JPEG", progressive=True), "ok"),
     "noise in WebP": (noise("RGB", "WEBP", side=WEBP_SIDE, method=0, quality=50), "ok"),
-    "noise in lossless WebP": (noise("RGB", "WEBP", side=3300, lossless=True, method=0, quality=0), "ok"),
+    "noise in lossless WebP": (noise("RGB", "WEBP", side=1250, lossless=True, method=0, quality=0), "ok"),
+    "more noise in lossless WebP": (noise("RGB", "WEBP", side=1350, lossless=True, method=0, quality=0), "too-large"),
+    "lossless WebP of tables": (webp_of_tables(21_500), "damaged"),
+    "lossless WebP of more tables": (webp_of_tables(60_000), "too-large"),
     "large WebP": (large("RGBA", "WEBP", width=WEBP_SIDE, height=WEBP_SIDE, lossless=True, method=0), "ok"),
     "larger WebP": (large("RGB", "WEBP", width=3600, height=3600, lossless=True, method=0, quality=0), "too-large"),
     "JPEG of empty segments": (padded(GREY_JPEG, 2, (b"\xff\xfe\0\2", 15_000_000)), "too-large"),

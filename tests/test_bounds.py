@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from nets.bounds import (
     LARGEST_HEADER,
+    LARGEST_WEBP,
     LEAST_WIDTH,
     MANY_ROWS,
     MOST_SCANS,
@@ -73,6 +74,14 @@ def test_a_jpeg_has_so_many_scans_and_no_more() -> None:
     Bounded(b"\xff\xd8\xff" + SCAN * MOST_SCANS, largest=10**6)
     with pytest.raises(ImageError, match=f"a JPEG image of over {MOST_SCANS} scans"):
         Bounded(b"\xff\xd8\xff" + SCAN * (MOST_SCANS + 1), largest=10**6)
+
+
+@pytest.mark.parametrize(("part", "most"), [(b"VP8L", 180), (b"VP8 ....ALPH", 180), (b"VP8 ", LARGEST_WEBP)])
+def test_webp_takes_so_many_bytes_and_fewer_where_its_codes_may_have_tables(part: bytes, most: int) -> None:
+    start = b"RIFF....WEBP" + part
+    Bounded(start + bytes(most - len(start)), largest=900)
+    with pytest.raises(ImageError, match=f"WebP over the limit of {most:,} bytes"):
+        Bounded(start + bytes(most - len(start) + 1), largest=900)
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\0" * 9, b"\xff\xd0", b"\xff\xe1\0\4\xff\xc0", b"junk"])
