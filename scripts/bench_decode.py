@@ -1,11 +1,12 @@
-"""Which decoder: how fast each reads small PNG files, and what each makes of one whose bits were flipped.
+"""Which decoder: how fast each reads small PNG files, and what each makes of damaged ones.
 
     python scripts/bench_decode.py [--rounds N] [--count N]
 
 Test images of MNIST, as `netkit sample` writes them, become arrays (28, 28): by netkit's decoder, which is Pillow with
 the checksums of the file looked at; by Pillow alone; by OpenCV, if it is installed. Each in one thread, in a thread
 a core, and in a process a core; all take turns, and medians are compared. Then each single bit of one file is flipped,
-one at a time: how many of these files become another picture without a word. Prints one Markdown table.
+one at a time, and the file, and the same image as JPEG, is cut off after each of its bytes: how many of these files
+become another picture without a word. Prints one Markdown table.
 """
 
 import argparse
@@ -75,18 +76,27 @@ def per_s(decode: Decode, paths: list[str], pool: Executor, workers: int) -> flo
     return len(paths) / (time.perf_counter() - started)
 
 
-def silently_wrong(decode: Decode, path: Path) -> tuple[int, int]:
-    """Of the single-bit flips of a file: how many become another picture, and how many there are."""
-    content, right = path.read_bytes(), decode(str(path))
-    flipped = path.with_name("flipped.png")
-    wrong = 0
+def flipped(content: bytes) -> Iterator[bytes]:
     for place in range(8 * len(content)):
         bits = bytearray(content)
         bits[place // 8] ^= 1 << place % 8
-        flipped.write_bytes(bits)
+        yield bytes(bits)
+
+
+def cut(content: bytes) -> Iterator[bytes]:
+    return (content[:size] for size in range(len(content)))
+
+
+def silently_wrong(decode: Decode, path: Path, damage: Callable[[bytes], Iterator[bytes]]) -> str:
+    """Of all that the damage makes of a file: how many become another picture."""
+    right, other = decode(str(path)), path.with_name(f"damaged{path.suffix}")
+    passed = []
+    for content in damage(path.read_bytes()):
+        other.write_bytes(content)
+        passed.append(False)
         with suppress(Exception):  # whatever it raises, it has not kept silent
-            wrong += not np.array_equal(decode(str(flipped)), right)
-    return wrong, 8 * len(content)
+            passed[-1] = not np.array_equal(decode(str(other)), right)
+    return f"{sum(passed):,} of {len(passed):,}"
 
 
 def main() -> None:
@@ -106,15 +116,15 @@ def main() -> None:
             for place, (pool, workers) in enumerate(ways):
                 for each, decode in found.items():
                     taken[each][place].append(per_s(decode, paths, pool, workers))
-        print(
-            f"| decoder | one thread | {CORES} threads | {CORES} processes | flipped bits that pass |",
-            "|---" * 5 + "|",
-            sep="\n",
-        )
+        jpeg = files[0].with_suffix(".jpg")
+        Image.open(files[0]).save(jpeg)
+        print(f"| decoder | one thread | {CORES} threads | {CORES} processes | flips | cuts | cuts of JPEG |")
+        print("|---" * 7 + "|")
         for each, decode in found.items():
             speeds = (f"{statistics.median(speeds):,.0f}/s" for speeds in taken[each])
-            wrong, flips = silently_wrong(decode, files[0])
-            print(f"| {each} | {' | '.join(speeds)} | {wrong} of {flips:,} |")
+            damages = ((files[0], flipped), (files[0], cut), (jpeg, cut))
+            wrong = (silently_wrong(decode, path, damage) for path, damage in damages)
+            print(f"| {each} | {' | '.join((*speeds, *wrong))} |")
 
 
 if __name__ == "__main__":
