@@ -76,7 +76,7 @@ class Architecture(Name):
         return f"[{'|'.join(self.known())}|torchvision/NAME|MODULE:CLASS]"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from nets.build import is_foreign
+        from nets.names import is_foreign
 
         if is_foreign(value):
             return value
@@ -222,9 +222,9 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from dataclasses import replace
 
     from infer.console import progress
-    from nets.build import is_users, only_channels
     from nets.data import sources
     from nets.data.options import Options
+    from nets.names import is_users, only_channels
     from nets.runs import run_folder
     from nets.training import ranks, run, stopping
     from nets.training.recipe import recipe_named

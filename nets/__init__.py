@@ -11,6 +11,7 @@ png        a PNG file's checksums, and a short way to the pixels of plain ones
 images     turn a file into the pixels that a card asks for, or say why not
 inception, residual, preact, densenet    the nets, each like the figure it comes from
 pixels     the step before the net: uint8 pixels to normalised floats
+names      what architectures are called
 build      from a card to its net
 foreign    nets that are not netkit's own: torchvision's, and classes of the user's
 runs       where runs live, and what lies in them
@@ -18,6 +19,6 @@ counts     parameters and multiply-adds, layer by layer
 data/      where images and labels come from
 training/  recipe, loop, and what a run leaves on disk
 
-card, errors, fields, files, process and machine need the standard library alone, images, png and bounds Pillow besides:
-these are all that `infer` may import.
+card, errors, fields, files, names, process and machine need the standard library alone, images, png and bounds Pillow
+besides: these are all that `infer` may import.
 """

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nets.card import ModelCard
 from nets.errors import unknown_name
+from nets.names import TORCHVISION, is_foreign
 
 if TYPE_CHECKING:
     from torch import nn
-
-
-TORCHVISION = "torchvision/"  # what the names of its classifiers begin with here
 
 
 class Architecture(NamedTuple):
@@ -39,21 +37,6 @@ def net_class(name: str) -> "type[nn.Module]":
     which = architecture(name)
     found: type[nn.Module] = getattr(import_module(which.module), which.class_name)
     return found
-
-
-def is_foreign(name: str) -> bool:
-    """Whether `name` is none of netkit's own: torchvision/NAME, or MODULE:CLASS, code of the user's."""
-    return name.startswith(TORCHVISION) or is_users(name)
-
-
-def is_users(name: str) -> bool:
-    """Whether `name` stands for code outside netkit and torchvision, which is run when such a net is built."""
-    return ":" in name
-
-
-def only_channels(name: str) -> int | None:
-    """Of how many channels images must be for such a net; None where it takes any number."""
-    return 3 if name.startswith(TORCHVISION) else None
 
 
 def build(card: ModelCard) -> "nn.Module":

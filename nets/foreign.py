@@ -9,8 +9,8 @@ from importlib import import_module
 import torch
 from torch import nn
 
-from nets.build import TORCHVISION, only_channels
 from nets.errors import UsageError, one_line, unknown_name
+from nets.names import TORCHVISION, only_channels
 
 # with the auxiliary heads of their papers they would give several answers while they are trained
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}

@@ -7,10 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nets.build import build, is_users
+from nets.build import build
 from nets.card import METADATA_KEY, ModelCard
 from nets.errors import CardError, ModelError, NetkitError, UsageError
 from nets.files import write_whole
+from nets.names import is_users
 from nets.training import tensorfile
 
 
