@@ -16,6 +16,7 @@ MOST_READS = 4 * MOST_PARTS  # Pillow reads a part in up to four pieces; 60 MB o
 LARGEST_HEADER = 2**21  # bytes before the pixels; 60 MB of an orientation's numbers took 1.7 GB
 LARGEST_WEBP = 2**25  # bytes; its content is copied twice
 LOSSLESS = (b"VP8L", b"ALPH")  # parts of WebP whose codes have tables, however few the pixels: 13 MB took 0.9 GB
+LEAST_WEBP = 2**20  # bytes that such a file may have, however small a limit on pixels is set
 TABLES = 5  # pixels that a byte of such a file counts as: a group of codes takes 218 bytes, and its tables up to 20 kB
 MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 180 kB took 17 s
 USUAL_SCANS = 20  # in more, pixels count more: 100 scans of 24 million took 5 s
@@ -93,7 +94,8 @@ def _checked(content: bytes, largest: int) -> bytes:
         raise ImageError("unsupported", "BigTIFF")
     if content[8:12] == b"WEBP":
         lossless = any(part in content for part in LOSSLESS)
-        if len(content) > (most := min(LARGEST_WEBP, largest // TABLES) if lossless else LARGEST_WEBP):
+        most = min(LARGEST_WEBP, max(LEAST_WEBP, largest // TABLES)) if lossless else LARGEST_WEBP
+        if len(content) > most:
             raise ImageError("too-large", f"{'lossless ' * lossless}WebP over the limit of {most:,} bytes")
     if content.startswith(b"P"):
         if not PNM_HEADER.match(content, 0, LARGEST_PNM_HEADER):

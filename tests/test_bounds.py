@@ -76,12 +76,18 @@ def test_a_jpeg_has_so_many_scans_and_no_more() -> None:
         Bounded(b"\xff\xd8\xff" + SCAN * (MOST_SCANS + 1), largest=10**6)
 
 
-@pytest.mark.parametrize(("part", "most"), [(b"VP8L", 180), (b"VP8 ....ALPH", 180), (b"VP8 ", LARGEST_WEBP)])
+@pytest.mark.parametrize(
+    ("part", "most"), [(b"VP8L", 2_000_000), (b"VP8 ....ALPH", 2_000_000), (b"VP8 ", LARGEST_WEBP)]
+)
 def test_webp_takes_so_many_bytes_and_fewer_where_its_codes_may_have_tables(part: bytes, most: int) -> None:
     start = b"RIFF....WEBP" + part
-    Bounded(start + bytes(most - len(start)), largest=900)
+    Bounded(start + bytes(most - len(start)), largest=10_000_000)
     with pytest.raises(ImageError, match=f"WebP over the limit of {most:,} bytes"):
-        Bounded(start + bytes(most - len(start) + 1), largest=900)
+        Bounded(start + bytes(most - len(start) + 1), largest=10_000_000)
+
+
+def test_a_small_lossless_webp_is_read_however_low_the_limit_on_pixels() -> None:
+    Bounded(b"RIFF....WEBPVP8L" + bytes(1000), largest=784)
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\0" * 9, b"\xff\xd0", b"\xff\xe1\0\4\xff\xc0", b"junk"])
