@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal, NamedTuple, TextIO
 
 from nets.errors import one_line
@@ -74,7 +73,10 @@ class Tally:
             self.failed += 1
             return
         self.ok += 1
-        truth = _name_of(os.path.dirname(row.path))
+        folder = os.path.dirname(row.path)
+        truth = os.path.basename(folder)
+        if truth in ("", ".", ".."):  # rare, and slow
+            truth = os.path.basename(os.path.abspath(folder))
         if truth in self.labels:
             self.judged += 1
             self.right += row.ranked[0][0] == truth
@@ -87,12 +89,6 @@ class Tally:
             share = self.right / self.judged
             text += f"; accuracy {share:.2%} ({self.right:,} of {self.judged:,} in folders named like a label)"
         return text
-
-
-@lru_cache(maxsize=64)  # files come folder by folder
-def _name_of(folder: str) -> str:
-    name = os.path.basename(folder)
-    return os.path.basename(os.path.abspath(folder)) if name in ("", ".", "..") else name
 
 
 Write = Callable[[Iterable[Row]], None]
