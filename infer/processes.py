@@ -94,7 +94,7 @@ class Processes(Generic[Item, T]):
         self._tasks: deque[_Task[Item, T]] = deque()
         self._left: deque[_Task[Item, T]] = deque()  # those that none has begun
         self._members: dict[int, _Member[Item, T]] = {}  # by the number of the file that their answers come from
-        self._answers = select.poll()  # kept: to ask for those of all members anew took 40 us, as often as for a batch
+        self._answers = select.poll()  # kept: to ask by one made anew took 2.8 us, not 0.4
         try:
             while len(self._members) < size - 1:
                 member = _Member(work)
