@@ -107,7 +107,7 @@ def padded(content: bytes, at: int, *parts: tuple[bytes, int]) -> Callable[[Path
 
 
 def webp_of_tables(groups: int) -> Callable[[Path], None]:
-    """A lossless WebP of so many groups of prefix codes, of 218 bytes each, whose tables take 12 kB; and no pixels.
+    """A lossless WebP of so many groups of prefix codes, of 218 bytes each, whose tables take 16 kB; and no pixels.
 
     After the WebP lossless specification (https://developers.google.com/speed/webp/docs/webp_lossless_bitstream_specification).
     """
