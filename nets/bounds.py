@@ -16,8 +16,8 @@ MOST_READS = 4 * MOST_PARTS  # Pillow reads a part in up to four pieces; 60 MB o
 LARGEST_HEADER = 2**21  # bytes before the pixels; 60 MB of an orientation's numbers took 1.7 GB
 LARGEST_WEBP = 2**25  # bytes; its content is copied twice
 LOSSLESS = (b"VP8L", b"ALPH")  # parts of WebP whose codes have tables, however few the pixels: 13 MB took 0.9 GB
-LEAST_WEBP = 2**20  # bytes that such a file may have, however small a limit on pixels is set
-TABLES = 5  # pixels that a byte of such a file counts as: a group of codes takes 218 bytes, and its tables 16 kB
+SMALL_LOSSLESS = 2**20  # bytes that such a file may have, however small a limit on pixels is set
+PIXELS_A_BYTE = 5  # that such a file counts as: a group of codes takes 218 bytes, and its tables 16 kB
 MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 180 kB took 17 s
 USUAL_SCANS = 20  # in more, pixels count more: 100 scans of 24 million took 5 s
 LARGEST_PNM_HEADER = 2**16
@@ -93,10 +93,11 @@ def _checked(content: bytes, largest: int) -> bytes:
     if content.startswith(BIG_TIFF):
         raise ImageError("unsupported", "BigTIFF")
     if content[8:12] == b"WEBP":
-        lossless = any(part in content for part in LOSSLESS)
-        most = min(LARGEST_WEBP, max(LEAST_WEBP, largest // TABLES)) if lossless else LARGEST_WEBP
+        kind, most = "WebP", LARGEST_WEBP
+        if any(part in content for part in LOSSLESS):
+            kind, most = "lossless WebP", min(most, max(SMALL_LOSSLESS, largest // PIXELS_A_BYTE))
         if len(content) > most:
-            raise ImageError("too-large", f"{'lossless ' * lossless}WebP over the limit of {most:,} bytes")
+            raise ImageError("too-large", f"{kind} over the limit of {most:,} bytes")
     if content.startswith(b"P"):
         if not PNM_HEADER.match(content, 0, LARGEST_PNM_HEADER):
             raise UnidentifiedImageError

@@ -10,6 +10,7 @@ become another picture without a word. Prints one Markdown table.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -17,6 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
 from importlib import import_module
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from nets.images import Decoder
 from nets.machine import usable_cores
 
 CORES = usable_cores()
+NETKIT = Decoder(Input(1, 28, 28))
+cv2: Any = import_module("cv2") if find_spec("cv2") else None  # a peer that need not be there
 Levels = NDArray[Any]
 Decode = Callable[[str], Levels]
 
@@ -42,11 +46,10 @@ def by_pillow(path: str) -> Levels:
 
 
 def by_netkit(path: str) -> Levels:
-    return Decoder(Input(1, 28, 28))(path)[0]
+    return NETKIT(path)[0]
 
 
 def by_opencv(path: str) -> Levels:
-    cv2 = import_module("cv2")
     levels: Levels | None = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if levels is None:
         raise ValueError(path)
@@ -56,10 +59,8 @@ def by_opencv(path: str) -> Levels:
 def decoders() -> Iterator[tuple[str, Decode]]:
     yield "netkit (Pillow, all checksums)", by_netkit
     yield "Pillow", by_pillow
-    with suppress(ImportError):
-        cv2 = import_module("cv2")
+    if cv2:
         cv2.setNumThreads(1)
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         yield "OpenCV", by_opencv
 
 
@@ -108,7 +109,8 @@ def main() -> None:
         write_sample(mnist.load(), Path(name), count=asked.count)
         files = sorted(Path(name).rglob("*.png"))
         paths, found = [str(path) for path in files], dict(decoders())
-        forks = ProcessPoolExecutor(CORES, get_context("fork"))  # before there are threads
+        forks = ProcessPoolExecutor(CORES, get_context("fork"))
+        forks.submit(os.getpid).result()  # so that they are there before threads are
         ways: list[tuple[Executor, int]] = [(ThreadPoolExecutor(1), 1), (ThreadPoolExecutor(CORES), CORES)]
         ways.append((forks, CORES))
         taken: dict[str, list[list[float]]] = {each: [[] for _ in ways] for each in found}

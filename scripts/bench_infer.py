@@ -223,7 +223,12 @@ def main() -> None:
         folder = Path(name)
         images = folder / "images"
         netkit("sample", images, "--count", str(asked.count), cwd=folder)
-        print("| net | netkit infer | D | N | share | bare | plain loop | ImageFolder |", "|---" * 8 + "|", sep="\n")
+        print(
+            "| net | netkit infer | D | N | share | bare | plain loop | ImageFolder |",
+            "|---" * 8 + "|",
+            sep="\n",
+            flush=True,
+        )
         for arch in asked.arch:
             print(row(arch, folder, images, asked.rounds), flush=True)
         print(f"\n| net | images/s of | {' | '.join(f'batches of {size}' for size in SIZES)} |\n|{'---|' * 5}")

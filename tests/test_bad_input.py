@@ -114,16 +114,16 @@ def webp_of_tables(groups: int) -> Callable[[Path], None]:
     once = "1000"  # a code of one symbol, 0, which takes no bits
     orders = [17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12]  # in which the lengths of lengths' codes come
 
-    def code(lengths_of_lengths: dict[int, int], *tokens: str, last: int) -> str:
+    def code(lengths_of_lengths: dict[int, int], *tokens: str, last: int, counted: str = "0") -> str:
         count = orders.index(last) + 1
         lengths = "".join(bits(lengths_of_lengths.get(length, 0), 3) for length in orders[:count])
-        return "0" + bits(count - 4, 4) + lengths + "0" + "".join(tokens)
+        return "0" + bits(count - 4, 4) + lengths + counted + "".join(tokens)
 
-    bytes_ = code({16: 1, 8: 1}, "0", ("1" + bits(3, 2)) * 42, "1" + bits(0, 2), last=8)  # 256 lengths of 8
+    eights = "0", ("1" + bits(3, 2)) * 42, "1" + bits(0, 2)  # 256 lengths of 8, in 44 tokens
+    bytes_ = code({16: 1, 8: 1}, *eights, last=8)
+    literals = code({16: 1, 8: 1}, *eights, last=8, counted="1" + bits(2, 3) + bits(44 - 2, 6))
     cached = "10" + ("0" + bits(3, 2)) * 294 + "0" + bits(0, 2) + "11" + ("0" + bits(3, 2)) * 92  # 1,768 of 11, then 12
     green = code({16: 1, 11: 2, 12: 2}, cached, "0" + bits(1, 2), "0" + bits(0, 2), last=12)
-    literals = "0" + bits(8, 4) + "".join(bits(int(each in (16, 8)), 3) for each in orders[:12])
-    literals += "1" + bits(2, 3) + bits(44 - 2, 6) + "0" + ("1" + bits(3, 2)) * 42 + "1" + bits(0, 2)
 
     def save(path: Path) -> None:
         across = math.isqrt(groups)
