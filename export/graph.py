@@ -52,6 +52,14 @@ def is_of_maps(layer: ir.Node) -> bool:
     return len(layer.attributes["kernel_shape"].as_ints()) == 2
 
 
+def is_plain(conv: ir.Node) -> bool:
+    """Whether a convolution, over height and width, has constant weights, one group, no dilation, explicit padding."""
+    attributes = conv.attributes
+    explicit = attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    even = attributes.get_int("group", 1) == 1 and set(attributes.get_ints("dilations", [1, 1])) == {1}
+    return is_of_maps(conv) and explicit and even and all(map(is_constant, conv.inputs[1:]))
+
+
 def pads(layer: ir.Node) -> tuple[int, int, int, int]:
     """Of a convolution or a pool: top, left, bottom, right."""
     top, left, bottom, right = layer.attributes.get_ints("pads", [0, 0, 0, 0])

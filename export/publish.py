@@ -15,6 +15,7 @@ from export import probes, report, variants
 from export.convert import OPSET, convert
 from export.divergence import first_divergence
 from export.parity import BATCHES, Truth, compare, logits_of, torch_error, truth_of, worst_inputs
+from export.rewrite import passes
 from infer import certificate, model, verify
 from infer.certificate import Certificate, Comparison, sha256
 from infer.model import Model
@@ -39,12 +40,14 @@ def export(
     data: DataSet,
     opset: int = OPSET,
     max_drop: float,
+    multiple: int = 1,
 ) -> dict[str, Certificate]:
     """Write `net` as ONNX files, one for each precision in `paths`, each with its certificate, and a page for people.
 
     An fp32 file is written only if it computes what the net does on the test images and on made-up ones; fp16 and int8
     ones if their test accuracy is at most `max_drop` below PyTorch's. What is measured is the graph that is written, on
-    each provider that works here. Raises ParityError where that fails, and leaves no such file, not even an earlier
+    each provider that works here. In an fp32 file convolutions have multiples of that many channels, where a net allows
+    it (see export.widen). Raises ParityError where that fails, and leaves no such file, not even an earlier
     one: it would pass for the net that failed. Raises UsageError where a path cannot be written, or is not
     called .onnx.
     """
@@ -56,7 +59,7 @@ def export(
     torch_errors: dict[str, float] = {}  # by device
     done: dict[str, Certificate] = {}
     for precision, path in paths.items():
-        bare = model.check(_converted(truth, data, precision, opset), str(path))
+        bare = model.check(_converted(truth, data, precision, opset, multiple), str(path))
         comparisons = tuple(_comparisons(bare, truth, torch_errors))
         try:
             if precision == "fp32":
@@ -88,13 +91,13 @@ def _write_page(folder: Path) -> None:
         (folder / PARITY).unlink(missing_ok=True)
 
 
-def _converted(truth: Truth, data: DataSet, precision: str, opset: int) -> bytes:
+def _converted(truth: Truth, data: DataSet, precision: str, opset: int, multiple: int) -> bytes:
     net, card = truth.net, truth.card
     if precision == "fp16":
         return variants.half(net, card, opset=opset)
     if precision == "int8":
         return variants.quantized(net, card, data.train_images[: truth.most], opset=opset)
-    return convert(net, card, opset=opset)
+    return convert(net, card, opset=opset, passes=passes(multiple=multiple))
 
 
 def _comparisons(bare: Model, truth: Truth, torch_errors: dict[str, float]) -> Iterator[Comparison]:

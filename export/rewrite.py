@@ -11,7 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from export.collapse import collapse
-from export.graph import Doubles, Writer, is_constant, is_of_maps, is_sized, maker, numbers, pads, sizes
+from export.graph import Doubles, Writer, is_constant, is_plain, is_sized, maker, numbers, pads, sizes
+from export.widen import widen
 
 Pass = Callable[[ir.Graph], None]
 ROW = 6  # pixels; of 3x3 convolutions with 16 to 128 channels and 4 to 56 pixels in a row, multiples of that gained
@@ -35,7 +36,7 @@ def fold_pixels(graph: ir.Graph) -> None:
         shifted = maker(conv.inputs[0], "Add") if conv.op_type == "Conv" else None
         scaled = maker(shifted.inputs[0], "Mul") if shifted else None
         if not (
-            shifted and scaled and _is_plain(conv) and is_constant(shifted.inputs[1]) and is_constant(scaled.inputs[1])
+            shifted and scaled and is_plain(conv) and is_constant(shifted.inputs[1]) and is_constant(scaled.inputs[1])
         ):
             continue
         pixels, kernel = scaled.inputs[0], numbers(conv.inputs[1])
@@ -67,7 +68,7 @@ def pool_before_pointwise(graph: ir.Graph) -> None:
     """AveragePool(Conv1x1(x)) is Conv1x1(AveragePool(x)), and the convolution has fewer pixels."""
     for pool in graph:
         conv = maker(pool.inputs[0], "Conv") if pool.op_type == "AveragePool" else None
-        if not (conv and _is_plain(conv) and conv.inputs[0]) or any((*pads(pool), *pads(conv))):
+        if not (conv and is_plain(conv) and conv.inputs[0]) or any((*pads(pool), *pads(conv))):
             continue
         strides = (*pool.attributes.get_ints("strides", [1, 1]), *conv.attributes.get_ints("strides", [1, 1]))
         if numbers(conv.inputs[1]).shape[2:] == (1, 1) and strides[2:] == (1, 1) and min(strides[:2]) > 1:
@@ -106,7 +107,7 @@ def pad_beforehand(graph: ir.Graph) -> None:
     the activation before it once more, that ONNX Runtime does not put it back into the convolution.
     """
     for conv in graph:
-        if conv.op_type != "Conv" or not _is_plain(conv) or not _comes_out_even(conv):
+        if conv.op_type != "Conv" or not is_plain(conv) or not _comes_out_even(conv):
             continue
         source, around = conv.inputs[0], pads(conv)
         assert source is not None
@@ -157,13 +158,10 @@ def _by_channel(constant: ir.Value | None, channels: int) -> Doubles | None:
     return np.broadcast_to(found, (1, channels, 1, 1))[0] if same else None
 
 
-def _is_plain(conv: ir.Node) -> bool:
-    """Whether a convolution, over height and width, has constant weights, one group, no dilation, explicit padding."""
-    attributes = conv.attributes
-    explicit = attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-    even = attributes.get_int("group", 1) == 1 and set(attributes.get_ints("dilations", [1, 1])) == {1}
-    return is_of_maps(conv) and explicit and even and all(map(is_constant, conv.inputs[1:]))
-
-
 LESS_WORK = (fold_pixels, collapse_affine, pool_before_pointwise, mean_rows_first, pool_all_places)
 PASSES = (*LESS_WORK, pad_beforehand)
+
+
+def passes(*, multiple: int) -> tuple[Pass, ...]:
+    """All, and between them that which makes channels such a multiple; with 1, which changes nothing, only PASSES."""
+    return (*LESS_WORK, widen(multiple), pad_beforehand) if multiple > 1 else PASSES

@@ -173,7 +173,10 @@ def proto(request: pytest.FixtureRequest, card: ModelCard) -> onnx.ModelProto:
     return translate(build(of_net).eval(), of_net)
 
 
-@pytest.mark.parametrize("passes", [*((step,) for step in rewrite.PASSES), rewrite.LESS_WORK, rewrite.PASSES])
+WHOLE = [rewrite.LESS_WORK, *(rewrite.passes(multiple=multiple) for multiple in (1, 16, 7))]
+
+
+@pytest.mark.parametrize("passes", [*((step,) for step in rewrite.PASSES), *WHOLE])
 def test_every_net_answers_the_same_after_each_pass_and_after_all(
     proto: onnx.ModelProto, passes: tuple[rewrite.Pass, ...]
 ) -> None:
