@@ -5,12 +5,13 @@
 netkit's models run as `netkit infer` runs them: a batch a core, each in one thread. The peers: torch's own export in
 ONNX Runtime, in one session of all cores, which is its default, and as netkit runs its own; OpenVINO on that export, in
 float32 and in the precision that it chooses itself, a stream a core; PyTorch, eager and compiled, channels_last. All
-take turns, round by round; the table has medians in images a second. `peak` is the share of what a product of float32
-matrices reaches here, by the multiply-adds of the net as it is defined. OpenVINO is a peer if it is installed.
+take turns, round by round; the table has medians in images a second. `peak` is the share that netkit's float32 has of
+what a product of float32 matrices reaches here, by the multiply-adds of the net as it is defined; `limit` that of what
+the cores do where they do nothing but multiply and add, in registers. OpenVINO is a peer if it is installed.
 
 With --passes instead: netkit's float32 after each pass of export.rewrite. With --profile: where a run of netkit's
-float32 and int8 spends its time, by ONNX Runtime's own clock, and what each node reaches of the peak. Prints Markdown
-tables.
+float32 and int8 spends its time, by ONNX Runtime's own clock, and what each node reaches of peak and limit. Needs a C
+compiler, as torch.compile does. Prints Markdown tables.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -32,8 +33,8 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
+from bench_cores import limit, peak
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
 
 from export import rewrite, variants
 from export.convert import convert, translate
@@ -111,6 +112,8 @@ def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Tu
     yield "PyTorch", in_torch(net, card, compiled=False)
     yield "compiled", in_torch(net, card, compiled=True)
     yield "**netkit float32**", in_onnxruntime(convert(net, card), sessions=CORES)
+    padded = convert(net, card, passes=rewrite.passes(multiple=16))
+    yield "--pad-channels 16", in_onnxruntime(padded, sessions=CORES)
     eight = variants.quantized(net, card, mnist.load().train_images)
     yield "**netkit int8**", in_onnxruntime(eight, sessions=CORES)
 
@@ -120,6 +123,8 @@ def after_each_pass(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str
     for count, name in enumerate(("torch's export", *(step.__name__ for step in rewrite.PASSES))):
         after = rewrite.rewritten(exported, rewrite.PASSES[:count])
         yield name, in_onnxruntime(after.SerializeToString(), sessions=CORES)
+    after = rewrite.rewritten(exported, rewrite.passes(multiple=16))
+    yield "channels in 16s", in_onnxruntime(after.SerializeToString(), sessions=CORES)
 
 
 def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, float]:
@@ -146,14 +151,15 @@ class NodeTime:
     micro_s: float
     multiply_adds: float
 
-    def row(self, total_micro_s: float, peak_per_core: float) -> str:
+    def row(self, total_micro_s: float, rates: Sequence[float]) -> str:
+        """With its shares of those rates, of multiply-adds a second of a core."""
         cells = [self.name, self.operator, "x".join(map(str, self.output[1:]))]
         cells += [f"{self.micro_s:.1f} us", f"{self.micro_s / total_micro_s:.0%}"]
         if self.multiply_adds:
-            of_peak = self.multiply_adds / self.micro_s * 1e6 / peak_per_core
-            cells += [f"{self.multiply_adds:,.0f}", f"{of_peak:.0%}"]
+            cells += [f"{self.multiply_adds:,.0f}"]
+            cells += [f"{self.multiply_adds / self.micro_s * 1e6 / rate:.0%}" for rate in rates]
         else:
-            cells += ["", ""]
+            cells += ["", *("" for _ in rates)]
         return f"| {' | '.join(cells)} |"
 
 
@@ -189,32 +195,16 @@ def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) ->
 
 def print_profiles(net: torch.nn.Module, card: ModelCard, batches: Batches) -> None:
     fast = convert(net, card)
-    of_core = peak() / CORES
+    of_core = peak() / CORES, limit() / CORES
     for name, content in (("float32", fast), ("int8", variants.quantized(net, card, mnist.load().train_images))):
         nodes = list(profile(content, batches))
         total = sum(node.micro_s for node in nodes)
         print(f"\n{card.arch}, {name}: {total:.1f} us for an image\n")
-        print("| node | operator | output | time | share | multiply-adds | of the peak |", "|---" * 7 + "|", sep="\n")
+        columns = ("node", "operator", "output", "time", "share", "multiply-adds", "of peak", "of limit")
+        print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
         print(
             *(node.row(total, of_core) for node in nodes if node.micro_s >= LEAST_SHARE * total), sep="\n", flush=True
         )
-
-
-def peak(rounds: int = 10) -> float:
-    """Multiply-adds a second of a product of matrices, as ONNX Runtime does it; numpy took twice as long."""
-    side = 2048
-    a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in "abc")
-    graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "g", [a, b], [c])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    session = ort.InferenceSession(model.SerializeToString(), providers=[CPU])
-    matrix = np.random.default_rng(0).random((side, side), np.float32)
-
-    def once() -> float:
-        started = time.perf_counter()
-        session.run(None, {"a": matrix, "b": matrix})
-        return time.perf_counter() - started
-
-    return side**3 / statistics.median(once() for _ in range(rounds))
 
 
 def main() -> None:
@@ -237,10 +227,13 @@ def main() -> None:
         who = after_each_pass if asked.passes else contestants
         found = medians(dict(who(net.eval(), card)), batches, asked.rounds)
         if not place:
-            print(f"| net | {' | '.join(found)} | peak |", "|---" * (len(found) + 2) + "|", sep="\n", flush=True)
-        float32 = list(found.values())[-1 if asked.passes else -2]
-        share = float32 * multiply_adds(net, (card.channels, card.height, card.width)) / peak()
-        print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in found.values())} | {share:.0%} |", flush=True)
+            print(
+                f"| net | {' | '.join(found)} | peak | limit |", "|---" * (len(found) + 3) + "|", sep="\n", flush=True
+            )
+        float32 = found["pad_beforehand" if asked.passes else "**netkit float32**"]
+        done = float32 * multiply_adds(net, (card.channels, card.height, card.width))
+        shares = f"{done / peak():.0%} | {done / limit():.0%}"
+        print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in found.values())} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":
