@@ -162,6 +162,7 @@ RECIPE = Name("recipe", _recipes)
 DEVICES = ["auto", "cpu", "cuda"]
 DEVICE = Name("device", lambda: DEVICES)
 PRECISION = Name("precision", lambda: ["auto", "fp32", "bf16", "fp16"])
+ENGINE = Name("engine", lambda: ["local", "ray"])
 VARIANT = Name("precision", lambda: ["fp32", "fp16", "int8"])
 DATA = "DIR: class folders of images, or files in MNIST's format; FILE.csv: columns path, label and maybe split."
 COUNT = click.IntRange(min=1, max=1_000_000)
@@ -373,8 +374,11 @@ def import_(file: Path, out: Path | None) -> None:
 @option("--max-pixels", type=click.IntRange(1, 178_000_000), default=24_000_000, help="The largest image.")
 @option("-0", "nul", is_flag=True, help="Paths on stdin end with NUL, not with a new line: find ... -print0")
 @option("--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too.")
-@option("--out", type=PATH, help="Results file, .csv, .jsonl or .parquet.  [default: stdout]")
+@option("--out", type=PATH, help="Results file, .csv, .jsonl or .parquet; with ray a folder.  [default: stdout]")
 @option("--resume", is_flag=True, help="Go on with the run into --out that was stopped.")
+@option("--engine", type=ENGINE, default="local", help="What runs it: ray shares the work out in a cluster.")
+@option("--workers", type=COUNT, help="Workers of --engine ray.  [default: one for each core here]")
+@option("--address", help="The cluster of --engine ray, or auto.  [default: made on this machine alone]")
 @json_option
 def infer(
     paths: tuple[str, ...],
@@ -391,12 +395,16 @@ def infer(
     unverified: bool,
     out: Path | None,
     resume: bool,
+    engine: str,
+    workers: int | None,
+    address: str | None,
     as_json: bool,
 ) -> None:
     """Run a model over images, one row a file.
 
-    PATHS are files, folders (with all folders in them) and globs; - stands for a list of files on stdin. Rows go to
-    stdout: a table on a terminal, else CSV. Exits with 1 if a file could not be read.
+    PATHS are files, folders (with all folders in them), globs, and Parquet files with a column of paths; - stands for a
+    list of files on stdin. Rows go to stdout: a table on a terminal, else CSV. Exits with 1 if a file could not be
+    read.
     """
     from infer import job as jobs
     from infer import model as models
@@ -411,21 +419,37 @@ def infer(
         raise UsageError("--json writes rows to stdout and --out to a file: choose one")
     if resume and out is None:
         raise UsageError("--resume goes on with a results file: name it with --out")
+    if engine == "local" and (workers or address):
+        raise UsageError("--workers and --address are for --engine ray; --threads says how much is done at once here")
     terminal = _terminal()
-    if out is not None and resume and results.is_finished(out):
+    if engine == "ray":
+        from infer import cluster, on_ray, shards
+        from nets.machine import usable_cores
+
+        if out is None:
+            raise UsageError("--engine ray writes numbered files: name a folder for them with --out")
+    if out is not None and resume and (cluster if engine == "ray" else results).is_finished(out):
         terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
         return
     found = find(paths, separator=b"\0" if nul else b"\n")  # first: a wrong name is told before a model is opened
     opened = open_session if unverified else verify.open_proven
-    session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=device, threads=1)
+    here = "cpu" if engine == "ray" else device  # the workers' machines may have what this one has not
+    session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=here, threads=1)
     decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
     top_k = min(top_k, len(session.card.labels))
-    sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
-    job = jobs.Job(paths, decoder, batch_size, threads, top_k, sink, resume)
+    if engine == "ray" and out:
+        asked = workers or usable_cores()
+        plan = shards.Plan(out, session.model.sha256, decoder, device, batch_size, top_k, not unverified)
+        run = partial(
+            cluster.run, plan, session.model, paths, found, on_ray.engine(address, asked), workers=asked, resume=resume
+        )
+    else:
+        sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
+        run = partial(jobs.run, jobs.Job(paths, decoder, batch_size, threads, top_k, sink, resume), session, found)
     bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
     total = sum(1 for _ in find(paths)) if bar and STDIN not in paths else None
     with progress(terminal, "infer", total=total, show=bar) as advance:
-        outcome = jobs.run(job, session, found, advance=advance)
+        outcome = run(advance=advance)
     sys.stdout.flush()
     terminal.print(str(outcome))
     words = [word for word in sys.argv[1:] if word not in ("--json", "--resume")]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from infer import pipeline
 from infer.results import Results, results_file
@@ -30,6 +31,18 @@ class Job:
     top_k: int
     out: Path | Write
     resume: bool
+
+
+def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int) -> dict[str, Any]:
+    """On what rows depend, beside their inputs and the provider: a run that is gone on with has the same."""
+    return {
+        "model": model_sha256,
+        "batch size": batch_size,
+        "top-k": top_k,
+        "invert": decoder.invert,
+        "max-bytes": decoder.largest_file,
+        "max-pixels": decoder.largest_image,
+    }
 
 
 @dataclass(frozen=True)
@@ -78,12 +91,7 @@ def _sink(job: Job, session: Session, size: int, tally: Tally) -> AbstractContex
         return nullcontext(Printed(job.out, tally))
     arguments = {
         "inputs": list(job.inputs),
-        "model": session.model.sha256,
         "provider": session.provider,
-        "batch size": size,
-        "top-k": job.top_k,
-        "invert": job.decoder.invert,
-        "max-bytes": job.decoder.largest_file,
-        "max-pixels": job.decoder.largest_image,
+        **settings(job.decoder, model_sha256=session.model.sha256, batch_size=size, top_k=job.top_k),
     }
     return results_file(job.out, top_k=job.top_k, tally=tally, arguments=arguments, resume=job.resume)

@@ -12,6 +12,7 @@ from nets.errors import UsageError
 from nets.images import SUFFIXES
 
 STDIN = "-"
+TABLE = ".parquet"
 ANY_DEPTH = "**"  # in a pattern: no folder or any number of them, one in another
 READ = 65_536  # bytes of stdin at a time
 
@@ -20,7 +21,8 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
     """The paths of all inputs, in order: files as named, folders walked, globs expanded in sorted order.
 
     A folder yields every entry with an image suffix, whatever it is, and walks its real subfolders; one folder's names
-    are in memory at a time. "-" stands for the paths on stdin, each followed by `separator`, as files that are named.
+    are in memory at a time. "-" stands for the paths on stdin, each followed by `separator`, as files that are named; a
+    Parquet file for those in its column `path`.
     Raises UsageError, before the first path, where an argument names nothing at all.
     """
     for argument in arguments:
@@ -31,10 +33,23 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
 def _from(argument: str, separator: bytes) -> Iterable[str]:
     if argument == STDIN:
         return _listed(sys.stdin.buffer, separator)
+    if _is_table(argument):
+        return _listed_in(argument)
     if os.path.lexists(argument):
         return _walk(argument) if os.path.isdir(argument) else (argument,)
     # what is named explicitly is a row, be it there or not
     return _globbed(argument) if _is_pattern(argument) else (argument,)
+
+
+def _is_table(argument: str) -> bool:
+    """Whether it is a Parquet file, whose column `path` holds paths."""
+    return argument.lower().endswith(TABLE) and os.path.isfile(argument)
+
+
+def _listed_in(table: str) -> Iterator[str]:
+    from infer import parquet  # needs an extra
+
+    return parquet.paths_in(Path(table))
 
 
 def _is_pattern(argument: str) -> bool:
@@ -46,6 +61,8 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _require_some(argument: str) -> None:
+    if _is_table(argument):
+        _listed_in(argument)
     if argument == STDIN or (os.path.lexists(argument) and not os.path.isdir(argument)):
         return
     if os.path.isdir(argument):

@@ -159,13 +159,7 @@ def _is_named(file: FileIO, path: Path) -> bool:
 def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any]) -> str:
     """Set file and tally to where the journal says that all is whole; gives the SHA-256 of the inputs so far."""
     fields = Fields.parse(_journal_of(path).read_text(), f"{path}: the journal", UsageError)
-    earlier = fields.one("arguments", dict)
-    for name, value in arguments.items():
-        if earlier.get(name) != value:
-            raise UsageError(
-                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; go on with the same, "
-                "or leave out --resume to start anew"
-            )
+    require_same(path, fields.one("arguments", dict), arguments)
     whole = fields.one("bytes", int)
     if os.fstat(file.fileno()).st_size < whole:
         raise UsageError(f"{path}: its rows are gone; leave out --resume to start anew")
@@ -173,6 +167,16 @@ def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any])
         setattr(tally, name, fields.one(name, int))
     file.seek(whole)
     return fields.one("inputs", str)
+
+
+def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError where the run into `path` that is to be gone on with had others."""
+    for name, value in arguments.items():
+        if earlier.get(name) != value:
+            raise UsageError(
+                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; go on with the same, "
+                "or leave out --resume to start anew"
+            )
 
 
 def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
@@ -189,7 +193,8 @@ def _publish(path: Path, top_k: int) -> None:
     if _form_of(path) == ".parquet":
         from infer import parquet  # needs an extra
 
-        parquet.write(partial, path, top_k=top_k)
+        with open(partial, encoding="ascii") as lines:
+            parquet.write(path, (list(json.loads(line).values()) for line in lines), top_k=top_k)
         partial.unlink()
     else:
         os.replace(partial, path)

@@ -13,7 +13,12 @@ from typing import NoReturn
 from nets.errors import MissingExtraError, NetkitError, one_line
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu"}  # package -> the extra that installs it
+EXTRAS = {  # package -> the extra that installs it
+    **dict.fromkeys(TRAIN, "train"),
+    "onnxruntime": "cpu",
+    "pyarrow": "parquet",
+    "ray": "cluster",
+}
 INTERRUPTED = 130  # exit code: 128 and the signal's number
 
 

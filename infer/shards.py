@@ -1,0 +1,141 @@
+"""Shards: a run's inputs in numbered parts, and what makes a part's rows a Parquet file. Needs pyarrow."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infer import model as models
+from infer import parquet, pipeline, verify
+from infer.job import settings
+from infer.rows import Tally
+from infer.session import Session, open_session
+from nets.errors import ModelError, NetkitError
+from nets.images import Decoder, pillow_silenced
+
+MODEL = "_model.onnx"
+KEY = "netkit.shard"  # of a part's metadata: what it was made of, and what was counted
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Some of a run's inputs, in their order."""
+
+    number: int
+    paths: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Its file's."""
+        return f"part-{self.number:05}.parquet"
+
+    @staticmethod
+    def from_json(text: str) -> "Shard":
+        """Of what `to_json` gave."""
+        number, paths = json.loads(text)
+        return Shard(number, tuple(paths))
+
+    def to_json(self) -> str:
+        """In ASCII: paths need not be UTF-8."""
+        return json.dumps([self.number, self.paths])
+
+
+@dataclass(frozen=True)
+class Made:
+    """A shard whose file is there, with a tally's counts of its rows; or why it is not: a `fault` that is no row's."""
+
+    number: int
+    counts: dict[str, int] = field(default_factory=dict)
+    provider: str = ""
+    fault: str = ""
+
+    @property
+    def rows(self) -> int:
+        return self.counts["ok"] + self.counts["failed"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done to each shard. Rows go to files in `folder`, which all workers see, and where the MODEL lies.
+
+    Relative paths start in `home`, as that of `folder` does. All of it can be sent to another machine.
+    """
+
+    folder: Path
+    model_sha256: str
+    decoder: Decoder
+    device: str
+    batch_size: int
+    top_k: int
+    proven: bool
+    home: Path = field(default_factory=Path.cwd)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """On what the rows depend, beside their inputs."""
+        return settings(
+            self.decoder,
+            model_sha256=self.model_sha256,
+            batch_size=self.batch_size,
+            top_k=self.top_k,
+        )
+
+    def identity(self, shard: Shard) -> str:
+        """SHA-256 of all that the shard's rows depend on."""
+        return hashlib.sha256(f"{json.dumps(self.settings)}{shard.to_json()}".encode()).hexdigest()
+
+    def done(self, shard: Shard) -> Made | None:
+        """The shard as it is, if its file is there and is of these inputs, this model and these settings."""
+        noted = parquet.metadata(self.folder / shard.name).get(KEY, "{}")
+        found: Mapping[str, Any] = json.loads(noted)
+        return Made(**found["made"]) if found.get("identity") == self.identity(shard) else None
+
+
+class Worker:
+    """Opens the plan's model, once, where it runs, and makes shards. Nothing that it meets is raised: see Made."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._session: Session | None = None
+
+    def __call__(self, shard: Shard) -> Made:
+        try:
+            os.chdir(self._plan.home)
+            return self._plan.done(shard) or self._made(shard)
+        except (NetkitError, OSError) as fault:
+            return Made(shard.number, fault=str(fault))
+
+    def _made(self, shard: Shard) -> Made:
+        plan, session = self._plan, self._opened()
+        batches = pipeline.infer(
+            session,
+            shard.paths,
+            decoder=plan.decoder,
+            batch_size=plan.batch_size,
+            workers=1,
+            top_k=plan.top_k,
+        )
+        tally = Tally(frozenset(session.card.labels))
+        with pillow_silenced(), closing(batches):
+            rows = [row for batch in batches for row in batch]
+        tally.add(rows)
+        made = Made(shard.number, tally.counts(), session.provider)
+        noted = {KEY: json.dumps({"identity": plan.identity(shard), "made": asdict(made)})}
+        parquet.write(
+            plan.folder / shard.name, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=noted
+        )
+        return made
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            plan = self._plan
+            opened = verify.open_proven if plan.proven else open_session
+            model = models.read(plan.folder / MODEL)
+            if model.sha256 != plan.model_sha256:
+                raise ModelError(f"{model.name}: another model than the run began with; leave out --resume")
+            self._session = opened(model, device=plan.device, threads=1)
+        return self._session

@@ -1,0 +1,216 @@
+"""A run as shards in a folder: the rows of a results file, and who goes on leaves what is whole."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet as pq
+
+from infer import cluster, job, paths
+from infer.cluster import Engine
+from infer.job import Outcome
+from infer.model import Model
+from infer.session import open_session
+from infer.shards import Made, Plan, Shard, Worker
+from nets.data.dataset import HeldDataSet
+from nets.errors import ModelError, UsageError
+from nets.images import Decoder
+
+COUNT = 90  # files, of which five cannot be read
+
+
+def in_turn(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+    """An engine of one worker, here."""
+    yield from map(Worker(plan), some)
+
+
+class Stopped(BaseException):
+    pass
+
+
+def stopping(after: int) -> Engine:
+    """One that is stopped when so many shards are made, and one more is, of which nobody was told."""
+
+    def engine(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+        *told, _ = map(Worker(plan), some[: after + 1])
+        yield from told
+        raise Stopped
+
+    return engine
+
+
+def counting(asked: list[int]) -> Engine:
+    def engine(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+        asked.extend(shard.number for shard in some)
+        yield from in_turn(plan, some)
+
+    return engine
+
+
+@pytest.fixture
+def images(tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of digits, in folders by their labels, with files that cannot be read among them."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("images")
+    for number, label in enumerate(digits_data.test_labels[: COUNT - 5]):
+        path = folder / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits_data.test_images[number][0]).save(path)
+    for number, content in enumerate((b"", b"no image", b"GIF89a", b"\x89PNG\r\n\x1a\n")):
+        (folder / f"bad{number}.png").write_bytes(content)
+    (folder / os.fsdecode(b"gone\xff.png")).symlink_to("nowhere")
+    return folder
+
+
+@pytest.fixture
+def plan(tmp_path: Path, images: Path, model: Model) -> Plan:
+    return Plan(tmp_path / "out", model.sha256, Decoder(model.card.input), "cpu", 64, 2, proven=True)
+
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(plan: Plan, images: Path, model: Model) -> Run:
+    """Run the plan, or another one, over the images."""
+
+    def done(engine: Engine = in_turn, *, plan: Plan = plan, resume: bool = False, workers: int = 1) -> Outcome:
+        inputs = [str(images)]
+        found = paths.find(inputs)
+        return cluster.run(
+            plan, model, inputs, found, engine, workers=workers, resume=resume, advance=lambda count, note: None
+        )
+
+    return done
+
+
+def rows_in(folder: Path) -> list[dict[str, object]]:
+    parts = sorted(folder.glob("part-*.parquet"))
+    return pa.concat_tables([pq.read_table(part) for part in parts]).replace_schema_metadata().to_pylist()
+
+
+def test_shards_hold_the_rows_of_the_local_engine_bad_files_included(
+    run: Run, plan: Plan, images: Path, model: Model, tmp_path: Path
+) -> None:
+    outcome = run()
+    alone = job.Job((str(images),), plan.decoder, 64, 1, plan.top_k, tmp_path / "alone.parquet", False)
+    session = open_session(model, device="cpu", threads=1)
+    expected = job.run(alone, session, paths.find([str(images)]), advance=lambda count, note: None)
+    assert rows_in(plan.folder) == pq.read_table(tmp_path / "alone.parquet").to_pylist()
+    assert outcome.tally.counts() == expected.tally.counts()
+    assert outcome.tally.failed == 5 and outcome.tally.count == COUNT
+    assert outcome.provider == expected.provider
+    assert len(pq.read_table(plan.folder)) == COUNT  # the folder is a data set to others, too
+
+
+def test_the_manifest_says_what_the_run_is_of_and_the_mark_comes_last(run: Run, plan: Plan, images: Path) -> None:
+    def looking(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+        assert json.loads((plan.folder / "_manifest.json").read_text())["count"] == COUNT
+        yield from in_turn(plan, some)
+        assert not (plan.folder / "_SUCCESS").exists()
+
+    run(looking)
+    manifest = json.loads((plan.folder / "_manifest.json").read_text())
+    assert manifest["inputs"] == ["images"] and manifest["model"] == plan.model_sha256
+    assert manifest["rows"]["ok"] == COUNT - 5 and manifest["rows"]["failed"] == 5
+    assert manifest["shards"] == len(list(plan.folder.glob("part-*.parquet")))
+    assert cluster.is_finished(plan.folder)
+
+
+def test_who_goes_on_makes_only_what_is_not_there(run: Run, plan: Plan, images: Path) -> None:
+    with pytest.raises(Stopped):
+        run(stopping(after=30))
+    assert not cluster.is_finished(plan.folder)
+    whole = {path: path.stat().st_mtime_ns for path in plan.folder.glob("part-*")}
+    assert len(whole) == 31
+    rest: list[int] = []
+    outcome = run(counting(rest), resume=True)
+    assert rest == list(range(31, COUNT))  # shards of one: the last that nobody was told of is there as well
+    assert outcome.tally.count == COUNT
+    assert {path: path.stat().st_mtime_ns for path in whole} == whole
+    assert len({row["path"] for row in rows_in(plan.folder)}) == COUNT == len(rows_in(plan.folder))
+
+
+def test_a_damaged_part_and_one_of_another_run_are_made_anew(run: Run, plan: Plan, images: Path) -> None:
+    run()
+    before = rows_in(plan.folder)
+    (plan.folder / "_SUCCESS").unlink()
+    (plan.folder / "part-00003.parquet").write_bytes(b"PAR1 and no more")
+    shutil.copy(plan.folder / "part-00005.parquet", plan.folder / "part-00007.parquet")
+    rest: list[int] = []
+    run(counting(rest), resume=True)
+    assert rest == [3, 7]
+    assert rows_in(plan.folder) == before
+
+
+def test_a_run_of_other_inputs_or_settings_is_not_gone_on_with(run: Run, plan: Plan, images: Path) -> None:
+    with pytest.raises(Stopped):
+        run(stopping(after=3))
+    with pytest.raises(UsageError, match="started with top-k 2, not 1"):
+        run(plan=replace(plan, top_k=1), resume=True)
+    (images / "bad0.png").unlink()
+    with pytest.raises(UsageError, match=f"started with count {COUNT}, not {COUNT - 1}"):
+        run(resume=True)
+    run()  # without it, anew
+    assert len(rows_in(plan.folder)) == COUNT - 1
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(run: Run, plan: Plan, images: Path) -> None:
+    plan.folder.mkdir()
+    (plan.folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match=r"holds thesis\.tex, which is no part of a run"):
+        run()
+    assert os.listdir(plan.folder) == ["thesis.tex"]
+    with pytest.raises(UsageError, match="there is no folder"):
+        run(plan=replace(plan, folder=plan.folder / "none" / "out"))
+
+
+def test_a_second_run_into_the_same_folder_is_refused(run: Run, plan: Plan, images: Path) -> None:
+    def another(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+        with pytest.raises(UsageError, match="another run is writing it"):
+            run()
+        yield from in_turn(plan, some)
+
+    run(another)
+    assert cluster.is_finished(plan.folder)
+
+
+def test_what_a_worker_cannot_do_ends_the_run_with_the_reason(run: Run, plan: Plan, images: Path) -> None:
+    with pytest.raises(Stopped):
+        run(stopping(after=1))
+    (plan.folder / "_model.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match=r"_model\.onnx: not an ONNX model"):
+        run(resume=True)
+    assert not cluster.is_finished(plan.folder)
+
+
+def test_a_worker_that_forgets_a_shard_is_found_out(run: Run, plan: Plan, images: Path) -> None:
+    with pytest.raises(ModelError, match=f"{COUNT - 1} rows of {COUNT} inputs"):
+        run(lambda plan, some: in_turn(plan, some[:-1]))
+    assert not cluster.is_finished(plan.folder)
+
+
+def test_the_more_workers_the_smaller_the_shards(
+    run: Run, plan: Plan, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "SHARES", 10)
+    run(workers=3)
+    assert len(list(plan.folder.glob("part-*"))) == 30
+
+
+def test_a_parquet_file_of_paths_is_as_good_as_the_paths(images: Path, tmp_path: Path) -> None:
+    listed = [str(path) for path in paths.find([str(images)])][:20]
+    pq.write_table(pa.table({"path": listed, "number": range(20)}), tmp_path / "listed.parquet")
+    assert list(paths.find([str(tmp_path / "listed.parquet")])) == listed
+    pq.write_table(pa.table({"number": range(20)}), tmp_path / "other.parquet")
+    with pytest.raises(UsageError, match=r"other\.parquet: has no column 'path' of text, only number"):
+        paths.find([str(tmp_path / "other.parquet")])
+    (tmp_path / "no.parquet").write_bytes(b"none")
+    with pytest.raises(UsageError, match=r"no\.parquet: cannot be read as Parquet"):
+        paths.find([str(tmp_path / "no.parquet")])
