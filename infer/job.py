@@ -13,6 +13,7 @@ from infer.rows import Printed, Tally, Write
 from infer.session import Session
 from nets.images import Decoder, pillow_silenced
 from nets.machine import usable_cores
+from nets.remote import AT_ONCE, is_remote
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
     Raises UsageError where the results file cannot be written or gone on with, ModelError where the model fails.
     """
     started = time.monotonic()
-    workers = min(job.threads or usable_cores(), usable_cores())
+    far = any(map(is_remote, job.inputs))
+    workers = job.threads or max(usable_cores(), AT_ONCE) if far else min(job.threads or usable_cores(), usable_cores())
     size, paths = pipeline.shared_out(paths, batch_size=job.batch_size, workers=workers)
     tally = Tally(frozenset(session.card.labels))
     with _sink(job, session, size, tally) as sink:
@@ -77,7 +79,8 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
             batch_size=size,
             workers=workers,
             top_k=job.top_k,
-            forks=size == job.batch_size and session.can_fork,  # few are done before a process has begun
+            # few are done before a process has begun; and threads wait as well as processes
+            forks=size == job.batch_size and session.can_fork and not far,
         )
         with pillow_silenced(), closing(batches):
             for rows in batches:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from nets import remote
 from nets.errors import UsageError
 from nets.images import SUFFIXES
 
@@ -22,7 +23,7 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
 
     A folder yields every entry with an image suffix, whatever it is, and walks its real subfolders; one folder's names
     are in memory at a time. "-" stands for the paths on stdin, each followed by `separator`, as files that are named; a
-    Parquet file for those in its column `path`.
+    Parquet file for those in its column `path`. URLs are walked and globbed as nets.remote has it.
     Raises UsageError, before the first path, where an argument names nothing at all.
     """
     for argument in arguments:
@@ -33,12 +34,18 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
 def _from(argument: str, separator: bytes) -> Iterable[str]:
     if argument == STDIN:
         return _listed(sys.stdin.buffer, separator)
+    if remote.is_remote(argument):
+        return remote.find(argument, wanted=_is_image)
     if _is_table(argument):
         return _listed_in(argument)
     if os.path.lexists(argument):
         return _walk(argument) if os.path.isdir(argument) else (argument,)
     # what is named explicitly is a row, be it there or not
     return _globbed(argument) if _is_pattern(argument) else (argument,)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
 
 
 def _is_table(argument: str) -> bool:
@@ -56,11 +63,15 @@ def _is_pattern(argument: str) -> bool:
     """Whether it stands for others; where it matches nothing, brackets may be part of an image's name."""
     if not glob.has_magic(argument):
         return False
-    is_name = argument.lower().endswith(SUFFIXES) and not set(argument) & {"*", "?"}
+    is_name = _is_image(argument) and not set(argument) & {"*", "?"}
     return not is_name or next(_globbed(argument), None) is not None
 
 
 def _require_some(argument: str) -> None:
+    if remote.is_remote(argument):
+        if next(remote.find(argument, wanted=_is_image), None) is None:
+            raise UsageError(f"{argument}: no images there (looked for {', '.join(SUFFIXES)})")
+        return
     if _is_table(argument):
         _listed_in(argument)
     if argument == STDIN or (os.path.lexists(argument) and not os.path.isdir(argument)):
@@ -69,7 +80,7 @@ def _require_some(argument: str) -> None:
         if next(_walk(argument), None) is None:
             raise UsageError(f"{argument}: no images in this folder (looked for {', '.join(SUFFIXES)})")
     elif not _is_pattern(argument):
-        if not argument.lower().endswith(SUFFIXES):
+        if not _is_image(argument):
             raise UsageError(f"{argument}: no such file or folder")
     elif argument.split(os.sep).count(ANY_DEPTH) > 1:
         raise UsageError(f"{argument}: '{ANY_DEPTH}' may stand once in a pattern")
@@ -162,6 +173,6 @@ def _entries(folder: str) -> Iterator[tuple[str, bool]]:
         return
     within = os.path.join(folder, "")
     for name, is_folder in names:
-        is_image = name.lower().endswith(SUFFIXES)
+        is_image = _is_image(name)
         if is_image or is_folder:
             yield within + name, not is_image

@@ -21,6 +21,7 @@ from infer.team import AHEAD, Team
 from nets.card import ModelCard
 from nets.errors import ImageError, ModelError, OutOfMemoryError
 from nets.images import Decoder
+from nets.remote import is_remote
 
 if TYPE_CHECKING:
     from infer.processes import Processes
@@ -175,6 +176,8 @@ class _Work:
 
 
 def _is_small(image: Input) -> bool:
+    if isinstance(image, str) and is_remote(image):
+        return False
     try:
         return (os.stat(image).st_size if isinstance(image, str) else image.nbytes) <= SMALL
     except (OSError, ValueError):

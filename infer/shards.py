@@ -16,6 +16,7 @@ from infer.rows import Tally
 from infer.session import Session, open_session
 from nets.errors import ModelError, NetkitError
 from nets.images import Decoder, pillow_silenced
+from nets.remote import AT_ONCE, is_remote
 
 MODEL = "_model.onnx"
 KEY = "netkit.shard"  # of a part's metadata: what it was made of, and what was counted
@@ -116,7 +117,7 @@ class Worker:
             shard.paths,
             decoder=plan.decoder,
             batch_size=plan.batch_size,
-            workers=1,
+            workers=AT_ONCE if any(map(is_remote, shard.paths)) else 1,
             top_k=plan.top_k,
         )
         tally = Tally(frozenset(session.card.labels))

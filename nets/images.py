@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageChops, TiffTags, UnidentifiedImageError
 
-from nets import png
+from nets import png, remote
 from nets.bounds import LARGEST_HEADER, Bounded, weight
 from nets.card import Input
 from nets.errors import ImageError
@@ -70,6 +70,8 @@ class Decoder:
 
     def read(self, path: str) -> bytes:
         """A file's bytes; ImageError where it has none, or too many."""
+        if remote.is_remote(path):
+            return remote.read(path, largest=self.largest_file)
         try:
             file = os.open(path, READING)
             try:
