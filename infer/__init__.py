@@ -15,11 +15,14 @@ team      threads, and the one that gives them work
 processes the same with forks, which share no lock
 pipeline  decode and compute side by side; one row an input
 job       all of it together: from what was asked for to the last row
+shards    a run's inputs in numbered parts, and what makes a part's rows
+cluster   a run as such parts in a folder, by workers anywhere
+on_ray    those workers as Ray's actors
 classifier  the same as a Python object
 bench     how fast a model runs here
 doctor    what this machine can run
 console   what a person sees meanwhile
 
-Of `nets` it knows only what needs no torch: card, errors, fields, files, machine, and images, by which training and
+Of `nets` it knows only what needs no torch: card, errors, fields, files, machine, remote, and images, by which training and
 inference decode alike.
 """

@@ -8,6 +8,7 @@ process    the process to whoever started it: streams, signals, faults as a line
 machine    how many cores there are to use, and whether there is a CUDA driver
 bounds     what decoding an image may take, by its header
 png        a PNG file's checksums, and a short way to the pixels of plain ones
+remote     files behind URLs
 images     turn a file into the pixels that a card asks for, or say why not
 inception, residual, preact, densenet    the nets, each like the figure it comes from
 pixels     the step before the net: uint8 pixels to normalised floats
@@ -19,6 +20,6 @@ counts     parameters and multiply-adds, layer by layer
 data/      where images and labels come from
 training/  recipe, loop, and what a run leaves on disk
 
-card, errors, fields, files, names, process and machine need the standard library alone, images, png and bounds Pillow
+card, errors, fields, files, names, process, machine and remote need the standard library alone, images, png and bounds Pillow
 besides: these are all that `infer` may import.
 """
