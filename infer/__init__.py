@@ -23,6 +23,6 @@ bench     how fast a model runs here
 doctor    what this machine can run
 console   what a person sees meanwhile
 
-Of `nets` it knows only what needs no torch: card, errors, fields, files, machine, remote, and images, by which training and
-inference decode alike.
+Of `nets` it knows only what needs no torch: card, errors, fields, files, machine, remote, and images, by which
+training and inference decode alike.
 """

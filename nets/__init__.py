@@ -20,6 +20,6 @@ counts     parameters and multiply-adds, layer by layer
 data/      where images and labels come from
 training/  recipe, loop, and what a run leaves on disk
 
-card, errors, fields, files, names, process, machine and remote need the standard library alone, images, png and bounds Pillow
-besides: these are all that `infer` may import.
+card, errors, fields, files, names, process, machine and remote need the standard library alone, images, png and bounds
+Pillow besides: these are all that `infer` may import.
 """
