@@ -9,7 +9,7 @@ import pytest
 import infer
 
 MODULES = sorted(path.stem for path in Path(infer.__path__[0]).glob("*.py"))
-BARE = {"nets", "nets.card", "nets.errors", "nets.fields", "nets.files", "nets.machine", "nets.process"}
+BARE = {"nets", "nets.card", "nets.errors", "nets.fields", "nets.files", "nets.machine", "nets.process", "nets.remote"}
 TORCH_FREE = BARE | {"nets.bounds", "nets.images", "nets.png"}
 
 
