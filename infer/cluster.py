@@ -62,21 +62,7 @@ def run(
         _write(plan.folder / MANIFEST, manifest)
         if not (plan.folder / MODEL).exists():
             files.write_whole(plan.folder / MODEL, model.content)
-        made = [found for shard in shards if (found := plan.done(shard))]
-        kept = {each.number for each in made}
-        before = sum(each.rows for each in made)
-        advance(before, "")
-        try:
-            for each in engine(plan, [shard for shard in shards if shard.number not in kept]):
-                if each.fault:
-                    raise ModelError(each.fault)
-                made.append(each)
-                advance(each.rows, "")
-        except BaseException:
-            logger.info(
-                "%s: %s of %s shards are kept; go on with --resume", plan.folder, f"{len(made):,}", f"{len(shards):,}"
-            )
-            raise
+        before, made = _made(plan, shards, engine, advance)
         tally = _counted(made)
         if tally.count != len(listed):
             raise ModelError(f"{plan.folder}: {tally.count:,} rows of {len(listed):,} inputs: go on with --resume")
@@ -84,6 +70,27 @@ def run(
         _write(plan.folder / MANIFEST, {**manifest, "rows": tally.counts(), "providers": providers})
         files.write_whole(plan.folder / SUCCESS, b"")
     return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ", ".join(providers))
+
+
+def _made(
+    plan: Plan, shards: Sequence[Shard], engine: Engine, advance: Callable[[int, str], None]
+) -> tuple[int, list[Made]]:
+    """All that the engine made, after what was there; of this how many rows there were."""
+    made = [found for shard in shards if (found := plan.done(shard))]
+    kept = {each.number for each in made}
+    before = sum(each.rows for each in made)
+    advance(before, "")
+    try:
+        for each in engine(plan, [shard for shard in shards if shard.number not in kept]):
+            if each.fault:
+                raise ModelError(each.fault)
+            made.append(each)
+            advance(each.rows, "")
+    except BaseException:
+        kept_of_all = f"{len(made):,} of {len(shards):,}"
+        logger.info("%s: %s shards are kept; go on with --resume", plan.folder, kept_of_all)
+        raise
+    return before, made
 
 
 def is_finished(folder: Path) -> bool:

@@ -41,6 +41,8 @@ def engine(address: str | None, workers: int) -> Engine:
     With the plan's device "cuda" each has a GPU of its own, else a core. Raises UsageError where there is no cluster at
     that address.
     """
+    if address:
+        _require_listener(address)
 
     def made(plan: Plan, shards: Sequence[Shard]) -> Iterator[Made]:
         if not shards:
@@ -73,8 +75,6 @@ def _cluster(address: str | None, workers: int) -> Iterator[None]:
         "_node_ip_address": LOOPBACK,
         "object_store_memory": STORE,
     }
-    if address:
-        _require_listener(address)
     try:
         with _stderr_silenced():  # but for one native line, which says that there will be none
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
