@@ -1,5 +1,6 @@
 """Parquet: rows in columns, for tables of millions. Needs pyarrow, which netkit's extra [parquet] installs."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,8 @@ from nets.files import written_whole
 
 ROWS = 65_536  # in memory at a time, and in a row group
 PATH = "path"
+ESCAPED = "netkit.escaped"  # metadata of a file whose paths are spelled as `write` does it
+ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
 Cells = Sequence[str | float | None]
 
 
@@ -24,7 +27,7 @@ def write(path: Path, rows: Iterable[Cells], *, top_k: int, metadata: Mapping[st
     """
     names = columns(top_k)
     kinds = [pa.float64() if name.startswith("probability") else pa.string() for name in names]
-    schema = pa.schema(list(zip(names, kinds, strict=True)), metadata=metadata)
+    schema = pa.schema(list(zip(names, kinds, strict=True)), metadata={ESCAPED: "yes", **(metadata or {})})
     remaining = iter(rows)
     with written_whole(path) as file, pq.ParquetWriter(file, schema) as writer:
         while some := [_sayable(cells) for cells in islice(remaining, ROWS)]:
@@ -36,22 +39,40 @@ def metadata(path: Path) -> dict[str, str]:
     """What `write` was given beside the rows; nothing where there is no such file, or it is none of Parquet's."""
     try:
         found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
-    except (OSError, pa.ArrowInvalid):
+        return {key.decode(): value.decode() for key, value in found.items()}
+    except (OSError, ValueError):  # Arrow's own are ValueErrors
         return {}
-    return {key.decode(): value.decode() for key, value in found.items()}
 
 
 def paths_in(path: Path) -> Iterator[str]:
-    """The column `path` of a Parquet file. Raises UsageError, before the first, where it has no such column of text."""
+    """The column `path` of a Parquet file, one for each row; where there is none, an empty one.
+
+    A results file of netkit's gives back the paths that it is of. Raises UsageError where the file cannot be read, or,
+    before the first path, has no such column of text.
+    """
     try:
         file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowInvalid) as fault:
-        raise UsageError(f"{path}: cannot be read as Parquet: {fault}") from None
-    kinds = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
-    if PATH not in kinds or not (pa.types.is_string(kinds[PATH]) or pa.types.is_large_string(kinds[PATH])):
-        raise UsageError(f"{path}: has no column '{PATH}' of text, only {', '.join(kinds)}")
-    batches = file.iter_batches(columns=[PATH])
-    return (each for batch in batches for each in batch.column(PATH).to_pylist() if each)
+    except (OSError, ValueError) as fault:
+        raise _unreadable(path, fault) from None
+    schema = file.schema_arrow
+    kind = schema.field(PATH).type if PATH in schema.names else pa.null()
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UsageError(f"{path}: has no column '{PATH}' of text, only {', '.join(schema.names)}")
+    return _read(path, file, escaped=ESCAPED.encode() in (schema.metadata or {}))
+
+
+def _read(path: Path, file: pq.ParquetFile, *, escaped: bool) -> Iterator[str]:
+    try:
+        for batch in file.iter_batches(columns=[PATH]):
+            for each in batch.column(PATH).to_pylist():
+                yield (_unescaped(each) if escaped else each) if each else ""
+    except (OSError, ValueError) as fault:
+        raise _unreadable(path, fault) from None
+
+
+def _unreadable(path: Path, fault: Exception) -> UsageError:
+    return UsageError(f"{path}: cannot be read as Parquet: {fault}")
 
 
 def _sayable(cells: Cells) -> Cells:
@@ -62,3 +83,8 @@ def _sayable(cells: Cells) -> Cells:
 
 def _escaped(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _unescaped(text: str) -> str:
+    """What `_sayable` made this of."""
+    return ESCAPE.sub(lambda found: chr(0xDC00 + int(found[1], 16)) if found[1] else "\\", text)

@@ -18,7 +18,6 @@ EXTRAS = {  # package -> the extra that installs it
     "onnxruntime": "cpu",
     "pyarrow": "parquet",
     "ray": "cluster",
-    "fsspec": "remote",
 }
 INTERRUPTED = 130  # exit code: 128 and the signal's number
 

@@ -1,11 +1,13 @@
 """Remote: folders and files behind a URL, as s3://bucket/images, by fsspec: netkit's extra [remote] installs it."""
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
-from nets.errors import ImageError, UsageError
+from nets.errors import ImageError, MissingExtraError, NetkitError, UsageError
 
 MARK = "://"
+CHAIN = "::"  # fsspec's: what comes before lies in what comes behind
+MAGIC = frozenset("*?[")
 AT_ONCE = 16  # files read, at least: each takes as long as the way there and back, whatever the cores
 
 
@@ -15,7 +17,10 @@ def is_remote(path: str) -> bool:
 
 
 def read(url: str, *, largest: int) -> bytes:
-    """A file's bytes; ImageError where it cannot be had, or has over `largest`."""
+    """A file's bytes; ImageError where it cannot be had, or has over `largest`.
+
+    Raises MissingExtraError or UsageError where a package is missing that it takes to ask for it.
+    """
     try:
         system, path = _system(url)
         size = system.info(path)["size"]
@@ -24,7 +29,7 @@ def read(url: str, *, largest: int) -> bytes:
         content: bytes = system.cat_file(path, start=0, end=largest + 1)
     except FileNotFoundError:
         raise ImageError("vanished", "no such file") from None
-    except ImageError:
+    except NetkitError:
         raise
     except Exception as fault:  # each system has its own
         raise ImageError("unreadable", f"cannot be read: {_told(fault)}") from None
@@ -36,34 +41,74 @@ def read(url: str, *, largest: int) -> bytes:
 
 
 def find(url: str, *, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """The URLs of a folder's files with `wanted` names, of its subfolders' too, or of what matches, or the URL itself.
+    """The URLs of the files with `wanted` names in a folder and its subfolders, or in all that match; or the URL itself.
 
-    In sorted order; one folder's names are in memory at a time. Raises UsageError, before the first, where the URL
-    cannot be asked for, or is a folder that cannot be listed.
+    In sorted order; of folders one's names are in memory at a time. They begin as `url` does, whatever lies before or
+    behind its path. A subfolder that cannot be listed stands for itself. Raises UsageError, before the first, where the
+    URL cannot be asked for; MissingExtraError where there is no fsspec.
     """
     try:
         system, path = _system(url)
-        if any(sign in path for sign in "*?["):
-            return iter([system.unstrip_protocol(each) for each in sorted(system.glob(path)) if wanted(each)])
-        if not system.isdir(path):
+        is_folder = system.isdir(path)
+        if not is_folder and (not set(path) & MAGIC or system.exists(path)):
             return iter([url])
-        first = _entries(system, path)
+        if is_folder:
+            place = _Place(system, url, path)
+            return _walk(place, _entries(system, path), wanted)
+        place = _Place.above(url)
+        return _matching(place, sorted(system.glob(path)), wanted)
+    except NetkitError:
+        raise
     except Exception as fault:  # as above
-        if isinstance(fault, ModuleNotFoundError) and fault.name == "fsspec":
-            raise  # which extra has it is told elsewhere
         raise UsageError(f"{url}: cannot be listed: {_told(fault)}") from None
-    return _walk(system, first, wanted)
 
 
-def _walk(system: Any, first: Iterator[tuple[str, bool]], wanted: Callable[[str], bool]) -> Iterator[str]:
+class _Place(NamedTuple):
+    """A folder: what keeps it, its URL, and its path there."""
+
+    system: Any
+    url: str
+    path: str
+
+    @classmethod
+    def above(cls, pattern: str) -> "_Place":
+        """The folder in whose subfolders all that matches lies."""
+        first, mark, rest = pattern.partition(CHAIN)
+        start = min(first.index(sign) for sign in MAGIC if sign in first)
+        url = first[: first.rindex("/", 0, start)] + mark + rest
+        return cls(_system(url)[0], url, _system(url)[1])
+
+    def url_of(self, path: str) -> str:
+        """That of a path in it."""
+        within = self.path.rstrip("/")
+        if not path.startswith(f"{within}/"):
+            raise UsageError(f"{self.url}: gives {path}, which does not lie in it")
+        first, mark, rest = self.url.partition(CHAIN)
+        start = first.rstrip("/")
+        return start + ("//" if start.endswith(":") else "") + path[len(within) :] + mark + rest
+
+
+def _matching(place: _Place, paths: Iterable[str], wanted: Callable[[str], bool]) -> Iterator[str]:
+    for path in paths:
+        if place.system.isdir(path):
+            yield from _walk(place, _entries(place.system, path), wanted)
+        elif wanted(path):
+            yield place.url_of(path)
+
+
+def _walk(place: _Place, first: Iterator[tuple[str, bool]], wanted: Callable[[str], bool]) -> Iterator[str]:
     levels = [first]
     while levels:
         for path, is_folder in levels[-1]:
-            if is_folder:
-                levels.append(_entries(system, path))
+            if not is_folder:
+                if wanted(path):
+                    yield place.url_of(path)
+                continue
+            try:
+                levels.append(_entries(place.system, path))
                 break
-            if wanted(path):
-                yield system.unstrip_protocol(path)
+            except Exception:  # as above
+                yield place.url_of(path)
         else:
             levels.pop()
 
@@ -78,9 +123,14 @@ def _entries(system: Any, folder: str) -> Iterator[tuple[str, bool]]:
 
 def _system(url: str) -> tuple[Any, str]:
     """What keeps the file, and its path there."""
-    from fsspec.core import url_to_fs  # needs an extra
-
-    return url_to_fs(url)
+    try:
+        from fsspec.core import url_to_fs  # needs an extra
+    except ModuleNotFoundError:
+        raise MissingExtraError("fsspec", "remote") from None
+    try:
+        return url_to_fs(url)
+    except ImportError as fault:  # of a package for systems of that kind
+        raise UsageError(f"{url}: {_told(fault)}") from None
 
 
 def _told(fault: Exception) -> str:
