@@ -275,7 +275,9 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
 @option("--precision", type=VARIANT, default="fp32", help="What the model computes in; fp16 is for CUDA.")
 @option("--variants", type=Names(VARIANT), help="Several precisions, as fp32,int8, and a table of them.")
 @option("--max-drop", type=click.FloatRange(0, 100), default=0.1, help="Points of accuracy fp16 and int8 may lose.")
-@option("--pad-channels", type=click.IntRange(1, 64), default=1, help="Convolutions' channels, by zeros, in multiples.")
+@option(
+    "--pad-channels", type=click.IntRange(1, 64), metavar="N", help="Fill convolutions' channels up to a multiple of N."
+)
 @json_option
 def export(
     arch: str | None,
@@ -287,7 +289,7 @@ def export(
     precision: str,
     variants: tuple[str, ...] | None,
     max_drop: float,
-    pad_channels: int,
+    pad_channels: int | None,
     as_json: bool,
 ) -> None:
     """Turn a trained net into one .onnx file.
@@ -295,8 +297,8 @@ def export(
     The model takes pixels and carries its card and the proof that it computes what PyTorch computes, which 'verify'
     repeats on any machine; without such proof none is written. parity.md beside it shows it to people.
 
-    Where a net's channels are no multiple of 16, as densenet's 24, --pad-channels 16 makes an fp32 model that is faster
-    on processors with AVX-512, and slower on others.
+    Where a net's channels are no multiple of 16, as densenet's 24, --pad-channels 16 adds channels of zeros: that fp32
+    model computes the same, faster on processors with AVX-512, and slower on others.
     """
     from dataclasses import asdict
 
@@ -312,13 +314,15 @@ def export(
         raise UsageError("--out names one file, and --variants makes several: choose one")
     if run is not None and weights is not None:
         raise UsageError("--run and --weights: choose one")
+    wanted = variants or (precision,)
+    if pad_channels and "fp32" not in wanted:
+        raise UsageError(f"--pad-channels is for fp32, not for {' and '.join(wanted)}")
     terminal = _terminal()
     source = choose(WEIGHTS, file=weights or (run and run / WEIGHTS), arch=None if weights or run else arch)
     net, card = checkpoint.load(source, trusted=arch)
     if arch and card.arch != arch:
         raise UsageError(f"{source}: holds the net {card.arch}, not {arch}")
     data_set = data_of(source.parent, card, source=data)
-    wanted = variants or (precision,)
     paths = {each: out or source.parent / MODELS[each] for each in wanted}
     with terminal.status("converting, and comparing with PyTorch in float64"):
         certificates = publish.export(
@@ -328,7 +332,7 @@ def export(
             data=data_set,
             opset=OPSET if opset is None else opset,
             max_drop=max_drop / 100,
-            multiple=pad_channels,
+            multiple=pad_channels or 1,
         )
     if as_json:
         for each, certificate in certificates.items():

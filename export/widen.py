@@ -94,10 +94,10 @@ def _takes(node: ir.Node, place: int) -> bool:
         case "Flatten":
             alike = attributes.get_int("axis", 1) == 1 and _is_of_points(node.inputs[0])
         case "BatchNormalization":
-            alike = place == 0 and constant and len(node.outputs) == 1
+            alike = place == 0 and constant
         case kind:
             alike = kind in ALIKE
-    return alike and _may_be_wider(node.outputs[0])
+    return alike and len(node.outputs) == 1 and _may_be_wider(node.outputs[0])
 
 
 def _is_of_points(value: ir.Value | None) -> bool:

@@ -2,7 +2,8 @@
 
     python scripts/bench_cores.py
 
-Nothing that a model computes in float32 can be faster than the second. It needs a C compiler.
+Nothing that a model computes in float32 can be faster than the second, but for what two measurements differ by, 2 % or
+so. It needs a C compiler.
 """
 
 import ctypes

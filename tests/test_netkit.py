@@ -82,6 +82,7 @@ def one_line(text: str) -> str:
         ),
         (["export", "--run", "empty", "--weights", "a.safetensors"], 2, "--run and --weights: choose one"),
         (["export", "--max-drop", "-1"], 2, "-1.0 is not in the range"),
+        (["export", "--pad-channels", "16", "--precision", "int8"], 2, "--pad-channels is for fp32, not for int8"),
         (["verify", "none.onnx"], 2, "none.onnx: no such file"),
         (["verify", "digit.png"], 1, "digit.png: not an ONNX model"),
         (["verify"], 2, "Missing argument 'MODEL.onnx'"),

@@ -42,6 +42,14 @@ class Mean(nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class Places(nn.Module):
+    """A pool that tells where its maxima lie, too, and a sum of all that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        maxima, places = nn.functional.max_pool2d(x, 2, return_indices=True)
+        return maxima + places
+
+
 class Residual(nn.Module):
     """A sum of what comes in and what a convolution makes of it."""
 
@@ -97,6 +105,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
     "not before a sum": (lambda: nn.Sequential(conv(3, 10), Residual(), conv(10, 16), nn.ReLU()), [10, 10, 16]),
     "not before a depthwise one": (lambda: nn.Sequential(conv(3, 10), conv(10, 10, 3, groups=10)), [10, 10]),
     "not side by side along rows": (lambda: nn.Sequential(Branches(axis=2), conv(5, 4)), [10, 5, 4]),
+    "not before a pool's places": (lambda: nn.Sequential(conv(3, 10), Places()), [10]),
     "not before another function": (lambda: nn.Sequential(conv(3, 10), nn.Sigmoid(), conv(10, 4)), [10, 4]),
 }  # fmt: skip
 
