@@ -10,12 +10,13 @@ import stat
 import sys
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from nets import process
-from nets.errors import Interrupted, TrainingError, UsageError, one_line, unknown_name
+from nets.errors import Interrupted, MissingExtraError, TrainingError, UsageError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -380,9 +381,9 @@ def import_(file: Path, out: Path | None) -> None:
 @option("--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too.")
 @option("--out", type=PATH, help="Results file, .csv, .jsonl or .parquet; with ray a folder.  [default: stdout]")
 @option("--resume", is_flag=True, help="Go on with the run into --out that was stopped.")
-@option("--engine", type=ENGINE, default="local", help="What runs it: ray shares the work out in a cluster.")
-@option("--workers", type=COUNT, help="Workers of --engine ray.  [default: one for each core here]")
-@option("--address", help="The cluster of --engine ray, or auto.  [default: made on this machine alone]")
+@option("--engine", type=ENGINE, default="local", help="What runs it: ray shares the work out among workers.")
+@option("--workers", type=COUNT, help="Those of --engine ray.  [default: one for each core here]")
+@option("--address", help="Ray's cluster, HOST:PORT or auto.  [default: made on this machine alone]")
 @json_option
 def infer(
     paths: tuple[str, ...],
@@ -406,9 +407,9 @@ def infer(
 ) -> None:
     """Run a model over images, one row a file.
 
-    PATHS are files, folders (with all folders in them), globs, and Parquet files with a column of paths; - stands for a
-    list of files on stdin. Rows go to stdout: a table on a terminal, else CSV. Exits with 1 if a file could not be
-    read.
+    PATHS are files, folders (with all folders in them) and globs, here or behind URLs as s3://bucket/images; Parquet
+    files, for the paths in their column 'path'; and -, for a list of files on stdin. Rows go to stdout: a table on a
+    terminal, else CSV. Exits with 1 if a file could not be read.
     """
     from infer import job as jobs
     from infer import model as models
@@ -427,11 +428,15 @@ def infer(
         raise UsageError("--workers and --address are for --engine ray; --threads says how much is done at once here")
     terminal = _terminal()
     if engine == "ray":
+        if out is None:
+            raise UsageError("--engine ray writes numbered files: name a folder for them with --out")
+        if threads:
+            raise UsageError("--threads is for --engine local; --workers says how many work at once with ray")
+        if not find_spec("ray"):
+            raise MissingExtraError("ray", "cluster")
         from infer import cluster, on_ray, shards
         from nets.machine import usable_cores
 
-        if out is None:
-            raise UsageError("--engine ray writes numbered files: name a folder for them with --out")
     if out is not None and resume and (cluster if engine == "ray" else results).is_finished(out):
         terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
         return

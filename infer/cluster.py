@@ -11,8 +11,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ OURS = re.compile(rf"{NAME}|\.{NAME}\.\d+\.tmp")  # a file of a run, or one that
 LARGEST = 1000  # inputs of a shard: a second of work for a core, or a tenth of one
 SHARES = 100  # of the work, at least, for each worker: one that is killed costs as little
 
-Engine = Callable[[Plan, Sequence[Shard]], Iterator[Made]]
+Work = Callable[[Sequence[Shard]], Generator[Made]]
+Engine = Callable[[Plan], AbstractContextManager[Work]]  # its workers are there while the block lasts
 
 
 def run(
@@ -54,7 +55,7 @@ def run(
     started = time.monotonic()
     listed = list(paths)
     wanted = {"inputs": list(inputs), "count": len(listed), "sha256": _hash_of(listed), **plan.settings}
-    with _folder(plan.folder):
+    with _folder(plan.folder), engine(plan) as work:
         size = _begun(plan.folder, wanted, resume=resume) or max(1, min(LARGEST, len(listed) // (SHARES * workers)))
         starts = range(0, len(listed), size)
         shards = [Shard(number, tuple(listed[start : start + size])) for number, start in enumerate(starts)]
@@ -62,35 +63,44 @@ def run(
         _write(plan.folder / MANIFEST, manifest)
         if not (plan.folder / MODEL).exists():
             files.write_whole(plan.folder / MODEL, model.content)
-        before, made = _made(plan, shards, engine, advance)
-        tally = _counted(made)
-        if tally.count != len(listed):
-            raise ModelError(f"{plan.folder}: {tally.count:,} rows of {len(listed):,} inputs: go on with --resume")
-        providers = sorted({each.provider for each in made})
+        before = _make(plan, shards, work, advance)
+        tally, providers = _counted(plan, shards)
         _write(plan.folder / MANIFEST, {**manifest, "rows": tally.counts(), "providers": providers})
         files.write_whole(plan.folder / SUCCESS, b"")
     return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ", ".join(providers))
 
 
-def _made(
-    plan: Plan, shards: Sequence[Shard], engine: Engine, advance: Callable[[int, str], None]
-) -> tuple[int, list[Made]]:
-    """All that the engine made, after what was there; of this how many rows there were."""
-    made = [found for shard in shards if (found := plan.done(shard))]
-    kept = {each.number for each in made}
-    before = sum(each.rows for each in made)
+def _make(plan: Plan, shards: Sequence[Shard], work: Work, advance: Callable[[int, str], None]) -> int:
+    """Let all be made that are not there; gives how many rows were."""
+    there = [made for shard in shards if (made := plan.done(shard))]
+    kept = {made.number for made in there}
+    before = sum(made.rows for made in there)
     advance(before, "")
     try:
-        for each in engine(plan, [shard for shard in shards if shard.number not in kept]):
-            if each.fault:
-                raise ModelError(each.fault)
-            made.append(each)
-            advance(each.rows, "")
+        with closing(work([shard for shard in shards if shard.number not in kept])) as done:
+            for made in done:
+                if made.fault:
+                    raise ModelError(made.fault)
+                kept.add(made.number)
+                advance(made.rows, "")
     except BaseException:
-        kept_of_all = f"{len(made):,} of {len(shards):,}"
-        logger.info("%s: %s shards are kept; go on with --resume", plan.folder, kept_of_all)
+        of_all = f"{len(kept):,} of {len(shards):,}"
+        logger.info("%s: %s shards are kept; go on with --resume", plan.folder, of_all)
         raise
-    return before, made
+    return before
+
+
+def _counted(plan: Plan, shards: Iterable[Shard]) -> tuple[Tally, list[str]]:
+    """The counts of all parts, and what ran them, by the files that lie there. Raises ModelError where one does not."""
+    tally, providers = Tally(frozenset()), set()
+    for shard in shards:
+        made = plan.done(shard)
+        if made is None:
+            raise ModelError(f"{plan.folder / shard.name}: is not there, or is another run's; go on with --resume")
+        providers.add(made.provider)
+        for name, count in made.counts.items():
+            setattr(tally, name, getattr(tally, name) + count)
+    return tally, sorted(providers)
 
 
 def is_finished(folder: Path) -> bool:
@@ -119,15 +129,23 @@ def _folder(folder: Path) -> Iterator[None]:
 
 
 def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> int | None:
-    """The size of shards of the run to go on with; None where one begins, in a folder that is empty then."""
-    if resume and (folder / MANIFEST).exists():
+    """The size of shards of the run to go on with; None where one begins, of which no part is there then.
+
+    A run that is there is known by its manifest, which stays until there is another.
+    """
+    names = sorted(os.listdir(folder))
+    if MANIFEST not in names:
+        if parts := [name for name in names if not name.startswith(".")]:
+            raise UsageError(f"{folder}: holds {parts[0]} and no {MANIFEST}: nobody knows whose; name another folder")
+    elif resume:
         manifest = _read(folder / MANIFEST)
         require_same(folder, manifest, wanted)
         return int(manifest["shard size"])
-    if (folder / MANIFEST).exists():
+    else:
         logger.info("%s: starting anew, in place of the run that is there", folder)
-    for name in sorted(os.listdir(folder)):  # the manifest and the mark first: parts alone are nobody's result
-        (folder / name).unlink(missing_ok=True)
+    for name in names:  # first the mark: parts alone are nobody's result
+        if name != MANIFEST:
+            (folder / name).unlink()
     return None
 
 
@@ -142,11 +160,3 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:
     files.write_whole(path, (json.dumps(manifest, indent=1) + "\n").encode())
-
-
-def _counted(made: Iterable[Made]) -> Tally:
-    tally = Tally(frozenset())
-    for each in made:
-        for name, count in each.counts.items():
-            setattr(tally, name, getattr(tally, name) + count)
-    return tally

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
     Raises UsageError where the results file cannot be written or gone on with, ModelError where the model fails.
     """
     started = time.monotonic()
-    far = any(map(is_remote, job.inputs))
+    first = next(paths, None)
+    paths = paths if first is None else chain([first], paths)
+    far = first is not None and is_remote(first)
     workers = job.threads or max(usable_cores(), AT_ONCE) if far else min(job.threads or usable_cores(), usable_cores())
     size, paths = pipeline.shared_out(paths, batch_size=job.batch_size, workers=workers)
     tally = Tally(frozenset(session.card.labels))
@@ -79,7 +82,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
             batch_size=size,
             workers=workers,
             top_k=job.top_k,
-            # few are done before a process has begun; and threads wait as well as processes
+            # few are done before a process has begun; and threads wait for files far away as well as processes
             forks=size == job.batch_size and session.can_fork and not far,
         )
         with pillow_silenced(), closing(batches):

@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each run
@@ -15,54 +17,91 @@ os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its native lines woul
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 
-from infer.cluster import Engine
+from infer.cluster import Engine, Work
 from infer.shards import Made, Plan, Shard, Worker
-from nets.errors import UsageError
+from nets.errors import DeviceError, ModelError, UsageError
+
+logger = logging.getLogger(__name__)
 
 PATIENCE_S = 10
 LOOPBACK = "127.0.0.1"
 STORE = 2**28  # bytes of memory that actors share: neither rows nor the model pass through it
 BLOCKS = 64  # of shards, for each actor: what is handed out at once
+RETRIES = 3  # of a shard whose worker dies: what kills it each time would do so for ever
 
 
 class Actor:
-    """A worker as Ray calls it: rows of a table in and out, with text in them."""
+    """A worker as Ray calls it: rows of a table in and out, with text in them. What it logs goes with the rows."""
 
     def __init__(self, plan: Plan) -> None:
-        self._worker = Worker(plan)
+        self._worker, self._notes = Worker(plan), _Notes()
+        log = logging.getLogger("infer")
+        log.handlers, log.propagate = [self._notes], False
+        log.setLevel(logging.INFO)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {"made": json.dumps(asdict(self._worker(Shard.from_json(row["shard"]))))}
+        made = self._worker(Shard.from_json(row["shard"]))
+        notes, self._notes.taken = self._notes.taken, []
+        return {"made": json.dumps(asdict(made)), "notes": json.dumps(notes)}
+
+
+class _Notes(logging.Handler):
+    """Keeps what is logged, as (the message before its values are put in, the whole)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.taken.append((str(record.msg), record.getMessage()))
 
 
 def engine(address: str | None, workers: int) -> Engine:
     """So many actors on the cluster at `address`, else on one that is made on this machine alone.
 
     With the plan's device "cuda" each has a GPU of its own, else a core. Raises UsageError where there is no cluster at
-    that address.
+    that address, DeviceError where it has no GPU.
     """
-    if address:
-        _require_listener(address)
 
-    def made(plan: Plan, shards: Sequence[Shard]) -> Iterator[Made]:
-        if not shards:
-            return
+    @contextmanager
+    def connected(plan: Plan) -> Iterator[Work]:
         with _cluster(address, workers):
-            actors = min(workers, len(shards))
-            rows = [{"shard": shard.to_json()} for shard in shards]
-            table = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS * actors))
-            gpus = 1 if plan.device == "cuda" else 0
-            done = table.map(
-                Actor,  # type: ignore[arg-type]  # a class whose objects are called is fine, too
-                fn_constructor_args=[plan],
-                compute=ActorPoolStrategy(size=actors),
-                num_cpus=1 - gpus,
-                num_gpus=gpus,
-            )
-            for row in done.iter_rows():
-                yield Made(**json.loads(row["made"]))
+            if plan.device == "cuda" and ray.cluster_resources().get("GPU", 0) < 1:  # type: ignore[no-untyped-call]
+                raise DeviceError("the cluster has no GPU, which --device cuda asks for")
+            yield partial(_made, plan, workers)
 
-    return made
+    return connected
+
+
+def _made(plan: Plan, workers: int, shards: Sequence[Shard]) -> Generator[Made]:
+    if not shards:
+        return
+    actors, gpus = min(workers, len(shards)), 1 if plan.device == "cuda" else 0
+    rows = [{"shard": shard.to_json()} for shard in shards]
+    table = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS * actors))
+    done = table.map(
+        Actor,  # type: ignore[arg-type]  # a class whose objects are called is fine, too
+        fn_constructor_args=[plan],
+        compute=ActorPoolStrategy(size=actors),
+        num_cpus=1 - gpus,
+        num_gpus=gpus,
+        ray_remote_args_fn=_limits,
+    )
+    told: set[str] = set()
+    try:
+        for row in done.iter_rows():
+            for kind, note in json.loads(row["notes"]):
+                if kind not in told:  # each worker says so, maybe of each shard
+                    logger.warning("%s", note)
+                    told.add(kind)
+            yield Made(**json.loads(row["made"]))
+    except ray.exceptions.RayError as fault:
+        told_by_ray = str(fault).strip().partition("\n")[0]
+        raise ModelError(f"workers failed, each {RETRIES} times and more: {told_by_ray}; go on with --resume") from None
+
+
+def _limits() -> dict[str, Any]:
+    return {"max_task_retries": RETRIES}
 
 
 @contextmanager
@@ -75,13 +114,23 @@ def _cluster(address: str | None, workers: int) -> Iterator[None]:
         "_node_ip_address": LOOPBACK,
         "object_store_memory": STORE,
     }
+    if address:
+        _require_listener(address)
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     try:
         with _stderr_silenced():  # but for one native line, which says that there will be none
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **({} if address else own))
-    except (ConnectionError, ValueError) as fault:
-        raise UsageError(f"--address {address}: no Ray cluster there: {str(fault).splitlines()[0]}") from None
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
+            # "local": else it looks for a cluster that runs on this machine
+            ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else own),
+            )
+    except (ConnectionError, ValueError, RuntimeError) as fault:
+        where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
+        raise UsageError(f"{where}: {str(fault).strip().partition(chr(10))[0]}") from None
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
+    DataContext.get_current().enable_progress_bars = False
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
@@ -14,7 +15,7 @@ from infer import parquet, pipeline, verify
 from infer.job import settings
 from infer.rows import Tally
 from infer.session import Session, open_session
-from nets.errors import ModelError, NetkitError
+from nets.errors import ModelError, NetkitError, UsageError
 from nets.images import Decoder, pillow_silenced
 from nets.remote import AT_ONCE, is_remote
 
@@ -77,13 +78,9 @@ class Plan:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """On what the rows depend, beside their inputs."""
-        return settings(
-            self.decoder,
-            model_sha256=self.model_sha256,
-            batch_size=self.batch_size,
-            top_k=self.top_k,
-        )
+        """On what the rows depend, beside their inputs, and what was asked for of them."""
+        given = settings(self.decoder, model_sha256=self.model_sha256, batch_size=self.batch_size, top_k=self.top_k)
+        return {**given, "device": self.device, "no-verify": not self.proven}
 
     def identity(self, shard: Shard) -> str:
         """SHA-256 of all that the shard's rows depend on."""
@@ -92,8 +89,11 @@ class Plan:
     def done(self, shard: Shard) -> Made | None:
         """The shard as it is, if its file is there and is of these inputs, this model and these settings."""
         noted = parquet.metadata(self.folder / shard.name).get(KEY, "{}")
-        found: Mapping[str, Any] = json.loads(noted)
-        return Made(**found["made"]) if found.get("identity") == self.identity(shard) else None
+        try:
+            found: Mapping[str, Any] = json.loads(noted)
+            return Made(**found["made"]) if found.get("identity") == self.identity(shard) else None
+        except (ValueError, TypeError, KeyError):  # damaged
+            return None
 
 
 class Worker:
@@ -105,20 +105,17 @@ class Worker:
 
     def __call__(self, shard: Shard) -> Made:
         try:
-            os.chdir(self._plan.home)
+            self._go_home(shard)
             return self._plan.done(shard) or self._made(shard)
         except (NetkitError, OSError) as fault:
             return Made(shard.number, fault=str(fault))
 
     def _made(self, shard: Shard) -> Made:
         plan, session = self._plan, self._opened()
+        workers = AT_ONCE if any(map(is_remote, shard.paths)) else 1
+        size, paths = pipeline.shared_out(shard.paths, batch_size=plan.batch_size, workers=workers)
         batches = pipeline.infer(
-            session,
-            shard.paths,
-            decoder=plan.decoder,
-            batch_size=plan.batch_size,
-            workers=AT_ONCE if any(map(is_remote, shard.paths)) else 1,
-            top_k=plan.top_k,
+            session, paths, decoder=plan.decoder, batch_size=size, workers=workers, top_k=plan.top_k
         )
         tally = Tally(frozenset(session.card.labels))
         with pillow_silenced(), closing(batches):
@@ -130,6 +127,20 @@ class Worker:
             plan.folder / shard.name, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=noted
         )
         return made
+
+    def _go_home(self, shard: Shard) -> None:
+        """To where relative paths start; if there are none, that folder need not be here."""
+        home = self._plan.home
+        if not home.is_dir() and all(
+            is_remote(path) or os.path.isabs(path) for path in (str(self._plan.folder), *shard.paths)
+        ):
+            return
+        try:
+            os.chdir(home)
+        except OSError as fault:
+            raise UsageError(
+                f"{home}: where relative paths start is not to be had on {platform.node()}: {fault.strerror}"
+            ) from None
 
     def _opened(self) -> Session:
         if self._session is None:

@@ -41,7 +41,7 @@ def read(url: str, *, largest: int) -> bytes:
 
 
 def find(url: str, *, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """The URLs of the files with `wanted` names in a folder and its subfolders, or in all that match; or the URL itself.
+    """The URLs of files with `wanted` names in a folder and its subfolders, or in all that match; or the URL itself.
 
     In sorted order; of folders one's names are in memory at a time. They begin as `url` does, whatever lies before or
     behind its path. A subfolder that cannot be listed stands for itself. Raises UsageError, before the first, where the
@@ -81,7 +81,7 @@ class _Place(NamedTuple):
     def url_of(self, path: str) -> str:
         """That of a path in it."""
         within = self.path.rstrip("/")
-        if not path.startswith(f"{within}/"):
+        if within and not path.startswith(f"{within}/"):
             raise UsageError(f"{self.url}: gives {path}, which does not lie in it")
         first, mark, rest = self.url.partition(CHAIN)
         start = first.rstrip("/")

@@ -3,41 +3,49 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet as pq
 
-from infer import cluster, job, paths
-from infer.cluster import Engine
+from infer import cluster, job, parquet, paths
 from infer.job import Outcome
 from infer.model import Model
+from infer.rows import Row
 from infer.session import open_session
 from infer.shards import Made, Plan, Shard, Worker
 from nets.data.dataset import HeldDataSet
 from nets.errors import ModelError, UsageError
 from nets.images import Decoder
 
+Make = Callable[[Plan, Sequence[Shard]], Generator[Made]]
 COUNT = 90  # files, of which five cannot be read
 
 
-def in_turn(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
-    """An engine of one worker, here."""
+def in_turn(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
+    """What an engine of one worker, here, makes."""
     yield from map(Worker(plan), some)
+
+
+def engine_of(make: Make) -> cluster.Engine:
+    return lambda plan: nullcontext(partial(make, plan))
 
 
 class Stopped(BaseException):
     pass
 
 
-def stopping(after: int) -> Engine:
+def stopping(after: int) -> Make:
     """One that is stopped when so many shards are made, and one more is, of which nobody was told."""
 
-    def engine(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+    def engine(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
         *told, _ = map(Worker(plan), some[: after + 1])
         yield from told
         raise Stopped
@@ -45,8 +53,8 @@ def stopping(after: int) -> Engine:
     return engine
 
 
-def counting(asked: list[int]) -> Engine:
-    def engine(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+def counting(asked: list[int]) -> Make:
+    def engine(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
         asked.extend(shard.number for shard in some)
         yield from in_turn(plan, some)
 
@@ -80,11 +88,18 @@ Run = Callable[..., Outcome]
 def run(plan: Plan, images: Path, model: Model) -> Run:
     """Run the plan, or another one, over the images."""
 
-    def done(engine: Engine = in_turn, *, plan: Plan = plan, resume: bool = False, workers: int = 1) -> Outcome:
+    def done(make: Make = in_turn, *, plan: Plan = plan, resume: bool = False, workers: int = 1) -> Outcome:
         inputs = [str(images)]
         found = paths.find(inputs)
         return cluster.run(
-            plan, model, inputs, found, engine, workers=workers, resume=resume, advance=lambda count, note: None
+            plan,
+            model,
+            inputs,
+            found,
+            engine_of(make),
+            workers=workers,
+            resume=resume,
+            advance=lambda count, note: None,
         )
 
     return done
@@ -110,7 +125,7 @@ def test_shards_hold_the_rows_of_the_local_engine_bad_files_included(
 
 
 def test_the_manifest_says_what_the_run_is_of_and_the_mark_comes_last(run: Run, plan: Plan, images: Path) -> None:
-    def looking(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+    def looking(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
         assert json.loads((plan.folder / "_manifest.json").read_text())["count"] == COUNT
         yield from in_turn(plan, some)
         assert not (plan.folder / "_SUCCESS").exists()
@@ -171,8 +186,39 @@ def test_a_folder_that_holds_something_else_is_left_alone(run: Run, plan: Plan, 
         run(plan=replace(plan, folder=plan.folder / "none" / "out"))
 
 
+def test_parts_of_nobody_knows_whom_are_left_alone(run: Run, plan: Plan, images: Path) -> None:
+    plan.folder.mkdir()
+    (plan.folder / "part-00000.parquet").write_bytes(b"of a job of somebody else's")
+    (plan.folder / "_SUCCESS").touch()
+    for resume in (False, True):
+        with pytest.raises(UsageError, match=r"holds _SUCCESS and no _manifest\.json"):
+            run(resume=resume)
+    assert len(os.listdir(plan.folder)) == 2
+
+
+def test_a_run_that_is_there_stays_until_the_workers_are(run: Run, plan: Plan, images: Path, model: Model) -> None:
+    run()
+    before = sorted(os.listdir(plan.folder))
+
+    def none(plan: Plan) -> AbstractContextManager[cluster.Work]:
+        raise UsageError("no cluster")
+
+    with pytest.raises(UsageError, match="no cluster"):
+        found = paths.find([str(images)])
+        cluster.run(plan, model, [], found, none, workers=1, resume=False, advance=lambda count, note: None)
+    assert sorted(os.listdir(plan.folder)) == before
+
+
+def test_a_worker_needs_the_home_of_relative_paths_alone(plan: Plan, images: Path, run: Run) -> None:
+    run()
+    away = replace(plan, home=Path("/nowhere"))
+    absolute = Shard(0, (str((images / "bad0.png").absolute()),))
+    assert Worker(away)(absolute).counts["failed"] == 1
+    assert "/nowhere: where relative paths start is not to be had on" in Worker(away)(Shard(1, ("a.png",))).fault
+
+
 def test_a_second_run_into_the_same_folder_is_refused(run: Run, plan: Plan, images: Path) -> None:
-    def another(plan: Plan, some: Sequence[Shard]) -> Iterator[Made]:
+    def another(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
         with pytest.raises(UsageError, match="another run is writing it"):
             run()
         yield from in_turn(plan, some)
@@ -191,8 +237,8 @@ def test_what_a_worker_cannot_do_ends_the_run_with_the_reason(run: Run, plan: Pl
 
 
 def test_a_worker_that_forgets_a_shard_is_found_out(run: Run, plan: Plan, images: Path) -> None:
-    with pytest.raises(ModelError, match=f"{COUNT - 1} rows of {COUNT} inputs"):
-        run(lambda plan, some: in_turn(plan, some[:-1]))
+    with pytest.raises(ModelError, match=rf"part-000{COUNT - 1}\.parquet: is not there"):
+        run(lambda plan, some: in_turn(plan, [*some[:-1], some[0]]))
     assert not cluster.is_finished(plan.folder)
 
 
@@ -211,6 +257,29 @@ def test_a_parquet_file_of_paths_is_as_good_as_the_paths(images: Path, tmp_path:
     pq.write_table(pa.table({"number": range(20)}), tmp_path / "other.parquet")
     with pytest.raises(UsageError, match=r"other\.parquet: has no column 'path' of text, only number"):
         paths.find([str(tmp_path / "other.parquet")])
+    names = pa.array(["b.png", None, "", "b.png"]).dictionary_encode()
+    pq.write_table(pa.table({"path": names}), tmp_path / "gaps.parquet")
+    assert list(paths.find([str(tmp_path / "gaps.parquet")])) == ["b.png", "", "", "b.png"]
     (tmp_path / "no.parquet").write_bytes(b"none")
     with pytest.raises(UsageError, match=r"no\.parquet: cannot be read as Parquet"):
         paths.find([str(tmp_path / "no.parquet")])
+
+
+def test_a_results_file_gives_back_the_paths_that_it_is_of(tmp_path: Path) -> None:
+    odd = [r"a\b.png", r"\x41.png", os.fsdecode(b"\xff\\.png"), "é.png"]
+    parquet.write(tmp_path / "r.parquet", (Row(path, status="vanished").cells(1) for path in odd), top_k=1)
+    assert list(paths.find([str(tmp_path / "r.parquet")])) == odd
+
+
+def test_a_damaged_table_is_one_line_and_a_damaged_part_none(tmp_path: Path, plan: Plan) -> None:
+    path = tmp_path / "r.parquet"
+    parquet.write(path, (Row(f"{number}.png").cells(1) for number in range(50)), top_k=1, metadata={"a": "b"})
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        content[random.integers(len(whole))] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+        parquet.metadata(path)
+        with suppress(UsageError):
+            list(paths.find([str(path)]))

@@ -1,5 +1,7 @@
 """Folders behind URLs: the same rows as of the same files here, by both engines."""
 
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,15 +12,16 @@ from conftest import Netkit
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 from pyarrow import parquet as pq
-from test_cluster import in_turn
+from test_cluster import engine_of, in_turn
 
 from infer import cluster, job, paths
 from infer.model import Model
 from infer.rows import Row
 from infer.session import open_session
 from infer.shards import Plan
+from nets import remote
 from nets.data.dataset import HeldDataSet
-from nets.errors import UsageError
+from nets.errors import MissingExtraError, UsageError
 from nets.images import Decoder
 
 URL = "memory:///bucket/images"
@@ -89,7 +92,9 @@ def test_shards_hold_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
         tmp_path / "out", model.sha256, replace(Decoder(model.card.input), largest_file=60_000), "cpu", 8, 1, True
     )
     found = paths.find([URL])
-    cluster.run(plan, model, [URL], found, in_turn, workers=1, resume=False, advance=lambda count, note: None)
+    cluster.run(
+        plan, model, [URL], found, engine_of(in_turn), workers=1, resume=False, advance=lambda count, note: None
+    )
     expected = [(row.path, row.label, row.status) for row in rows_of([URL], model)]
     table = pq.read_table(tmp_path / "out").to_pylist()
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
@@ -104,3 +109,65 @@ def test_both_engines_take_urls_from_the_command_line(netkit: Netkit, local: Pat
     assert len(rows) == 43 and rows[0]["path"].startswith("file:///")
     parts = [pq.read_table(part).to_pylist() for part in sorted((local.parent / "out").glob("part-*"))]
     assert [row for part in parts for row in part] == rows
+
+
+class Hosted(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """Files of a host, which is in the URL and in no path, as hdfs and ftp have it."""
+
+    protocol = "hosted"
+    cachable = False
+
+    def __init__(self, host: str = "default", **options: object) -> None:
+        super().__init__(**options)
+        self.host = host
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        inner = "/" + path.partition("://")[2].partition("/")[2] if "://" in path else path
+        return inner.rstrip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        return {"host": path.partition("://")[2].partition("/")[0]}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_urls_keep_their_host_and_what_they_lie_in(tmp_path: Path, local: Path) -> None:
+    fsspec.register_implementation("hosted", Hosted, clobber=True)
+    found = list(paths.find(["hosted://there:80/bucket/images"]))
+    assert len(found) == 43 and {url[:31] for url in found} == {"hosted://there:80/bucket/images"}
+    assert list(paths.find(["hosted://there:80/bucket/im*/1/e*"])) == ["hosted://there:80/bucket/images/1/empty.png"]
+    shutil.make_archive(str(tmp_path / "all"), "zip", local)
+    inside = list(paths.find([f"zip://::file://{tmp_path}/all.zip"]))
+    assert len(inside) == 43
+    assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", largest=100_000) == b"no image"
+    assert f"zip://broken.jpg::file://{tmp_path}/all.zip" in inside
+
+
+def test_names_with_signs_of_patterns_are_files_if_there_are_such(bucket: MemoryFileSystem) -> None:
+    bucket.cp("/bucket/images/broken.jpg", "/bucket/images/a[1].png")
+    assert list(paths.find([f"{URL}/a[1].png"])) == [f"{URL}/a[1].png"]
+    assert list(paths.find(["memory:///bucket/imag*/1*"])) == list(paths.find([f"{URL}/1"]))
+
+
+def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
+    bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = MemoryFileSystem.ls
+
+    def refusing(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
+        if path.endswith("/1"):
+            raise PermissionError("Access Denied")
+        return listing(self, path, detail=detail, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", refusing)
+    found = list(paths.find([URL]))
+    assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
+
+
+def test_a_missing_package_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"s3://bucket/a\.png: .*s3fs"):
+        remote.read("s3://bucket/a.png", largest=1)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[remote\]'"):
+        remote.read(f"{URL}/a.png", largest=1)
