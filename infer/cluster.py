@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST, SUCCESS = "_manifest.json", "_SUCCESS"
 NAME = r"(part-\d{5,}\.parquet|_manifest\.json|_model\.onnx|_SUCCESS)"
-OURS = re.compile(rf"{NAME}|\.{NAME}\.\d+\.tmp")  # a file of a run, or one that its writer was killed at
+OURS = re.compile(rf"{NAME}|\.{NAME}\.(\d+\.tmp|tries)")  # a file of a run, or what a worker was killed at
 LARGEST = 1000  # inputs of a shard: a second of work for a core, or a tenth of one
 SHARES = 100  # of the work, at least, for each worker: one that is killed costs as little
 
@@ -76,6 +76,8 @@ def _make(plan: Plan, shards: Sequence[Shard], work: Work, advance: Callable[[in
     kept = {made.number for made in there}
     before = sum(made.rows for made in there)
     advance(before, "")
+    for shard in shards:
+        (plan.folder / shard.tries).unlink(missing_ok=True)
     try:
         with closing(work([shard for shard in shards if shard.number not in kept])) as done:
             for made in done:

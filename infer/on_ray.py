@@ -27,7 +27,6 @@ PATIENCE_S = 10
 LOOPBACK = "127.0.0.1"
 STORE = 2**28  # bytes of memory that actors share: neither rows nor the model pass through it
 BLOCKS = 64  # of shards, for each actor: what is handed out at once
-RETRIES = 3  # of a shard whose worker dies: what kills it each time would do so for ever
 
 
 class Actor:
@@ -85,7 +84,6 @@ def _made(plan: Plan, workers: int, shards: Sequence[Shard]) -> Generator[Made]:
         compute=ActorPoolStrategy(size=actors),
         num_cpus=1 - gpus,
         num_gpus=gpus,
-        ray_remote_args_fn=_limits,
     )
     told: set[str] = set()
     try:
@@ -97,11 +95,7 @@ def _made(plan: Plan, workers: int, shards: Sequence[Shard]) -> Generator[Made]:
             yield Made(**json.loads(row["made"]))
     except ray.exceptions.RayError as fault:
         told_by_ray = str(fault).strip().partition("\n")[0]
-        raise ModelError(f"workers failed, each {RETRIES} times and more: {told_by_ray}; go on with --resume") from None
-
-
-def _limits() -> dict[str, Any]:
-    return {"max_task_retries": RETRIES}
+        raise ModelError(f"Ray failed: {told_by_ray}; go on with --resume") from None
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from nets.images import Decoder, pillow_silenced
 from nets.remote import AT_ONCE, is_remote
 
 MODEL = "_model.onnx"
+MOST_TRIES = 3  # of a shard, in a run
 KEY = "netkit.shard"  # of a part's metadata: what it was made of, and what was counted
 
 
@@ -34,6 +35,11 @@ class Shard:
     def name(self) -> str:
         """Its file's."""
         return f"part-{self.number:05}.parquet"
+
+    @property
+    def tries(self) -> str:
+        """That of a file as long as it was begun often, which goes when it is made."""
+        return f".{self.name}.tries"
 
     @staticmethod
     def from_json(text: str) -> "Shard":
@@ -106,9 +112,24 @@ class Worker:
     def __call__(self, shard: Shard) -> Made:
         try:
             self._go_home(shard)
-            return self._plan.done(shard) or self._made(shard)
+            return self._plan.done(shard) or self._tried(shard)
         except (NetkitError, OSError) as fault:
             return Made(shard.number, fault=str(fault))
+
+    def _tried(self, shard: Shard) -> Made:
+        """Made, unless workers died of it again and again: then it would be tried for ever."""
+        tries = self._plan.folder / shard.tries
+        with open(tries, "ab") as file:
+            file.write(b".")
+            file.flush()
+            if file.tell() > MOST_TRIES:
+                raise ModelError(
+                    f"{shard.name}: {MOST_TRIES} workers died of it, by one of its {len(shard.paths):,} inputs or for want of "
+                    f"memory: {shard.paths[0]} to {shard.paths[-1]}"
+                )
+        made = self._made(shard)
+        tries.unlink(missing_ok=True)
+        return made
 
     def _made(self, shard: Shard) -> Made:
         plan, session = self._plan, self._opened()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
@@ -215,6 +216,20 @@ def test_a_worker_needs_the_home_of_relative_paths_alone(plan: Plan, images: Pat
     absolute = Shard(0, (str((images / "bad0.png").absolute()),))
     assert Worker(away)(absolute).counts["failed"] == 1
     assert "/nowhere: where relative paths start is not to be had on" in Worker(away)(Shard(1, ("a.png",))).fault
+
+
+def test_what_workers_die_of_is_not_tried_for_ever(run: Run, plan: Plan, images: Path) -> None:
+    def dying(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
+        for _ in range(3):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
+                patch.setattr(Worker, "_made", lambda self, shard: sys.exit())
+                Worker(plan)(some[0])
+        yield from in_turn(plan, some)
+
+    with pytest.raises(ModelError, match=r"part-00000\.parquet: 3 workers died of it, by one of its 1 inputs"):
+        run(dying)
+    run(resume=True)  # which begins to count anew
+    assert not [name for name in os.listdir(plan.folder) if name.endswith("tries")]
 
 
 def test_a_second_run_into_the_same_folder_is_refused(run: Run, plan: Plan, images: Path) -> None:
