@@ -124,8 +124,8 @@ class Worker:
             file.flush()
             if file.tell() > MOST_TRIES:
                 raise ModelError(
-                    f"{shard.name}: {MOST_TRIES} workers died of it, by one of its {len(shard.paths):,} inputs or for want of "
-                    f"memory: {shard.paths[0]} to {shard.paths[-1]}"
+                    f"{shard.name}: {MOST_TRIES} workers died of it, by one of its {len(shard.paths):,} inputs or for want "
+                    f"of memory: {shard.paths[0]} to {shard.paths[-1]}"
                 )
         made = self._made(shard)
         tries.unlink(missing_ok=True)

@@ -101,6 +101,7 @@ def test_a_kill_costs_no_row_and_little_work(netkit: Netkit, digits: Path, victi
     assert 2 * manifest["shard size"] <= 0.02 * COUNT  # what two workers may have to do again
 
 
+@pytest.mark.slow
 def test_sigterm_is_told_and_what_is_done_kept(netkit: Netkit, digits: Path) -> None:
     out = digits / "stopped"
     command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], "stopped")
@@ -115,6 +116,7 @@ def test_sigterm_is_told_and_what_is_done_kept(netkit: Netkit, digits: Path) -> 
     assert not (out / "_SUCCESS").exists()
 
 
+@pytest.mark.slow
 def test_cuda_without_a_gpu_fails_with_the_cause(netkit: Netkit, digits: Path) -> None:
     if not missing_cuda_driver():
         pytest.skip("this machine has a CUDA driver")
@@ -122,6 +124,7 @@ def test_cuda_without_a_gpu_fails_with_the_cause(netkit: Netkit, digits: Path) -
     assert done.returncode == 1 and "the cluster has no GPU" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_workers_warning_is_told_once(netkit: Netkit, digits: Path) -> None:
     done = netkit("infer", "images", "--model", "model.onnx", *RAY[:-1], "inverted", "--invert", cwd=digits)
     assert done.stderr.count("leave out --invert") == 1, done.stderr
