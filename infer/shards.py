@@ -123,9 +123,9 @@ class Worker:
             file.write(b".")
             file.flush()
             if file.tell() > MOST_TRIES:
+                span = f"its {len(shard.paths):,} inputs, {shard.paths[0]} to {shard.paths[-1]}"
                 raise ModelError(
-                    f"{shard.name}: {MOST_TRIES} workers died of it, by one of its {len(shard.paths):,} inputs or for want "
-                    f"of memory: {shard.paths[0]} to {shard.paths[-1]}"
+                    f"{shard.name}: {MOST_TRIES} workers died of it: by one of {span}, or for want of memory"
                 )
         made = self._made(shard)
         tries.unlink(missing_ok=True)

@@ -226,7 +226,7 @@ def test_what_workers_die_of_is_not_tried_for_ever(run: Run, plan: Plan, images:
                 Worker(plan)(some[0])
         yield from in_turn(plan, some)
 
-    with pytest.raises(ModelError, match=r"part-00000\.parquet: 3 workers died of it, by one of its 1 inputs"):
+    with pytest.raises(ModelError, match=r"part-00000\.parquet: 3 workers died of it: by one of its 1 inputs"):
         run(dying)
     run(resume=True)  # which begins to count anew
     assert not [name for name in os.listdir(plan.folder) if name.endswith("tries")]
