@@ -46,10 +46,9 @@ def export(
 
     An fp32 file is written only if it computes what the net does on the test images and on made-up ones; fp16 and int8
     ones if their test accuracy is at most `max_drop` below PyTorch's. What is measured is the graph that is written, on
-    each provider that works here. In an fp32 file convolutions have multiples of that many channels, where a net allows
-    it (see export.widen). Raises ParityError where that fails, and leaves no such file, not even an earlier
+    each provider that works here. Raises ParityError where that fails, and leaves no such file, not even an earlier
     one: it would pass for the net that failed. Raises UsageError where a path cannot be written, or is not
-    called .onnx.
+    called .onnx. In an fp32 file convolutions have a `multiple` of channels, where that can be: see export.widen.
     """
     for path in paths.values():
         files.refuse(path)

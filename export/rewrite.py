@@ -163,5 +163,5 @@ PASSES = (*LESS_WORK, pad_beforehand)
 
 
 def passes(*, multiple: int) -> tuple[Pass, ...]:
-    """All, and between them that which makes channels such a multiple; with 1, which changes nothing, only PASSES."""
-    return (*LESS_WORK, widen(multiple), pad_beforehand) if multiple > 1 else PASSES
+    """All, and before the last that which makes channels such a multiple; by 1 it changes nothing."""
+    return (*LESS_WORK, widen(multiple), pad_beforehand)

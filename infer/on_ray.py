@@ -94,8 +94,7 @@ def _made(plan: Plan, workers: int, shards: Sequence[Shard]) -> Generator[Made]:
                     told.add(kind)
             yield Made(**json.loads(row["made"]))
     except ray.exceptions.RayError as fault:
-        told_by_ray = str(fault).strip().partition("\n")[0]
-        raise ModelError(f"Ray failed: {told_by_ray}; go on with --resume") from None
+        raise ModelError(f"Ray failed: {_told(fault)}; go on with --resume") from None
 
 
 @contextmanager
@@ -122,7 +121,7 @@ def _cluster(address: str | None, workers: int) -> Iterator[None]:
             )
     except (ConnectionError, ValueError, RuntimeError) as fault:
         where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
-        raise UsageError(f"{where}: {str(fault).strip().partition(chr(10))[0]}") from None
+        raise UsageError(f"{where}: {_told(fault)}") from None
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
     DataContext.get_current().enable_progress_bars = False
     try:
@@ -152,3 +151,8 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
     except (OSError, OverflowError) as fault:
         raise UsageError(f"--address {address}: no Ray cluster there: {fault}") from None
+
+
+def _told(fault: Exception) -> str:
+    """Its first line: traces of Ray's own code follow."""
+    return str(fault).strip().partition("\n")[0]

@@ -13,12 +13,7 @@ from typing import NoReturn
 from nets.errors import MissingExtraError, NetkitError, one_line
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
-EXTRAS = {  # package -> the extra that installs it
-    **dict.fromkeys(TRAIN, "train"),
-    "onnxruntime": "cpu",
-    "pyarrow": "parquet",
-    "ray": "cluster",
-}
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu", "pyarrow": "parquet"}  # package -> what installs it
 INTERRUPTED = 130  # exit code: 128 and the signal's number
 
 
