@@ -501,6 +501,85 @@ def verify(file: Path, device: str, as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("file", type=PATH, metavar="MODEL.onnx")
+@data_option(help="DIR: all images of its class folders, or those in its test/ or val/.  [default: the model's]")
+@device_option
+@option("--batch-size", type=COUNT, default=64, help="Images that the net takes at once.")
+@option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
+@option("--corrupt", is_flag=True, help="Once more for each of fifteen corruptions: noise, blur, rotation, fog, ...")
+@option("--out", type=PATH, help="Report to write, too, with pictures: .html.")
+@json_option
+def evaluate(
+    file: Path,
+    data: str | None,
+    device: str,
+    batch_size: int,
+    invert: bool,
+    corrupt: bool,
+    out: Path | None,
+    as_json: bool,
+) -> None:
+    """Say how good a model is, on images whose classes are known.
+
+    Accuracy, precision and recall of each class, how far probabilities are to be believed, and what corruptions of the
+    images cost. Exits with 1 if an image could not be read.
+    """
+    from dataclasses import asdict
+
+    from infer import evaluate as scores
+    from infer import model as models
+    from infer import page, verify
+    from infer.console import print_table, progress
+    from infer.corruption import CORRUPTIONS
+    from nets import files
+    from nets.data import labelled, sources
+    from nets.images import Decoder
+    from nets.runs import MODEL, choose
+
+    if out is not None:
+        if out.suffix.lower() != ".html":
+            raise UsageError(f"--out {out}: a report is written as .html")
+        files.refuse(out)
+    terminal = _terminal()
+    session = verify.open_proven(models.read(choose(MODEL, file=file, arch=None)), device=device, threads=1)
+    card = session.card
+    if data is None and card.origin.data not in sources.BUILT_IN:
+        raise UsageError(f"{file}: was trained on {card.origin.data}; say where its images lie with --data")
+    tests = labelled.load(data or card.origin.data, card)
+    decoder = Decoder(card.input, invert=invert)
+    total = len(tests.truth) * (1 + len(CORRUPTIONS) * corrupt)
+    with progress(terminal, "evaluate", total=total) as advance:
+        found = scores.evaluate(
+            session,
+            tests.inputs,
+            tests.truth,
+            data=tests.name,
+            decoder=decoder,
+            batch_size=batch_size,
+            corrupt=corrupt,
+            advance=advance,
+        )
+    if out is not None:
+        report = page.page(found, tests.inputs, tests.truth, decoder)
+        files.write_whole(out, report.encode("utf-8", "backslashreplace"))
+    if as_json:
+        _answer("", as_json, **asdict(found))
+    else:
+        print_table([each.cells for each in found.classes])
+        if found.corrupted:
+            click.echo()
+            print_table(found.corruption_cells)
+        click.echo(f"\n{found}")
+    if out is not None:
+        terminal.print(f"{out}: the report")
+        _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
+    else:
+        _next("netkit", *(word for word in sys.argv[1:] if word != "--json"), "--out", "report.html")
+    if found.unreadable:
+        click.get_current_context().exit(1)
+
+
+@cli.command()
 @click.argument("arch", required=False, type=OWN)
 @json_option
 def nets(arch: str | None, as_json: bool) -> None:

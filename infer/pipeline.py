@@ -68,11 +68,12 @@ def infer(
     workers: int,
     top_k: int = 1,
     forks: bool = False,
+    wary: bool = True,
 ) -> Generator[list[Row]]:
     """Exactly one row for each input, in their order: a prediction, or an error with its code; a batch at a time.
 
     Inputs are paths, or images as levels, whose rows have an empty path. Workers are threads; or with `forks`, for
-    which the session `can_fork`, processes.
+    which the session `can_fork`, processes. If `wary`, images far brighter or darker than the model knows are warned of.
     """
     remaining = iter(inputs)
     judge = _Judge(session.card, inverted=decoder.invert)
@@ -84,7 +85,8 @@ def infer(
             if not team:
                 break
             done = team.take()
-            judge.see(len(done.logits), done.level)
+            if wary:
+                judge.see(len(done.logits), done.level)
             yield work.rows(done)
     judge.end()
 

@@ -57,7 +57,7 @@ def load(source: Path, options: Options, *, memory: int | None = None) -> DataSe
     out. Raises DataError where there are none or too few, where more than 1 % cannot be read, or where sizes are mixed
     and `options` names none.
     """
-    train, test = _from_table(source) if source.suffix.lower() == ".csv" else _from_folder(source)
+    train, test = entries(source)
     val_split = None if test else options.val_split
     if val_split:
         train, test = _split(source, train, options)
@@ -75,6 +75,11 @@ def load(source: Path, options: Options, *, memory: int | None = None) -> DataSe
         images[0], _numbers(train, labels), images[1], _numbers(test, labels), wanted.resize, options.given,
         val_split,
     )  # fmt: skip
+
+
+def entries(source: Path) -> Split:
+    """What there is to train on and to test on, as names alone: no file is opened. Errors as `load` has them."""
+    return _from_table(source) if source.suffix.lower() == ".csv" else _from_folder(source)
 
 
 def _from_folder(source: Path) -> Split:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from nets.card import ModelCard
 from nets.errors import UsageError
 
 VAL_SPLIT = 0.2
@@ -35,6 +36,12 @@ class Options:
     @property
     def given(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         return (self.mean, self.std) if self.mean else None
+
+    @classmethod
+    def of(cls, card: ModelCard) -> "Options":
+        """Those by which the data set that a model was trained on becomes what it was."""
+        split = card.origin.val_split or VAL_SPLIT
+        return cls(card.channels, (card.height, card.width), card.resize, val_split=split, seed=card.origin.seed)
 
 
 DEFAULT = Options()

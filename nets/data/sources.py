@@ -26,13 +26,19 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
         return _made_alike(mnist.load(), options)
     if source == "digits":
         return _made_alike(digits.load(), options)
+    if lie_in_files(source):
+        return folder.load(path, options)
     if idx.exists(path):
         return _made_alike(idx.load(path), options)
-    if path.is_dir() or path.suffix.lower() == ".csv":
-        return folder.load(path, options)
     if "/" in source:
         raise UsageError(f"{source}: no such folder; --data takes {', '.join(BUILT_IN)}, a folder or a .csv file")
     raise unknown_name("data set", source, [*BUILT_IN, "DIR", "FILE.csv"])
+
+
+def lie_in_files(source: str) -> bool:
+    """Whether what --data names are images in files of their own: class folders, or a table of them."""
+    path = Path(source)
+    return source not in BUILT_IN and not idx.exists(path) and (path.is_dir() or path.suffix.lower() == ".csv")
 
 
 def _made_alike(data: HeldDataSet, options: Options) -> HeldDataSet:

@@ -9,7 +9,7 @@ from typing import Any
 from nets.card import ModelCard
 from nets.data import sources
 from nets.data.dataset import DataSet
-from nets.data.options import VAL_SPLIT, Options
+from nets.data.options import Options
 from nets.errors import DataError, ModelError, NetkitError, UsageError
 from nets.files import write_whole
 from nets.runs import ARGUMENTS
@@ -79,10 +79,8 @@ def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet
         if not isinstance(found, str):
             raise ModelError(f"{run / ARGUMENTS}: does not say where the data lies; use --data")
         source = found
-    split, seed = card.origin.val_split or VAL_SPLIT, card.origin.seed
-    options = Options(card.channels, (card.height, card.width), card.resize, val_split=split, seed=seed)
     try:
-        data = sources.load(source, options)
+        data = sources.load(source, Options.of(card))
     except NetkitError as fault:
         raise DataError(f"{fault}{told}") from None
     if data.sha256 != card.origin.data_sha256:
