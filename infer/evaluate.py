@@ -157,7 +157,7 @@ def evaluate(
         images=int(read.sum()),
         unreadable=int((~read).sum()),
         accuracy=float(right[read].mean()),
-        calibration_error=sum(each.images * abs(each.accuracy - each.confidence) for each in calibration) / int(read.sum()),
+        calibration_error=_calibration_error(calibration),
         classes=_scores(card.labels, confusion),
         confusion=tuple(map(tuple, confusion.tolist())),
         calibration=calibration,
@@ -226,6 +226,11 @@ def _bins(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple
         for index in range(BINS)
         if (chosen := of_each == index).any()
     )
+
+
+def _calibration_error(bins: Sequence[Bin]) -> float:
+    missed = sum(each.images * abs(each.accuracy - each.confidence) for each in bins)
+    return missed / sum(each.images for each in bins)
 
 
 def _worst(

@@ -154,8 +154,9 @@ def _corruptions(found: Evaluation, pictures: list[NDArray[np.uint8]]) -> str:
 
 def _mistakes(found: Evaluation, inputs: Inputs, decoder: Decoder) -> str:
     figures = (
-        f"<figure>{_image(decoder(inputs[each.index]), 2 * SHOWN)}<figcaption>{escape(each.truth)} → "
-        f"{escape(each.answer)} ({each.probability:.0%})<br>{escape(each.path or f'#{each.index}')}</figcaption></figure>"
+        f"<figure>{_image(decoder(inputs[each.index]), 2 * SHOWN)}<figcaption>"
+        f"{escape(each.truth)} → {escape(each.answer)} ({each.probability:.0%})<br>"
+        f"{escape(each.path or f'#{each.index}')}</figcaption></figure>"
         for each in found.mistakes
     )
     return (
@@ -194,7 +195,7 @@ def _image(pixels: NDArray[np.uint8], side: int) -> str:
 
 def _share(value: float | None) -> str:
     if value is None:
-        return "–"
+        return "-"
     return f'{value:.2%} <span class=bar><i style="width: {value:.2%}"></i></span>'
 
 
