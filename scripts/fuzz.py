@@ -1,0 +1,77 @@
+"""Feed every reader of strangers' files with what leads into new branches of its code, for some seconds each.
+
+    python scripts/fuzz.py [--seconds N] [READER ...]
+
+Needs atheris (pip install atheris), which leads the way by coverage from sound examples on. Prints one Markdown table;
+an input that raises anything but an error for people is kept as a file, and the script exits with 1.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+
+
+def fuzz(name: str, arguments: list[str]) -> None:
+    """Until libFuzzer, which takes the arguments, has had enough: it ends the process."""
+    import atheris
+
+    sys.path.insert(0, str(TESTS))
+    with atheris.instrument_imports(include=["nets", "infer"]):
+        from readers import READERS
+
+        from nets.errors import NetkitError
+
+    def once(content: bytes) -> None:
+        try:
+            READERS[name].read(content)
+        except NetkitError:
+            pass
+
+    atheris.Setup([sys.argv[0], *arguments], once)
+    atheris.Fuzz()
+
+
+def watched(name: str, seconds: int, keep: Path) -> tuple[str, bool]:
+    """A line of the table, and whether nothing was found."""
+    sys.path.insert(0, str(TESTS))
+    from readers import READERS
+
+    with tempfile.TemporaryDirectory() as corpus:
+        for number, example in enumerate(READERS[name].examples):
+            (Path(corpus) / str(number)).write_bytes(example)
+        options = [f"-max_total_time={seconds}", f"-artifact_prefix={keep / name}-", "-timeout=10", "-rss_limit_mb=4096"]
+        command = [sys.executable, __file__, "--inside", name, *options, corpus]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        kept = len(list(Path(corpus).iterdir()))
+    runs = re.search(r"Done (\d+) runs", done.stderr) or re.search(r"#(\d+)\s.*\Z", done.stderr)
+    if done.returncode:
+        print(done.stderr[-3000:], file=sys.stderr)
+    found = "nothing" if done.returncode == 0 else f"exit code {done.returncode}: see {keep}"
+    return f"| {name} | {int(runs[1]) if runs else 0:,} | {kept:,} | {found} |", done.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("readers", nargs="*", default=["card", "weights", "model", "image", "idx", "table"])
+    parser.add_argument("--seconds", type=int, default=60)
+    arguments = parser.parse_args()
+    keep = Path(tempfile.mkdtemp(prefix="netkit-fuzz-"))
+    print("| reader | inputs | of them on new ways | found |\n|---|---|---|---|")
+    lines = []
+    for name in arguments.readers:
+        line, well = watched(name, arguments.seconds, keep)
+        print(line, flush=True)
+        lines.append(well)
+    return 0 if all(lines) else 1
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--inside"]:
+        fuzz(sys.argv[2], sys.argv[3:])
+    else:
+        sys.exit(main())
