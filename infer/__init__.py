@@ -19,6 +19,9 @@ shards    a run's inputs in numbered parts, and what makes a part's rows
 cluster   a run as such parts in a folder, by workers anywhere
 on_ray    those workers as Ray's actors
 classifier  the same as a Python object
+corruption  what befalls images in the world: fifteen ways
+evaluate  how good the answers are, where the classes are known
+page      the same as an HTML report
 bench     how fast a model runs here
 doctor    what this machine can run
 console   what a person sees meanwhile

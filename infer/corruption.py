@@ -201,9 +201,7 @@ def _moved(image: Levels, down: float, right: float) -> Levels:
 def _transformed(image: Levels, terms: tuple[float, ...]) -> Levels:
     _, height, width = image.shape
     affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return np.stack(
-        [Image.fromarray(channel).transform((width, height), affine, terms, bilinear) for channel in image]
-    )
+    return np.stack([Image.fromarray(channel).transform((width, height), affine, terms, bilinear) for channel in image])
 
 
 def _clouds(image: Levels, chance: Random, cells: int) -> Levels:

@@ -132,7 +132,6 @@ def evaluate(
     told of answers as they come. Raises DataError where no input can be read, ModelError where the model fails.
     """
 
-
     def answers(decoder: Decoder, note: str = "") -> _Answers:
         return _answers(session, inputs, decoder, batch_size, note, advance)
 
@@ -233,9 +232,7 @@ def _calibration_error(bins: Sequence[Bin]) -> float:
     return missed / sum(each.images for each in bins)
 
 
-def _worst(
-    answers: _Answers, truth: NDArray[np.int64], inputs: Inputs, labels: Sequence[str]
-) -> tuple[Mistake, ...]:
+def _worst(answers: _Answers, truth: NDArray[np.int64], inputs: Inputs, labels: Sequence[str]) -> tuple[Mistake, ...]:
     wrong = np.flatnonzero((answers.labels != truth) & (answers.labels != UNREADABLE))
     worst = wrong[np.argsort(-answers.probabilities[wrong], kind="stable")][:WORST]
     return tuple(

@@ -49,14 +49,14 @@ def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int
 
 @dataclass(frozen=True)
 class Outcome:
-    """The counts of all rows, and how many a second were made, on which provider."""
+    """The counts of all rows, and how many a second were made, on which provider; "" where nothing had to be run."""
 
     tally: Tally
     per_s: float
     provider: str
 
     def __str__(self) -> str:
-        return f"{self.tally} ({self.per_s:,.0f}/s, {self.provider})"
+        return f"{self.tally} ({self.per_s:,.0f}/s, {self.provider})" if self.provider else str(self.tally)
 
 
 def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[int, str], None]) -> Outcome:

@@ -74,8 +74,7 @@ def _head(found: Evaluation) -> str:
 
 def _classes(found: Evaluation) -> str:
     rows = [
-        (escape(each.label), f"{each.images:,}", _share(each.precision), _share(each.recall))
-        for each in found.classes
+        (escape(each.label), f"{each.images:,}", _share(each.precision), _share(each.recall)) for each in found.classes
     ]
     return f"<h2>Classes</h2>{_table(('class', 'images', 'precision', 'recall'), rows)}"
 

@@ -4,7 +4,8 @@ import fnmatch
 import glob
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,16 +27,25 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
     Parquet file for those in its column `path`. URLs are walked and globbed as nets.remote has it.
     Raises UsageError, before the first path, where an argument names nothing at all.
     """
-    for argument in arguments:
-        _require_some(argument)
-    return (path for argument in arguments for path in _from(argument, separator))
+    found = [_required(argument, separator) for argument in arguments]
+    return (path for paths in found for path in paths())
+
+
+def _required(argument: str, separator: bytes) -> Callable[[], Iterable[str]]:
+    """What lists the paths of an argument, once there are some; what is far away is asked for a single time."""
+    if remote.is_remote(argument):
+        paths = remote.find(argument, wanted=_is_image)
+        first = next(paths, None)
+        if first is None:
+            raise UsageError(f"{argument}: no images there (looked for {', '.join(SUFFIXES)})")
+        return lambda: chain([first], paths)
+    _require_some(argument)
+    return lambda: _from(argument, separator)
 
 
 def _from(argument: str, separator: bytes) -> Iterable[str]:
     if argument == STDIN:
         return _listed(sys.stdin.buffer, separator)
-    if remote.is_remote(argument):
-        return remote.find(argument, wanted=_is_image)
     if _is_table(argument):
         return _listed_in(argument)
     if os.path.lexists(argument):
@@ -68,10 +78,6 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _require_some(argument: str) -> None:
-    if remote.is_remote(argument):
-        if next(remote.find(argument, wanted=_is_image), None) is None:
-            raise UsageError(f"{argument}: no images there (looked for {', '.join(SUFFIXES)})")
-        return
     if _is_table(argument):
         _listed_in(argument)
     if argument == STDIN or (os.path.lexists(argument) and not os.path.isdir(argument)):

@@ -73,7 +73,7 @@ def infer(
     """Exactly one row for each input, in their order: a prediction, or an error with its code; a batch at a time.
 
     Inputs are paths, or images as levels, whose rows have an empty path. Workers are threads; or with `forks`, for
-    which the session `can_fork`, processes. `wary`: whether images far brighter or darker than the model's are warned of.
+    which the session `can_fork`, processes. `wary`: of images far brighter or darker than the model's it warns.
     """
     remaining = iter(inputs)
     judge = _Judge(session.card, inverted=decoder.invert)

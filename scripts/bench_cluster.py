@@ -2,23 +2,32 @@
 
     python scripts/bench_cluster.py [--images N] [--turns N]
 
-The same digits, as PNG files, by `netkit infer` with either engine, one after the other in turns; the table has medians
-of the whole command, start included, and of what it says it made in a second. Needs netkit's extra [cluster].
+The same digits, as PNG files, by `netkit infer` with either engine, and with Ray on a cluster of two nodes of a core
+each that runs already on this machine, one after the other in turns. The table has medians of the whole command, and of
+what it makes in a second: in all, and beyond the first few, which take Ray's start and end alone. Needs netkit's extra
+[cluster].
 """
 
 import argparse
 import os
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 NETKIT = Path(sys.executable).with_name("netkit")
-ENGINES = {"local": ("--out", "rows.parquet"), "ray": ("--engine", "ray", "--out", "rows")}
+LOCAL, RAY, NODES = "local", "ray", "ray, two nodes"
+ENGINES = {
+    LOCAL: ("--out", "rows.parquet"),
+    RAY: ("--engine", "ray", "--out", "rows"),
+    NODES: ("--engine", "ray", "--workers", "2", "--out", "rows"),
+}
 IN_FOLDER = 10_000
+FEW = 100  # images, in a folder of their own
 
 
 def netkit(*arguments: str, cwd: Path) -> str:
@@ -37,6 +46,35 @@ def prepared(folder: Path, images: int) -> None:
         if number % IN_FOLDER == 0:
             place.mkdir(parents=True)
         os.link(files[number % len(files)], place / f"{number}.png")
+    (folder / "first").mkdir()
+    for number, file in enumerate(files[:FEW]):
+        os.link(file, folder / f"first/{number}.png")
+
+
+@contextmanager
+def two_nodes() -> Iterator[str]:
+    """The address of a cluster of two nodes, with a core each, on this machine."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    core = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**28}
+    cluster = Cluster(initialize_head=True, head_node_args=core)
+    try:
+        cluster.add_node(**core)
+        cluster.wait_for_nodes()
+        yield cluster.address
+    finally:
+        cluster.shutdown()
+
+
+def seconds(folder: Path, engine: str, images: str, count: int) -> float:
+    with two_nodes() if engine == NODES else nullcontext() as address:
+        options = (*ENGINES[engine], *(("--address", address) if address else ()))
+        started = time.monotonic()
+        said = netkit("infer", images, "--model", "model.onnx", *options, cwd=folder)
+        ended = time.monotonic()
+    assert f"{count:,} files" in said, said
+    return ended - started
 
 
 def main() -> None:
@@ -44,24 +82,29 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
-    seconds: dict[str, list[float]] = {name: [] for name in ENGINES}
-    speeds: dict[str, list[float]] = {name: [] for name in ENGINES}
+    whole: dict[str, list[float]] = {name: [] for name in ENGINES}
+    start: dict[str, list[float]] = {name: [] for name in ENGINES}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared(folder, asked.images)
         for _ in range(asked.turns):
-            for engine, options in ENGINES.items():
-                started = time.monotonic()
-                said = netkit("infer", "images", "--model", "model.onnx", *options, cwd=folder)
-                seconds[engine].append(time.monotonic() - started)
-                found = re.search(r"\(([\d,]+)/s", said)
-                assert found and f"{asked.images:,} files" in said, said
-                speeds[engine].append(float(found[1].replace(",", "")))
-    print("| engine | whole command | images/s | of local |", "|---" * 4 + "|", sep="\n")
+            for engine in ENGINES:
+                whole[engine].append(seconds(folder, engine, "images", asked.images))
+                start[engine].append(seconds(folder, engine, "first", FEW))
+    print(
+        "| engine | whole command | images/s | of local | start and end | images/s beside | of local |",
+        "|---" * 7 + "|",
+        sep="\n",
+    )
+    speeds: dict[str, tuple[float, float]] = {}
     for engine in ENGINES:
-        speed = statistics.median(speeds[engine])
-        share = speed / statistics.median(speeds["local"])
-        print(f"| {engine} | {statistics.median(seconds[engine]):.1f} s | {speed:,.0f} | {share:.2f} |")
+        all_s, few_s = statistics.median(whole[engine]), statistics.median(start[engine])
+        speeds[engine] = asked.images / all_s, (asked.images - FEW) / (all_s - few_s)
+        (speed, beside), (local, local_beside) = speeds[engine], speeds[LOCAL]
+        print(
+            f"| {engine} | {all_s:.1f} s | {speed:,.0f} | {speed / local:.2f} "
+            f"| {few_s:.1f} s | {beside:,.0f} | {beside / local_beside:.2f} |"
+        )
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def folders(place: Path) -> tuple[Path, Path]:
 
 def seconds(folder: Path, model: str, code: int) -> float:
     started = time.monotonic()
-    done = subprocess.run([NETKIT, "infer", folder, "--model", model, "--out", folder.parent / "r.csv"], capture_output=True)
+    done = subprocess.run(
+        [NETKIT, "infer", folder, "--model", model, "--out", folder.parent / "r.csv"], capture_output=True
+    )
     assert done.returncode == code, done.stderr
     return time.monotonic() - started
 
@@ -57,9 +59,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         good, bad = folders(Path(place))
         seconds(good, arguments.model, 0)  # warms the disk's cache
-        times = [
-            (seconds(good, arguments.model, 0), seconds(bad, arguments.model, 1)) for _ in range(arguments.turns)
-        ]
+        times = [(seconds(good, arguments.model, 0), seconds(bad, arguments.model, 1)) for _ in range(arguments.turns)]
     whole, spoilt = (statistics.median(column) for column in zip(*times, strict=True))
     ratio = statistics.median(b / a for a, b in times)
     print("| files | whole command | of all good |\n|---|---|---|")

@@ -44,7 +44,12 @@ def watched(name: str, seconds: int, keep: Path) -> tuple[str, bool]:
     with tempfile.TemporaryDirectory() as corpus:
         for number, example in enumerate(READERS[name].examples):
             (Path(corpus) / str(number)).write_bytes(example)
-        options = [f"-max_total_time={seconds}", f"-artifact_prefix={keep / name}-", "-timeout=10", "-rss_limit_mb=4096"]
+        options = [
+            f"-max_total_time={seconds}",
+            f"-artifact_prefix={keep / name}-",
+            "-timeout=10",
+            "-rss_limit_mb=4096",
+        ]
         command = [sys.executable, __file__, "--inside", name, *options, corpus]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         kept = len(list(Path(corpus).iterdir()))

@@ -56,7 +56,9 @@ def _image(content: bytes) -> object:
 
 
 def _idx(content: bytes) -> object:
-    with _file(content, "train-images-idx3-ubyte.gz" if content[:2] == b"\x1f\x8b" else "train-images-idx3-ubyte") as path:
+    with _file(
+        content, "train-images-idx3-ubyte.gz" if content[:2] == b"\x1f\x8b" else "train-images-idx3-ubyte"
+    ) as path:
         return idx.read(path, dimensions=3)
 
 

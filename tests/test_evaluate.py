@@ -27,7 +27,9 @@ ARTEFACTS = Path(__file__).parent / "artefacts"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
-def judged(session: Session, inputs: "np.ndarray | list[str]", truth: np.ndarray, *, corrupt: bool = False) -> Evaluation:
+def judged(
+    session: Session, inputs: "np.ndarray | list[str]", truth: np.ndarray, *, corrupt: bool = False
+) -> Evaluation:
     decoder = Decoder(session.card.input)
     return evaluate(
         session, inputs, truth, data="some", decoder=decoder, batch_size=64, corrupt=corrupt, advance=lambda *_: None
