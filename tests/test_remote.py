@@ -68,6 +68,20 @@ def test_rows_of_a_url_are_those_of_the_same_folder_here(local: Path, model: Mod
 
 
 @pytest.mark.usefixtures("bucket")
+def test_each_folder_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    plain = MemoryFileSystem.ls
+
+    def counted(self: MemoryFileSystem, path: str, *more: object, **options: object) -> object:
+        asked.append(path)
+        return plain(self, path, *more, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", counted)
+    assert len(list(paths.find([URL]))) == 43
+    assert sorted(asked) == sorted(set(asked)) and len(asked) == 11
+
+
+@pytest.mark.usefixtures("bucket")
 def test_globs_and_files_are_found_and_a_file_that_is_named_is_a_row(model: Model) -> None:
     assert list(paths.find([f"{URL}/*.jpg"])) == [f"{URL}/broken.jpg"]
     assert [row.status for row in rows_of([f"{URL}/none.png", f"{URL}/broken.jpg"], model)] == [
