@@ -175,6 +175,14 @@ option = partial(click.option, show_default=True)
 arch_option = partial(option, "--arch", type=ARCH)
 data_option = partial(option, "--data", metavar="[mnist|digits|DIR|FILE.csv]")
 device_option = option("--device", type=DEVICE, default="auto", help="Where to run; auto: CUDA where it works.")
+invert_option = option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
+max_bytes_option = option("--max-bytes", type=click.IntRange(1), default=64 * 2**20, help="The largest file to read.")
+max_pixels_option = option(
+    "--max-pixels", type=click.IntRange(1, 178_000_000), default=24_000_000, help="The largest image."
+)
+no_verify_option = option(
+    "--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too."
+)
 json_option = option("--json", "as_json", is_flag=True, help="Results as JSON, one object a line.")
 
 
@@ -374,11 +382,11 @@ def import_(file: Path, out: Path | None) -> None:
 @option("--batch-size", type=COUNT, default=64, help="Images that the net takes at once.")
 @option("--threads", type=COUNT, help="Batches at work at once.  [default: one for each core this process may use]")
 @option("--top-k", type=COUNT, default=1, help="Labels to give for each image; at most all there are.")
-@option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
-@option("--max-bytes", type=click.IntRange(1), default=64 * 2**20, help="The largest file that is read.")
-@option("--max-pixels", type=click.IntRange(1, 178_000_000), default=24_000_000, help="The largest image.")
+@invert_option
+@max_bytes_option
+@max_pixels_option
 @option("-0", "nul", is_flag=True, help="Paths on stdin end with NUL, not with a new line: find ... -print0")
-@option("--no-verify", "unverified", is_flag=True, help="Use a model that does not prove itself here, too.")
+@no_verify_option
 @option("--out", type=PATH, help="Results file, .csv, .jsonl or .parquet; with ray a folder.  [default: stdout]")
 @option("--resume", is_flag=True, help="Go on with the run into --out that was stopped.")
 @option("--engine", type=ENGINE, default="local", help="What runs it: ray shares the work out among workers.")
@@ -418,6 +426,7 @@ def infer(
     from infer.paths import STDIN, find
     from infer.session import open_session
     from nets.images import Decoder
+    from nets.remote import is_remote
     from nets.runs import MODEL, choose
 
     if out is not None and as_json:
@@ -456,7 +465,8 @@ def infer(
         sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
         run = partial(jobs.run, jobs.Job(paths, decoder, batch_size, threads, top_k, sink, resume), session, found)
     bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
-    total = sum(1 for _ in find(paths)) if bar and STDIN not in paths else None
+    countable = STDIN not in paths and not any(map(is_remote, paths))
+    total = sum(1 for _ in find(paths)) if bar and countable else None
     with progress(terminal, "infer", total=total, show=bar) as advance:
         outcome = run(advance=advance)
     sys.stdout.flush()
@@ -505,7 +515,10 @@ def verify(file: Path, device: str, as_json: bool) -> None:
 @data_option(help="DIR: all images of its class folders, or those in its test/ or val/.  [default: the model's]")
 @device_option
 @option("--batch-size", type=COUNT, default=64, help="Images that the net takes at once.")
-@option("--invert", is_flag=True, help="Swap dark and light: for dark ink on white paper.")
+@invert_option
+@max_bytes_option
+@max_pixels_option
+@no_verify_option
 @option("--corrupt", is_flag=True, help="Once more for each of fifteen corruptions: noise, blur, rotation, fog, ...")
 @option("--out", type=PATH, help="Report to write, too, with pictures: .html.")
 @json_option
@@ -515,6 +528,9 @@ def evaluate(
     device: str,
     batch_size: int,
     invert: bool,
+    max_bytes: int,
+    max_pixels: int,
+    unverified: bool,
     corrupt: bool,
     out: Path | None,
     as_json: bool,
@@ -531,8 +547,9 @@ def evaluate(
     from infer import page, verify
     from infer.console import print_table, progress
     from infer.corruption import CORRUPTIONS
+    from infer.session import open_session
     from nets import files
-    from nets.data import labelled, sources
+    from nets.data import labelled
     from nets.images import Decoder
     from nets.runs import MODEL, choose
 
@@ -541,12 +558,10 @@ def evaluate(
             raise UsageError(f"--out {out}: a report is written as .html")
         files.refuse(out)
     terminal = _terminal()
-    session = verify.open_proven(models.read(choose(MODEL, file=file, arch=None)), device=device, threads=1)
-    card = session.card
-    if data is None and card.origin.data not in sources.BUILT_IN:
-        raise UsageError(f"{file}: was trained on {card.origin.data}; say where its images lie with --data")
-    tests = labelled.load(data or card.origin.data, card)
-    decoder = Decoder(card.input, invert=invert)
+    opened = open_session if unverified else verify.open_proven
+    session = opened(models.read(choose(MODEL, file=file, arch=None)), device=device, threads=1)
+    tests = labelled.load(data, session.card)
+    decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
     total = len(tests.truth) * (1 + len(CORRUPTIONS) * corrupt)
     with progress(terminal, "evaluate", total=total) as advance:
         found = scores.evaluate(
@@ -559,11 +574,8 @@ def evaluate(
             corrupt=corrupt,
             advance=advance,
         )
-    if out is not None:
-        report = page.page(found, tests.inputs, tests.truth, decoder)
-        files.write_whole(out, report.encode("utf-8", "backslashreplace"))
     if as_json:
-        _answer("", as_json, **asdict(found))
+        _answer("", as_json, **asdict(found), mean_corrupted=found.mean_corrupted)
     else:
         print_table([each.cells for each in found.classes])
         if found.corrupted:
@@ -571,6 +583,8 @@ def evaluate(
             print_table(found.corruption_cells)
         click.echo(f"\n{found}")
     if out is not None:
+        report = page.page(found, tests.inputs, tests.truth, decoder)
+        files.write_whole(out, report.encode("utf-8", "backslashreplace"))
         terminal.print(f"{out}: the report")
         _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
     else:

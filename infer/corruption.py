@@ -7,7 +7,7 @@ that others report on the paper's own files.
 
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,7 +25,7 @@ SHEAR, SMALLER, TURN = 0.5, 0.6, math.radians(30)
 LIGHT = 0.4
 FOG = 0.8
 DROPS = 0.85  # of the pixels are free of them
-WEAK, STRONG = 0.1, 0.2  # edges, in levels a pixel; a weak one counts beside a strong one
+WEAK, STRONG = 0.1, 0.2  # edges, in levels a unit; a weak one counts beside a strong one
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class CorruptingDecoder(Decoder):
 def corrupted(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
     """Of pixels (channels, height, width) as many, corrupted; what chance does to an image depends on it alone."""
     chance = np.random.default_rng([zlib.crc32(pixels.tobytes()), zlib.crc32(name.encode())])
-    levels = CORRUPTIONS[name](pixels / np.float32(255), chance)
-    return (levels.clip(0, 1) * 255).round().astype(np.uint8)
+    levels: Levels = np.divide(pixels, 255, dtype=np.float32)
+    return (CORRUPTIONS[name](levels, chance).clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def shot_noise(image: Levels, chance: Random) -> Levels:
@@ -115,7 +115,7 @@ def stripe(image: Levels, chance: Random) -> Levels:
 
 def fog(image: Levels, chance: Random) -> Levels:
     """Clouds, coarse and fine, that also take away light."""
-    clouds = sum(_clouds(image, chance, cells) / cells for cells in (2, 4, 8, 16))
+    clouds = np.sum([_clouds(image, chance, cells) / cells for cells in (2, 4, 8, 16)], axis=0)
     return (image + FOG * _stretched(clouds)) / (1 + FOG)
 
 
@@ -127,26 +127,32 @@ def spatter(image: Levels, chance: Random) -> Levels:
 
 def dotted_line(image: Levels, chance: Random) -> Levels:
     """Dots on a line from side to side."""
-    unit, (start, end) = _unit(image), chance.uniform(4, 24, 2)
+    start, end = chance.uniform(4, 24, 2)
     dots = [(along, start + (end - start) * along / 28) for along in np.arange(1, 28, 3)]
-    return _drawn_on(image, lambda draw: [draw.circle((x * unit, y * unit), 0.6 * unit, fill=255) for x, y in dots])
+
+    def draw(canvas: ImageDraw.ImageDraw) -> None:
+        for place in _placed(image, dots):
+            canvas.circle(place, max(0.6 * _unit(image), 0.6), fill=255)
+
+    return _drawn_on(image, draw)
 
 
 def zigzag(image: Levels, chance: Random) -> Levels:
     """A line that goes up and down, from side to side."""
-    unit, (start, end) = _unit(image), chance.uniform(6, 22, 2)
+    start, end = chance.uniform(6, 22, 2)
     corners = [
-        (along * unit, (start + (end - start) * along / 28 + (-2.5, 2.5)[turn % 2]) * unit)
-        for turn, along in enumerate(np.arange(-1, 30, 3.5))
+        (along, start + (end - start) * along / 28 + (-2.5, 2.5)[turn % 2])
+        for turn, along in enumerate(np.arange(-1, 34, 3.5))
     ]
-    return _drawn_on(image, lambda draw: draw.line(corners, fill=255, width=max(1, round(unit))))
+    width = max(1, round(_unit(image)))
+    return _drawn_on(image, lambda canvas: canvas.line(_placed(image, corners), fill=255, width=width))
 
 
 def canny_edges(image: Levels, chance: Random) -> Levels:
     """Edges alone, one pixel wide (Canny 1986, A Computational Approach to Edge Detection)."""
     soft = np.pad(_blurred(image.mean(axis=0, keepdims=True), 1)[0], 1, mode="edge")
     down, right = np.gradient(soft)
-    steepness = np.hypot(down, right)
+    steepness = np.hypot(down, right) * _unit(image)
     direction = np.round(np.arctan2(down, right) / (math.pi / 4)).astype(int) % 4  # to the right, aslant, down, aslant
     ridge = np.zeros_like(steepness, bool)
     for number, (row, column) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
@@ -201,7 +207,8 @@ def _moved(image: Levels, down: float, right: float) -> Levels:
 def _transformed(image: Levels, terms: tuple[float, ...]) -> Levels:
     _, height, width = image.shape
     affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
-    return np.stack([Image.fromarray(channel).transform((width, height), affine, terms, bilinear) for channel in image])
+    moved = (Image.fromarray(channel).transform((width, height), affine, terms, bilinear) for channel in image)
+    return np.stack([np.asarray(channel) for channel in moved])
 
 
 def _clouds(image: Levels, chance: Random, cells: int) -> Levels:
@@ -217,7 +224,13 @@ def _stretched(levels: Levels) -> Levels:
     return (levels - low) / max(high - low, np.finfo(np.float32).eps)
 
 
-def _drawn_on(image: Levels, draw: Callable[[ImageDraw.ImageDraw], object]) -> Levels:
+def _placed(image: Levels, points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """From those of a 28x28 image, to where they are in this one."""
+    _, height, width = image.shape
+    return [(x * width / 28, y * height / 28) for x, y in points]
+
+
+def _drawn_on(image: Levels, draw: Callable[[ImageDraw.ImageDraw], None]) -> Levels:
     _, height, width = image.shape
     canvas = Image.new("L", (width, height))
     draw(ImageDraw.Draw(canvas))

@@ -1,5 +1,6 @@
 """Evaluate: how good a model's answers are on images whose classes are known, as they are and corrupted."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from infer import pipeline
 from infer.corruption import CORRUPTIONS, CorruptingDecoder
 from infer.session import Session
-from nets.errors import DataError
+from nets.errors import DataError, one_line
 from nets.images import Decoder, pillow_silenced
 from nets.machine import usable_cores
+
+logger = logging.getLogger(__name__)
 
 BINS = 15  # of probability, as many as Guo et al. 2017 (arXiv:1706.04599) take
 WORST = 24  # mistakes that are named
@@ -37,7 +40,7 @@ class ClassScore:
         """For a table."""
         shares = {"precision": self.precision, "recall": self.recall}
         told = {name: "-" if share is None else f"{share:.2%}" for name, share in shares.items()}
-        return {"class": self.label, "images": self.images, **told}
+        return {"class": one_line(self.label), "images": self.images, **told}
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Evaluation:
         ]
 
     def __str__(self) -> str:
-        text = f"{self.data}: {self.images:,} images, accuracy {self.accuracy:.2%}"
+        text = f"{one_line(self.data)}: {self.images:,} images, accuracy {self.accuracy:.2%}"
         if self.mean_corrupted is not None:
             text += f", corrupted {self.mean_corrupted:.2%} in the mean"
         text += f", calibration error {self.calibration_error:.4f} ({self.provider})"
@@ -193,6 +196,8 @@ def _answers(
             for row in rows:
                 if row.ranked:
                     labels[at], probabilities[at] = number[row.ranked[0][0]], row.ranked[0][1]
+                elif not note:
+                    logger.warning("%s: %s", row.path or f"#{at}", row.message)
                 at += 1
             advance(len(rows), note)
     return _Answers(labels, probabilities)

@@ -12,7 +12,7 @@ from PIL import Image
 from infer.corruption import corrupted
 from infer.evaluate import Evaluation, Inputs
 from nets.errors import ImageError
-from nets.images import Decoder
+from nets.images import Decoder, pillow_silenced
 
 EXAMPLES = 6  # pictures of each corruption
 SHOWN = 56  # pixels a side; larger pictures are made that small
@@ -27,7 +27,7 @@ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top:
 .figures b { display: block; font-size: 1.7rem; font-weight: 600; }
 table { border-collapse: collapse; } th { text-align: left; font-weight: 600; }
 th, td { padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--line); }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; }
+td { font-variant-numeric: tabular-nums; }
 .matrix td { text-align: center; min-width: 2rem; padding: .2rem; border: 1px solid var(--line); }
 .matrix th { padding: .2rem .5rem; border: 0; text-align: center; } .scroll { overflow-x: auto; }
 .bar { display: inline-block; width: 10rem; height: .6rem; background: var(--line); }
@@ -41,12 +41,12 @@ svg text { font: 11px system-ui, sans-serif; fill: currentColor; }
 
 def page(evaluation: Evaluation, inputs: Inputs, truth: NDArray[np.int64], decoder: Decoder) -> str:
     """The evaluation of these inputs, decoded by `decoder`, as HTML."""
-    pictures = list(_examples(inputs, truth, decoder))
     parts = [_head(evaluation), _classes(evaluation), _confusion(evaluation), _calibration(evaluation)]
-    if evaluation.corrupted:
-        parts.append(_corruptions(evaluation, pictures))
-    if evaluation.mistakes:
-        parts.append(_mistakes(evaluation, inputs, decoder))
+    with pillow_silenced():
+        if evaluation.corrupted:
+            parts.append(_corruptions(evaluation, list(_examples(inputs, truth, decoder))))
+        if evaluation.mistakes:
+            parts.append(_mistakes(evaluation, inputs, decoder))
     title = escape(f"{evaluation.model} on {evaluation.data}")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -153,7 +153,7 @@ def _corruptions(found: Evaluation, pictures: list[NDArray[np.uint8]]) -> str:
 
 def _mistakes(found: Evaluation, inputs: Inputs, decoder: Decoder) -> str:
     figures = (
-        f"<figure>{_image(decoder(inputs[each.index]), 2 * SHOWN)}<figcaption>"
+        f"<figure>{_picture(inputs[each.index], decoder)}<figcaption>"
         f"{escape(each.truth)} → {escape(each.answer)} ({each.probability:.0%})<br>"
         f"{escape(each.path or f'#{each.index}')}</figcaption></figure>"
         for each in found.mistakes
@@ -162,6 +162,13 @@ def _mistakes(found: Evaluation, inputs: Inputs, decoder: Decoder) -> str:
         "<h2>The mistakes with the highest probability</h2><p>Each with its class and the answer.</p>"
         f"<div class=mistakes>{''.join(figures)}</div>"
     )
+
+
+def _picture(image: str | NDArray[np.uint8], decoder: Decoder) -> str:
+    try:
+        return _image(decoder(image), 2 * SHOWN)
+    except ImageError:  # it has gone since it was judged
+        return ""
 
 
 def _examples(inputs: Inputs, truth: NDArray[np.int64], decoder: Decoder) -> Iterator[NDArray[np.uint8]]:
@@ -187,7 +194,7 @@ def _image(pixels: NDArray[np.uint8], side: int) -> str:
     image.save(content, "PNG")
     scale = side / max(height, width)
     return (
-        f'<img alt="" width="{round(width * scale)}" height="{round(height * scale)}" '
+        f'<img alt="" width="{max(1, round(width * scale))}" height="{max(1, round(height * scale))}" '
         f'src="data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}">'
     )
 

@@ -90,6 +90,8 @@ class ModelCard:
 
     def __post_init__(self) -> None:
         _ = self.input  # which raises where it is impossible
+        if self.origin.seed < 0:
+            raise CardError(f"a card's seed is 0 or more, not {self.origin.seed}")
         if self.origin.val_split is not None and not 0 < self.origin.val_split < 1:
             raise CardError(f"a card's val_split lies between 0 and 1, not at {self.origin.val_split}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):

@@ -53,11 +53,11 @@ def watched(name: str, seconds: int, keep: Path) -> tuple[str, bool]:
         command = [sys.executable, __file__, "--inside", name, *options, corpus]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         kept = len(list(Path(corpus).iterdir()))
-    runs = re.search(r"Done (\d+) runs", done.stderr) or re.search(r"#(\d+)\s.*\Z", done.stderr)
+    counts = re.findall(r"^#(\d+)", done.stderr, re.MULTILINE)
     if done.returncode:
         print(done.stderr[-3000:], file=sys.stderr)
     found = "nothing" if done.returncode == 0 else f"exit code {done.returncode}: see {keep}"
-    return f"| {name} | {int(runs[1]) if runs else 0:,} | {kept:,} | {found} |", done.returncode == 0
+    return f"| {name} | {int(counts[-1]) if counts else 0:,} | {kept:,} | {found} |", done.returncode == 0
 
 
 def main() -> int:

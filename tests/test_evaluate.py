@@ -152,7 +152,7 @@ class Pictures(HTMLParser):
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: "list[tuple[str, str | None]]") -> None:
-        if tag not in ("meta", "img", "br", "rect", "line"):
+        if tag not in ("meta", "img", "br"):
             self.open.append(tag)
         self.sources += [value for name, value in attrs if name in ("src", "href") and value]
 
@@ -198,6 +198,7 @@ def test_the_command_prints_what_training_reached(netkit: Netkit, workplace: Pat
     as_json = netkit("evaluate", run / "model.onnx", "--data", "digits", "--json", "--corrupt")
     answer = json.loads(as_json.stdout)
     assert answer["accuracy"] == pytest.approx(float(last["test_accuracy"]), abs=1e-12)
+    assert answer["mean_corrupted"] == pytest.approx(sum(answer["corrupted"].values()) / 15)
     assert len(answer["corrupted"]) == 15 and "warning" not in as_json.stderr
 
 
@@ -215,6 +216,7 @@ def test_it_runs_where_there_is_no_torch_and_leaves_a_report(workplace: Path, tm
     assert done.returncode == 1, done.stderr
     assert "images: 60 images, accuracy " in done.stdout and "; 1 more could not be read" in done.stdout
     assert "report.html: the report" in done.stderr
+    assert "images/7/damaged.png: cannot be read as one of PNG" in done.stderr
     assert "1</b>could not be read" in (tmp_path / "report.html").read_text()
 
 

@@ -48,6 +48,21 @@ def test_all_images_of_class_folders_are_for_testing(card: ModelCard, images: Pa
     assert truths(found) == [0] * 10 + [1] * 10
 
 
+def test_tests_alone_are_found_too(card: ModelCard, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "alone").mkdir()
+    images.rename(tmp_path / "alone/test")
+    assert truths(labelled.load(str(tmp_path / "alone"), card)) == [0] * 10 + [1] * 10
+
+
+def test_a_models_own_data_set_is_known_by_its_hash(card: ModelCard, digits_data: HeldDataSet) -> None:
+    mine = replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
+    assert len(labelled.load(None, mine).truth) == 355
+    for name in ("digits", "scans"):  # a folder that was called digits
+        another = replace(card, origin=replace(card.origin, data=name))
+        with pytest.raises(UsageError, match=f"trained on images in '{name}'; say where they lie with --data"):
+            labelled.load(None, another)
+
+
 @pytest.mark.parametrize("name", ["test", "val"])
 def test_where_there_are_tests_only_they_are_taken(card: ModelCard, images: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "split").mkdir()
@@ -68,7 +83,10 @@ def test_a_table_gives_its_tests(card: ModelCard, images: Path) -> None:
     assert truths(found) == [0, 0, 1, 1]
 
 
-def test_of_what_a_model_was_trained_on_it_gets_what_was_kept_for_testing(card: ModelCard, images: Path) -> None:
+def test_of_what_a_model_was_trained_on_it_gets_what_was_kept_for_testing(
+    card: ModelCard, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     options = Options(1, (28, 28), val_split=0.3, seed=7)
     trained = folder.load(images, options)
     origin = replace(card.origin, data_sha256=trained.sha256, val_split=0.3, seed=7)
@@ -78,8 +96,10 @@ def test_of_what_a_model_was_trained_on_it_gets_what_was_kept_for_testing(card: 
     assert isinstance(trained.test_images, np.ndarray)
     assert (pictures == trained.test_images[:, 0]).all()
     assert truths(found) == trained.test_labels.tolist()
-    another = replace(mine, origin=replace(origin, data_sha256="0" * 64))
+    assert "the model was trained on it; its tests are the 6 kept then" in caplog.text
+    another = replace(mine, origin=replace(origin, data="images", data_sha256="0" * 64))
     assert len(labelled.load(str(images), another).inputs) == 20
+    assert "not quite what the model was trained on: all is taken, what it learnt from, too" in caplog.text
     (images / "1/unreadable.png").write_text("no picture")  # over 1 %: training would have refused these
     assert len(labelled.load(str(images), mine).inputs) == 21
 
@@ -95,3 +115,6 @@ def test_what_is_no_data_set_is_refused(card: ModelCard, tmp_path: Path) -> None
         labelled.load("mnits", card)
     with pytest.raises(DataError, match="no class folders here"):
         labelled.load(str(tmp_path), card)
+    (tmp_path / "empty.csv").write_text("path,label\n")
+    with pytest.raises(DataError, match=r"empty\.csv: no images there"):
+        labelled.load(str(tmp_path / "empty.csv"), card)

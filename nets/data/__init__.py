@@ -8,5 +8,6 @@ mnist     MNIST itself: where its files lie, their hashes, and the download
 digits    scikit-learn's bundled handwritten digits, for machines with no network
 folder    image files in class folders, or listed in a table
 sources   the only map from what --data says to one of them
+labelled  images to judge a model by, with classes as it numbers them
 sample    test images as PNG files, to try a model on
 """

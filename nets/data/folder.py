@@ -57,13 +57,8 @@ def load(source: Path, options: Options, *, memory: int | None = None) -> DataSe
     out. Raises DataError where there are none or too few, where more than 1 % cannot be read, or where sizes are mixed
     and `options` names none.
     """
-    train, test = entries(source)
-    val_split = None if test else options.val_split
-    if val_split:
-        train, test = _split(source, train, options)
-    labels = _labels(source, train, test)
     with pillow_silenced():
-        train, test = _readable(source, train, test)
+        train, test, labels, val_split = _looked_through(source, options)
         decoder = Decoder(_input(source, [*train, *test], options))
         room = free_memory() * SHARE_OF_MEMORY if memory is None else memory
         wanted = decoder.input
@@ -75,6 +70,23 @@ def load(source: Path, options: Options, *, memory: int | None = None) -> DataSe
         images[0], _numbers(train, labels), images[1], _numbers(test, labels), wanted.resize, options.given,
         val_split,
     )  # fmt: skip
+
+
+def tests(source: Path, options: Options) -> tuple[list[Entry], str]:
+    """The images of the data set that `load` would give to test on, and the data set's SHA-256. Errors as there."""
+    with pillow_silenced():
+        train, test, _, _ = _looked_through(source, options)
+        return test, _sha256(train, test, _input(source, [*train, *test], options))
+
+
+def _looked_through(source: Path, options: Options) -> tuple[list[Entry], list[Entry], tuple[str, ...], float | None]:
+    """The readable images to train on and to test on, all labels, and the share that was kept for testing, if any."""
+    train, test = entries(source)
+    val_split = None if test else options.val_split
+    if val_split:
+        train, test = _split(source, train, options)
+    labels = _labels(source, train, test)
+    return *_readable(source, train, test), labels, val_split
 
 
 def entries(source: Path) -> Split:

@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 
 from nets.card import ModelCard
 from nets.data import folder, sources
-from nets.data.dataset import HeldDataSet
-from nets.data.lazy import ImagesInFiles
+from nets.data.dataset import DataSet, HeldDataSet
 from nets.data.options import Options
-from nets.errors import DataError
+from nets.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -32,42 +31,64 @@ class Labelled:
     truth: NDArray[np.int64]
 
 
-def load(source: str, card: ModelCard) -> Labelled:
-    """The tests of the data set that --data names, for a model with that card.
+def load(source: str | None, card: ModelCard) -> Labelled:
+    """The tests of the data set that --data names, for a model with that card; None: of its own, where that is built in.
 
     Of images in files without tests of their own, as class folders, these are all of them; but where the model was
-    trained on the very same ones, those that were kept for testing then. Raises DataError where a class is none of the
-    card's labels; else errors as nets.data.sources has them.
+    trained on the very same ones, those that were kept for testing then. Raises UsageError where there is no such data
+    set, DataError where it has no images or a class that is none of the card's labels.
     """
-    path = Path(source)
-    if sources.lie_in_files(source):
-        train, test = folder.entries(path)
-        kept = _kept(path, card) if not test and card.origin.val_split is not None else None
-        entries = test or train
-        inputs, labels = kept or ([each.path for each in entries], [each.label for each in entries])
-        return Labelled(path.resolve().name, inputs, _numbered(source, labels, card))
-    data = sources.load(source)
+    if source is not None and sources.lie_in_files(source):
+        entries = _tests(Path(source), card)
+        inputs: Sequence[str] = [each.path for each in entries]
+        name, labels = Path(source).resolve().name, [each.label for each in entries]
+        if not inputs:
+            raise DataError(f"{source}: no images there")
+        return Labelled(name, inputs, _numbered(source, labels, card))
+    data = _own(card) if source is None else sources.load(source)
     assert isinstance(data, HeldDataSet)
     labels = [data.labels[label] for label in data.test_labels.tolist()]
-    return Labelled(data.name, data.test_images.transpose(0, 2, 3, 1), _numbered(source, labels, card))
+    return Labelled(data.name, data.test_images.transpose(0, 2, 3, 1), _numbered(data.name, labels, card))
 
 
-def _kept(path: Path, card: ModelCard) -> tuple[Sequence[str], list[str]] | None:
-    """The files that training kept for testing, and their labels; None where it was trained on others."""
+def _own(card: ModelCard) -> DataSet:
+    name = card.origin.data  # a folder may be called so, too
+    data = sources.load(name) if name in sources.BUILT_IN else None
+    if data is None or data.sha256 != card.origin.data_sha256:
+        raise UsageError(f"this model was trained on images in {name!r}; say where they lie with --data")
+    return data
+
+
+def _tests(path: Path, card: ModelCard) -> Sequence[folder.Entry]:
+    if not (path / folder.TRAIN).is_dir():  # tests alone, as on a machine that trains nothing
+        path = next((path / name for name in folder.TESTS if name not in card.labels and (path / name).is_dir()), path)
+    train, test = folder.entries(path)
+    return test or _kept(path, train, card) or train
+
+
+def _kept(path: Path, entries: Sequence[folder.Entry], card: ModelCard) -> Sequence[folder.Entry]:
+    """Those that training kept for testing; none where it was on other images."""
+    if card.origin.val_split is None or {each.label for each in entries} != set(card.labels):
+        return ()
     try:
-        data = folder.load(path, Options.of(card), memory=0)
+        tests, sha256 = folder.tests(path, Options.of(card))
     except DataError:  # which training would not have taken
-        return None
-    if data.sha256 != card.origin.data_sha256:
-        return None
-    assert isinstance(data.test_images, ImagesInFiles)
-    logger.info("%s: what the model was trained on; its tests are the %s kept then", path, f"{len(data.test_labels):,}")
-    return data.test_images.paths, [data.labels[label] for label in data.test_labels.tolist()]
+        return ()
+    if sha256 == card.origin.data_sha256:
+        logger.info("%s: the model was trained on it; its tests are the %s kept then", path, f"{len(tests):,}")
+        return tests
+    if path.resolve().name == card.origin.data:
+        logger.warning("%s: not quite what the model was trained on: all is taken, what it learnt from, too", path)
+    return ()
 
 
 def _numbered(source: str, labels: Sequence[str], card: ModelCard) -> NDArray[np.int64]:
     number = {label: index for index, label in enumerate(card.labels)}
     if strangers := sorted(set(labels) - set(number)):
-        names = ", ".join(map(repr, strangers[:NAMED])) + (", ..." if strangers[NAMED:] else "")
-        raise DataError(f"{source}: classes that the model has no label for: {names}; its labels: {card.labels}")
+        told = f"classes that the model has no label for: {_some(strangers)}; its labels: {_some(card.labels)}"
+        raise DataError(f"{source}: {told}")
     return np.array([number[label] for label in labels], np.int64)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:NAMED])) + (", ..." if names[NAMED:] else "")
