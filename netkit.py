@@ -10,13 +10,12 @@ import stat
 import sys
 from contextlib import suppress
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
 from nets import process
-from nets.errors import Interrupted, MissingExtraError, TrainingError, UsageError, one_line, unknown_name
+from nets.errors import Interrupted, TrainingError, UsageError, one_line, unknown_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -419,10 +418,10 @@ def infer(
     files, for the paths in their column 'path'; and -, for a list of files on stdin. Rows go to stdout: a table on a
     terminal, else CSV. Exits with 1 if a file could not be read.
     """
-    from infer import job as jobs
+    from infer import engines, rows, verify
     from infer import model as models
-    from infer import results, rows, verify
     from infer.console import progress
+    from infer.job import Job
     from infer.paths import STDIN, find
     from infer.session import open_session
     from nets.images import Decoder
@@ -433,20 +432,11 @@ def infer(
         raise UsageError("--json writes rows to stdout and --out to a file: choose one")
     if resume and out is None:
         raise UsageError("--resume goes on with a results file: name it with --out")
-    if engine == "local" and (workers or address):
-        raise UsageError("--workers and --address are for --engine ray; --threads says how much is done at once here")
     terminal = _terminal()
-    if engine == "ray":
-        if out is None:
-            raise UsageError("--engine ray writes numbered files: name a folder for them with --out")
-        if threads:
-            raise UsageError("--threads is for --engine local; --workers says how many work at once with ray")
-        if not find_spec("ray"):
-            raise MissingExtraError("ray", "cluster")
-        from infer import cluster, on_ray, shards
-        from nets.machine import usable_cores
-
-    if out is not None and resume and (cluster if engine == "ray" else results).is_finished(out):
+    runs = engines.chosen(
+        engine, out=out, device=device, proven=not unverified, threads=threads, workers=workers, address=address
+    )
+    if out is not None and resume and runs.is_finished(out):
         terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
         return
     found = find(paths, separator=b"\0" if nul else b"\n")  # first: a wrong name is told before a model is opened
@@ -455,20 +445,13 @@ def infer(
     session = opened(models.read(choose(MODEL, file=model, arch=arch)), device=here, threads=1)
     decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
     top_k = min(top_k, len(session.card.labels))
-    if engine == "ray" and out:
-        asked = workers or usable_cores()
-        plan = shards.Plan(out, session.model.sha256, decoder, device, batch_size, top_k, not unverified)
-        run = partial(
-            cluster.run, plan, session.model, paths, found, on_ray.engine(address, asked), workers=asked, resume=resume
-        )
-    else:
-        sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
-        run = partial(jobs.run, jobs.Job(paths, decoder, batch_size, threads, top_k, sink, resume), session, found)
+    sink = out or rows.stdout_writer(as_json=as_json, top_k=top_k)
+    job = Job(paths, decoder, batch_size, threads, top_k, sink, resume)
     bar = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # rows on the screen leave it no room
     countable = STDIN not in paths and not any(map(is_remote, paths))
     total = sum(1 for _ in find(paths)) if bar and countable else None
     with progress(terminal, "infer", total=total, show=bar) as advance:
-        outcome = run(advance=advance)
+        outcome = runs.run(job, session, found, advance=advance)
     sys.stdout.flush()
     terminal.print(str(outcome))
     words = [word for word in sys.argv[1:] if word not in ("--json", "--resume")]

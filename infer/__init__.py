@@ -18,6 +18,7 @@ job       all of it together: from what was asked for to the last row
 shards    a run's inputs in numbered parts, and what makes a part's rows
 cluster   a run as such parts in a folder, by workers anywhere
 on_ray    those workers as Ray's actors
+engines   a job by this machine alone, or by those
 classifier  the same as a Python object
 corruption  what befalls images in the world: fifteen ways
 evaluate  how good the answers are, where the classes are known

@@ -64,7 +64,8 @@ def on_a_disk(place: Path, what: str, *command: str) -> "subprocess.CompletedPro
 
 
 def wait_for_an_epoch(folder: Path, training: "subprocess.Popen[bytes]") -> None:
-    while not (folder / "run/metrics.csv").exists():
+    rows = folder / "run/metrics.csv"  # the state comes after the rows: with two, it has one epoch
+    while not rows.exists() or len(rows.read_text().splitlines()) < 3:
         assert training.poll() is None
         time.sleep(0.005)
 

@@ -32,7 +32,7 @@ class Labelled:
 
 
 def load(source: str | None, card: ModelCard) -> Labelled:
-    """The tests of the data set that --data names, for a model with that card; None: of its own, where that is built in.
+    """The tests of the data set that --data names, for a model with that card; by default of its own, if built in.
 
     Of images in files without tests of their own, as class folders, these are all of them; but where the model was
     trained on the very same ones, those that were kept for testing then. Raises UsageError where there is no such data

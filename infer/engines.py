@@ -1,0 +1,94 @@
+"""Engines: what runs a job, this machine alone or workers on a cluster; and which of the options are for which."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from infer import job as jobs
+from infer import results
+from infer.job import Job, Outcome
+from infer.session import Session
+from nets.errors import MissingExtraError, UsageError
+from nets.machine import usable_cores
+
+NAMES = ("local", "ray")
+Advance = Callable[[int, str], None]
+
+
+class Engine(Protocol):
+    def is_finished(self, out: Path) -> bool:
+        """Whether a run into `out` has ended."""
+
+    def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
+        """Do the job on the paths, by the model that is open in `session`; errors as infer.job.run has them."""
+
+
+class Local:
+    """This process, and those that help it."""
+
+    def is_finished(self, out: Path) -> bool:
+        return results.is_finished(out)
+
+    def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
+        return jobs.run(job, session, paths, advance=advance)
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Workers of Ray's, each with `device`, at `address` or on a cluster of its own; the model `proven` by each."""
+
+    out: Path
+    device: str
+    proven: bool
+    workers: int
+    address: str | None
+
+    def is_finished(self, out: Path) -> bool:
+        from infer import cluster
+
+        return cluster.is_finished(out)
+
+    def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
+        from infer import cluster, on_ray, shards
+
+        plan = shards.Plan(
+            self.out, session.model.sha256, job.decoder, self.device, job.batch_size, job.top_k, self.proven
+        )
+        return cluster.run(
+            plan,
+            session.model,
+            job.inputs,
+            paths,
+            on_ray.engine(self.address, self.workers),
+            workers=self.workers,
+            resume=job.resume,
+            advance=advance,
+        )
+
+
+def chosen(
+    name: str,
+    *,
+    out: Path | None,
+    device: str,
+    proven: bool,
+    threads: int | None,
+    workers: int | None,
+    address: str | None,
+) -> Engine:
+    """The engine of that name. Raises UsageError for options that it does not take, MissingExtraError without Ray."""
+    if name == "local":
+        if workers or address:
+            raise UsageError(
+                "--workers and --address are for --engine ray; --threads says how much is done at once here"
+            )
+        return Local()
+    if out is None:
+        raise UsageError("--engine ray writes numbered files: name a folder for them with --out")
+    if threads:
+        raise UsageError("--threads is for --engine local; --workers says how many work at once with ray")
+    if not find_spec("ray"):
+        raise MissingExtraError("ray", "cluster")
+    return OnRay(out, device, proven, workers or usable_cores(), address)
