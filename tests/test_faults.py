@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from conftest import NETKIT, Netkit
@@ -278,6 +279,38 @@ def test_a_clock_that_was_set_back_loses_no_work(tmp_path: Path, netkit: Netkit)
     assert netkit(*(word if word != "run" else "whole" for word in TRAIN)).returncode == 0
     runs = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole")]
     assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("where", ["../secret.bin", "/absolute", "link.bin"])
+@pytest.mark.parametrize("command", ["verify", "infer", "evaluate"])
+def test_a_model_that_points_at_other_files_never_has_them_read(
+    netkit: Netkit, tmp_path: Path, workplace: Path, where: str, command: str
+) -> None:
+    secret = tmp_path / "secret.bin"
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/link.bin").symlink_to(secret)
+    proto = onnx.load(workplace / "runs/residual/model.onnx")
+    tensor = max(proto.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+    secret.write_bytes(tensor.raw_data)  # with these bytes it would be the very same model
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value=str(secret) if where == "/absolute" else where)
+    (tmp_path / "models/model.onnx").write_bytes(proto.SerializeToString())
+    inputs = ("digit.png", "--model") if command == "infer" else ()
+    done = netkit(command, *inputs, "models/model.onnx")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"netkit: models/model.onnx: tensor '{tensor.name}' lies in another file")
+
+
+def test_two_onnx_runtimes_are_told_with_what_mends_it(netkit: Netkit, tmp_path: Path) -> None:
+    """As pip leaves them: one folder of files, two of what is known about them."""
+    for package in ("onnxruntime", "onnxruntime_gpu"):
+        about = tmp_path / f"site/{package}-1.31.1.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.31.1\n")
+    done = netkit("doctor", PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 1 and "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: one hides the other" in done.stdout
+    assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux" or usable_cores() < 2, reason="helpers are forks, one for each other core")
