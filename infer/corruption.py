@@ -65,7 +65,7 @@ def glass_blur(image: Levels, chance: Random) -> Levels:
     """Each pixel from beside its place, twice, between two soft blurs."""
     _, height, width = image.shape
     rows, columns = np.mgrid[:height, :width]
-    reach = round(_unit(image))
+    reach = max(1, round(_unit(image)))
     soft = _blurred(image, 0.7)
     for _ in range(2):
         down, right = chance.integers(-reach, reach + 1, (2, height, width))

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
@@ -136,6 +135,7 @@ def test_of_100_kills_while_checkpoints_are_saved_each_leaves_the_last_or_the_on
     assert list(tmp_path.iterdir()) == [path]  # what the killed ones left has gone
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_while_a_state_is_saved_keeps_the_old_one(place: Path) -> None:
     stopped = subprocess.Popen([NETKIT, *TRAIN], cwd=place / "start", stderr=subprocess.DEVNULL)
     state = place / "start/run/training.safetensors"
@@ -186,7 +186,10 @@ def test_a_disk_that_fills_while_a_shard_is_written_keeps_the_others_to_go_on_wi
 
 
 READ_ONLY = [
-    (("train", "--arch", "residual", "--data", "digits", "--epochs", "1"), "runs"),
+    (
+        ("train", "--arch", "residual", "--data", "digits", "--epochs", "1"),
+        "--out runs/residual: cannot be made a folder",
+    ),
     (("train", "--arch", "residual", "--data", "digits", "--epochs", "1", "--out", "runs/residual"), "runs/residual"),
     (("export", "--arch", "residual"), "runs/residual/model.onnx"),
     (("infer", "digit.png", "--arch", "residual", "--out", "r.csv"), ".r.csv.part"),
@@ -199,11 +202,11 @@ READ_ONLY = [
 def test_a_read_only_folder_is_told_by_name(
     place: Path, workplace: Path, digits_data: HeldDataSet, command: tuple[str, ...], path: str
 ) -> None:
-    if path != "runs":
+    if not path.startswith("--out"):
         shutil.copytree(workplace / "runs", place / "start/runs")
     Image.fromarray(digits_data.test_images[0, 0]).save(place / "start/digit.png")
     done = on_a_disk(place, "ro", *command)
-    assert done.returncode == 1
+    assert done.returncode in (1, 2)
     assert last_line(done).startswith(f"netkit: {path}") and last_line(done).endswith(": Read-only file system")
     kept = sorted(each.relative_to(place / "left") for each in (place / "left").rglob("*"))
     assert kept == sorted(each.relative_to(place / "start") for each in (place / "start").rglob("*"))
@@ -264,6 +267,7 @@ def test_each_command_ends_at_a_signal_with_its_code_and_without_a_traceback(
     assert not (tmp_path / "r.csv").exists() or 0 in ends
 
 
+@pytest.mark.slow
 def test_a_clock_that_was_set_back_loses_no_work(tmp_path: Path, netkit: Netkit) -> None:
     """To a run whose clock was set back, the files that it left look as if they came from the future."""
     process = subprocess.Popen([NETKIT, *TRAIN], cwd=tmp_path, stderr=subprocess.DEVNULL)
@@ -341,14 +345,10 @@ def test_a_helper_that_is_killed_costs_no_row(tmp_path: Path, workplace: Path, d
     assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "r.csv").read_bytes()
 
 
-def spoiled(content: bytes, chance: random.Random) -> Iterator[bytes]:
-    """Without end, what a copy, a disk or a hoax makes of a file."""
-    while True:
-        yield content[: chance.randrange(1, len(content) - 12)]
-        yield damaged(content, chance)
-        yield b""
-        yield chance.randbytes(300)
-        yield b"<html>404 Not Found</html>"
+def spoiled(content: bytes, chance: random.Random) -> bytes:
+    """What a copy, a disk or a hoax makes of a file."""
+    cut = content[: chance.randrange(1, len(content) - 12)]
+    return chance.choice([cut, damaged(content, chance), b"", chance.randbytes(300), b"<html>404 Not Found</html>"])
 
 
 @pytest.mark.slow
@@ -360,10 +360,10 @@ def test_one_bad_file_in_a_hundred_of_100_000_costs_no_good_one_its_row(
     subprocess.run([*command, "good.csv"], cwd=tmp_path, check=True, capture_output=True)
     chance = random.Random(0)
     bad = chance.sample(range(100_000), 1000)
-    spoilt = spoiled(paths[0].read_bytes(), chance)
     for index in bad:
-        paths[index].unlink()
-        paths[index].write_bytes(next(spoilt))
+        content = paths[index].read_bytes()
+        paths[index].unlink()  # its content has other names, too
+        paths[index].write_bytes(spoiled(content, chance))
     done = subprocess.run([*command, "bad.csv"], cwd=tmp_path, capture_output=True, text=True)
     good, found = rows_of(tmp_path / "good.csv"), rows_of(tmp_path / "bad.csv")
     failed = {index for index, row in enumerate(found) if row[3] != "ok"}
