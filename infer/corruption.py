@@ -116,7 +116,8 @@ def stripe(image: Levels, chance: Random) -> Levels:
 def fog(image: Levels, chance: Random) -> Levels:
     """Clouds, coarse and fine, that also take away light."""
     clouds = np.sum([_clouds(image, chance, cells) / cells for cells in (2, 4, 8, 16)], axis=0)
-    return (image + FOG * _stretched(clouds)) / (1 + FOG)
+    foggy: Levels = (image + FOG * _stretched(clouds)) / (1 + FOG)
+    return foggy
 
 
 def spatter(image: Levels, chance: Random) -> Levels:
@@ -128,7 +129,7 @@ def spatter(image: Levels, chance: Random) -> Levels:
 def dotted_line(image: Levels, chance: Random) -> Levels:
     """Dots on a line from side to side."""
     start, end = chance.uniform(4, 24, 2)
-    dots = [(along, start + (end - start) * along / 28) for along in np.arange(1, 28, 3)]
+    dots = [(along, start + (end - start) * along / 28) for along in range(1, 28, 3)]
 
     def draw(canvas: ImageDraw.ImageDraw) -> None:
         for place in _placed(image, dots):
@@ -240,4 +241,5 @@ def _drawn_on(image: Levels, draw: Callable[[ImageDraw.ImageDraw], None]) -> Lev
 def _thickened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """With all neighbours."""
     padded = np.pad(mask, 1)
-    return np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any(axis=(2, 3))
+    wide: NDArray[np.bool_] = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any(axis=(2, 3))
+    return wide

@@ -30,7 +30,8 @@ th, td { padding: .2rem .7rem .2rem 0; border-bottom: 1px solid var(--line); }
 td { font-variant-numeric: tabular-nums; }
 .matrix td { text-align: center; min-width: 2rem; padding: .2rem; border: 1px solid var(--line); }
 .matrix th { padding: .2rem .5rem; border: 0; text-align: center; } .scroll { overflow-x: auto; }
-.share { display: inline-block; min-width: 4.2rem; } .bar { display: inline-block; width: 10rem; height: .6rem; background: var(--line); }
+.share { display: inline-block; min-width: 4.2rem; }
+.bar { display: inline-block; width: 10rem; height: .6rem; background: var(--line); }
 .bar i { display: block; height: 100%; background: var(--bar); }
 img { image-rendering: pixelated; vertical-align: middle; margin-right: 2px; background: #888; }
 .mistakes { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 7.5rem; }

@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 NETKIT = Path(sys.executable).with_name("netkit")
 LOCAL, RAY, NODES = "local", "ray", "ray, two nodes"
@@ -57,14 +58,14 @@ def two_nodes() -> Iterator[str]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
-    core = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**28}
+    core: dict[str, Any] = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 2**28}
     cluster = Cluster(initialize_head=True, head_node_args=core)
     try:
         cluster.add_node(**core)
         cluster.wait_for_nodes()
         yield cluster.address
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def seconds(folder: Path, engine: str, images: str, count: int) -> float:

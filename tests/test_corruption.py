@@ -61,7 +61,7 @@ def test_each_changes_an_image_always_in_the_same_way(name: str, shape: tuple[in
     image = np.random.default_rng(1).integers(0, 200, shape, np.uint8)
     before = image.copy()
     one = corrupted(image, name)
-    assert (one.shape, one.dtype) == (shape, np.uint8)
+    assert one.shape == shape and one.dtype == np.uint8
     assert (one == corrupted(image, name)).all()
     assert (image == before).all()
     assert (one != image).any()
@@ -71,7 +71,7 @@ def test_each_changes_an_image_always_in_the_same_way(name: str, shape: tuple[in
 def test_an_image_of_one_pixel_or_three_is_no_fault(name: str) -> None:
     for shape in ((1, 1, 3), (3, 1, 1), (1, 2, 2)):
         one = corrupted(np.full(shape, 90, np.uint8), name)
-        assert (one.shape, one.dtype) == (shape, np.uint8)
+        assert one.shape == shape and one.dtype == np.uint8
 
 
 @pytest.mark.parametrize("name", sorted({*PAPER} - {"scale", "brightness", "stripe", "canny_edges"}))
