@@ -116,8 +116,7 @@ def stripe(image: Levels, chance: Random) -> Levels:
 def fog(image: Levels, chance: Random) -> Levels:
     """Clouds, coarse and fine, that also take away light."""
     clouds = np.sum([_clouds(image, chance, cells) / cells for cells in (2, 4, 8, 16)], axis=0)
-    foggy: Levels = (image + FOG * _stretched(clouds)) / (1 + FOG)
-    return foggy
+    return np.asarray((image + FOG * _stretched(clouds)) / (1 + FOG), np.float32)
 
 
 def spatter(image: Levels, chance: Random) -> Levels:
@@ -241,5 +240,4 @@ def _drawn_on(image: Levels, draw: Callable[[ImageDraw.ImageDraw], None]) -> Lev
 def _thickened(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """With all neighbours."""
     padded = np.pad(mask, 1)
-    wide: NDArray[np.bool_] = np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any(axis=(2, 3))
-    return wide
+    return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any(axis=(2, 3)), np.bool_)
