@@ -88,8 +88,10 @@ def _confusion(found: Evaluation) -> str:
     if len(labels) > ROOM_FOR_NUMBERS:
         order = np.argsort(-mistakes, axis=None, kind="stable")[:PAIRS]
         pairs = ((int(at) for at in np.unravel_index(each, counts.shape)) for each in order)
-        rows = [(labels[row], labels[column], f"{counts[row, column]:,}") for row, column in pairs]
-        return f"{heading}{_table(('class', 'answer', 'images'), [row for row in rows if row[2] != '0'])}"
+        rows = [
+            (labels[row], labels[column], f"{count:,}") for row, column in pairs if (count := mistakes[row, column])
+        ]
+        return f"{heading}{_table(('class', 'answer', 'images'), rows)}"
     most = max(1, int(mistakes.max()))
     header = "".join(f"<th>{label}</th>" for label in labels)
     body = "".join(

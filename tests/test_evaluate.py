@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from PIL import Image
 from sklearn import metrics
 
 from infer.corruption import CORRUPTIONS, corrupted
-from infer.evaluate import Evaluation, evaluate
+from infer.evaluate import ClassScore, Evaluation, evaluate
 from infer.page import page
 from infer.session import Session
+from nets.card import Input
 from nets.data.dataset import HeldDataSet
 from nets.errors import DataError
 from nets.images import Decoder
@@ -175,6 +177,24 @@ def test_a_report_holds_all_and_asks_for_nothing_from_elsewhere(
     for each in (f"{found.accuracy:.2%}", "canny edges", f"{found.calibration_error:.4f}", found.model_sha256):
         assert each in seen.text
     assert not re.search(r"https?://|<script", text)
+
+
+def test_of_many_classes_a_report_lists_the_pairs_that_are_mistaken(found: Evaluation) -> None:
+    names = [f"class {number}" for number in range(40)]
+    confusion = 5 * np.eye(40, dtype=int)
+    confusion[3, 7], confusion[20, 1] = 2, 9
+    many = replace(
+        found,
+        classes=tuple(ClassScore(name, 5, 1.0, 1.0) for name in names),
+        confusion=tuple(map(tuple, confusion.tolist())),
+        corrupted={},
+        mistakes=(),
+    )
+    seen = Pictures()
+    seen.feed(page(many, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28))))
+    _, _, text = seen.text.partition("Which class gets which answer")
+    text, _, _ = text.partition("Whether probabilities")
+    assert text == "classanswerimagesclass 20class 19class 3class 72"
 
 
 def test_names_cannot_break_out_of_a_report(session: Session, digits_data: HeldDataSet, tmp_path: Path) -> None:
