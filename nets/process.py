@@ -15,12 +15,18 @@ from nets.errors import MissingExtraError, NetkitError, one_line
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
 EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu", "pyarrow": "parquet"}  # package -> what installs it
 INTERRUPTED = 130  # exit code: 128 and the signal's number
+SOON_S = 0.01
+
+
+class _Terminated(SystemExit):
+    """By SIGTERM or SIGHUP; no Exception, which somebody on the way up might take for a fault."""
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Run it and end the process, by the exit code that it gives. No traceback of a fault on purpose reaches a user."""
     _mend_streams()
     threading.excepthook = _thread_failed
+    sys.unraisablehook = _swallowed
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), _terminated)
@@ -36,6 +42,8 @@ def run(command: Callable[[], int | None]) -> NoReturn:
 def _exit_code(command: Callable[[], int | None]) -> int | None:
     try:
         return command()
+    except _Terminated as stop:
+        return fail("terminated", int(str(stop)))
     except NetkitError as fault:
         return fail(str(fault), fault.exit_code)
     except ModuleNotFoundError as fault:
@@ -63,7 +71,19 @@ def _thread_failed(fault: threading.ExceptHookArgs) -> None:
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
-    sys.exit(fail("terminated", 128 + number))  # no Exception, which somebody on the way up might take for a fault
+    raise _Terminated(128 + number)
+
+
+def _swallowed(what: "sys.UnraisableHookArgs") -> None:
+    """A stop that came where nothing can be raised, in what Python calls when objects go, comes once more."""
+    if isinstance(what.exc_value, _Terminated | KeyboardInterrupt):
+        terminated = isinstance(what.exc_value, _Terminated)
+        number = int(str(what.exc_value)) - 128 if terminated else signal.SIGINT
+        again = threading.Timer(SOON_S, signal.raise_signal, (number,))
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _mend_streams() -> None:

@@ -30,6 +30,17 @@ def test_the_end_is_told_in_one_line_or_none(command: str, code: int, told: str)
     assert (done.returncode, done.stderr) == (code, told)
 
 
+@pytest.mark.parametrize(("name", "code", "told"), [("SIGTERM", 143, "netkit: terminated\n"), ("SIGINT", 130, "")])
+def test_a_stop_that_comes_where_nothing_can_be_raised_is_none_the_less_obeyed(name: str, code: int, told: str) -> None:
+    """In a destructor, where Python tells of an exception and goes on."""
+    program = f"{START}import time\n"
+    program += "class Late:\n    def __del__(self):\n"
+    program += f"        os.kill(os.getpid(), signal.{name}); [number for number in range(100)]\n"
+    program += "def work(): Late(); time.sleep(20); print('went on')\nprocess.run(work)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", told)
+
+
 def test_of_several_processes_each_says_which_it_is() -> None:
     program = f"{START}process.run(lambda: process.fail('no', 2))"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, capture_output=True)
