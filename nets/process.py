@@ -61,7 +61,8 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
 def fail(message: str, code: int) -> int:
     """Tell what went wrong, in a line on stderr, with the rank of a process that torchrun started; gives `code`."""
     who = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
-    print(f"netkit: {who}{one_line(message)}", file=sys.stderr, flush=True)
+    # the line's end in the same write: another thread may have something to tell at that moment
+    print(f"netkit: {who}{one_line(message)}\n", end="", file=sys.stderr, flush=True)
     return code
 
 
