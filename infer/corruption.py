@@ -36,8 +36,7 @@ class CorruptingDecoder(Decoder):
 
     @classmethod
     def of(cls, decoder: Decoder, corruption: str) -> "CorruptingDecoder":
-        limits = decoder.largest_file, decoder.largest_image
-        return cls(decoder.input, decoder.invert, *limits, corruption=corruption)
+        return cls(**vars(decoder), corruption=corruption)
 
     def __call__(self, image: str | NDArray[np.uint8]) -> NDArray[np.uint8]:
         return corrupted(super().__call__(image), self.corruption)

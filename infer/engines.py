@@ -1,6 +1,6 @@
 """Engines: what runs a job, this machine alone or workers on a cluster; and which of the options are for which."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,13 +8,11 @@ from typing import Protocol
 
 from infer import job as jobs
 from infer import results
+from infer.console import Advance
 from infer.job import Job, Outcome
 from infer.session import Session
 from nets.errors import MissingExtraError, UsageError
 from nets.machine import usable_cores
-
-NAMES = ("local", "ray")
-Advance = Callable[[int, str], None]
 
 
 class Engine(Protocol):

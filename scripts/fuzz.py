@@ -11,16 +11,16 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent.parent / "tests"
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # where the readers are
 
 
 def fuzz(name: str, arguments: list[str]) -> None:
     """Until libFuzzer, which takes the arguments, has had enough: it ends the process."""
     import atheris
 
-    sys.path.insert(0, str(TESTS))
     with atheris.instrument_imports(include=["nets", "infer"]):
         from readers import READERS
 
@@ -36,13 +36,10 @@ def fuzz(name: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
-def watched(name: str, seconds: int, keep: Path) -> tuple[str, bool]:
+def watched(name: str, examples: Iterable[bytes], seconds: int, keep: Path) -> tuple[str, bool]:
     """A line of the table, and whether nothing was found."""
-    sys.path.insert(0, str(TESTS))
-    from readers import READERS
-
     with tempfile.TemporaryDirectory() as corpus:
-        for number, example in enumerate(READERS[name].examples):
+        for number, example in enumerate(examples):
             (Path(corpus) / str(number)).write_bytes(example)
         options = [
             f"-max_total_time={seconds}",
@@ -61,15 +58,17 @@ def watched(name: str, seconds: int, keep: Path) -> tuple[str, bool]:
 
 
 def main() -> int:
+    from readers import READERS  # not at the top: the inner process has to see its imports
+
     parser = argparse.ArgumentParser()
-    parser.add_argument("readers", nargs="*", default=["card", "weights", "model", "image", "idx", "table"])
+    parser.add_argument("readers", nargs="*", choices=READERS, default=list(READERS))
     parser.add_argument("--seconds", type=int, default=60)
     arguments = parser.parse_args()
     keep = Path(tempfile.mkdtemp(prefix="netkit-fuzz-"))
     print("| reader | inputs | of them on new ways | found |\n|---|---|---|---|")
     lines = []
     for name in arguments.readers:
-        line, well = watched(name, arguments.seconds, keep)
+        line, well = watched(name, READERS[name].examples, arguments.seconds, keep)
         print(line, flush=True)
         lines.append(well)
     return 0 if all(lines) else 1
