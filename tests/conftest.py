@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from infer import model as models
 from infer.model import Model
@@ -77,3 +78,15 @@ def run_netkit(*arguments: str | Path, cwd: Path, **environment: str) -> "subpro
     return subprocess.run(
         [NETKIT, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900
     )
+
+
+def digits_in(folder: Path, data: HeldDataSet, *, count: int, files: int = 100) -> list[Path]:
+    """`count` names of `files` pictures of digits."""
+    folder.mkdir()
+    paths = [folder / f"{index:06}.png" for index in range(count)]
+    for index, path in enumerate(paths):
+        if index < files:
+            Image.fromarray(data.test_images[index, 0]).save(path)
+        else:
+            os.link(paths[index % files], path)
+    return paths

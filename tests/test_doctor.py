@@ -109,3 +109,14 @@ def test_an_onnxruntime_that_cannot_be_imported_is_a_symptom(netkit: Netkit, tmp
     convolution = symptoms["a convolution on CPUExecutionProvider"]
     assert convolution["seen"] == "onnxruntime cannot be imported: libcublas.so.13: not there"
     assert convolution["mend"]
+
+
+def test_two_onnx_runtimes_are_told_with_what_mends_it(netkit: Netkit, tmp_path: Path) -> None:
+    """As pip leaves them: one folder of files, two of what is known about them."""
+    for package in ("onnxruntime", "onnxruntime_gpu"):
+        about = tmp_path / f"site/{package}-1.31.1.dist-info"
+        about.mkdir(parents=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.31.1\n")
+    done = netkit("doctor", PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 1 and "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: one hides the other" in done.stdout
+    assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr

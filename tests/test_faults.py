@@ -1,4 +1,4 @@
-"""What befalls a machine, done to it for real: kills, disks that are full or read-only, clocks set back, bad files.
+"""What befalls a machine, done to it for real: kills, clocks set back, bad files, models that point elsewhere.
 
 docs/reliability.md has the table of all of them, with those that other tests hold.
 """
@@ -6,7 +6,6 @@ docs/reliability.md has the table of all of them, with those that other tests ho
 import csv
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +15,9 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from conftest import NETKIT, Netkit
+from conftest import NETKIT, Netkit, digits_in
 from damage import damaged
-from PIL import Image
-from test_infer import heeding_interrupts
+from test_resume import TRAIN, wait_for_an_epoch
 
 from nets.build import build
 from nets.card import ModelCard
@@ -29,62 +27,6 @@ from nets.training import checkpoint
 from nets.training.state import load as load_state
 
 FUTURE = 4_000_000_000  # seconds since 1970: as files look whose clock was ahead
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
-TRAIN = ("train", "--arch", "residual", "--data", "digits", "--epochs", "12", "--out", "run")
-
-# $1: size, or "ro"; then the command. Runs it in disk/, a file system of its own, made of start/; leaves left/
-ON_A_DISK = """
-mkdir disk && what=$1 && shift
-if [ "$what" = ro ]; then size=100m; else size=$what; fi
-mount -t tmpfs -o "size=$size" none disk && cp -r start/. disk/ || exit 99
-[ "$what" = ro ] && mount -o remount,ro disk
-cd disk && "$@"
-code=$?
-cp -r . ../left && exit $code
-"""
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with start/, of which a disk is made."""
-    (tmp_path / "start").mkdir()
-    return tmp_path
-
-
-def on_a_disk(place: Path, what: str, *command: str) -> "subprocess.CompletedProcess[str]":
-    """Run netkit in a file system of that size, or a read-only one, which nobody else sees: a mount namespace."""
-    alone = ["unshare", "--user", "--map-root-user", "--mount"]
-    probe = [*alone, "mount", "-t", "tmpfs", "none", "/mnt"]
-    if not shutil.which("unshare") or subprocess.run(probe, capture_output=True).returncode:
-        pytest.skip("needs Linux that lets a user make a mount namespace")
-    shell = [*alone, "sh", "-c", ON_A_DISK, "sh", what, str(NETKIT), *command]
-    done = subprocess.run(shell, cwd=place, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 99 and "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def wait_for_an_epoch(folder: Path, training: "subprocess.Popen[bytes]") -> None:
-    rows = folder / "run/metrics.csv"  # the state comes after the rows: with two, it has one epoch
-    while not rows.exists() or len(rows.read_text().splitlines()) < 3:
-        assert training.poll() is None
-        time.sleep(0.005)
-
-
-def last_line(done: "subprocess.CompletedProcess[str]") -> str:
-    *_, last = done.stderr.splitlines()
-    return last
-
-
-def digits_in(folder: Path, data: HeldDataSet, *, count: int, files: int = 100) -> list[Path]:
-    """`count` names of `files` pictures of digits."""
-    folder.mkdir()
-    paths = [folder / f"{index:06}.png" for index in range(count)]
-    for index, path in enumerate(paths):
-        if index < files:
-            Image.fromarray(data.test_images[index, 0]).save(path)
-        else:
-            os.link(paths[index % files], path)
-    return paths
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -136,138 +78,6 @@ def test_of_100_kills_while_checkpoints_are_saved_each_leaves_the_last_or_the_on
 
 
 @pytest.mark.slow
-def test_a_disk_that_fills_while_a_state_is_saved_keeps_the_old_one(place: Path) -> None:
-    stopped = subprocess.Popen([NETKIT, *TRAIN], cwd=place / "start", stderr=subprocess.DEVNULL)
-    state = place / "start/run/training.safetensors"
-    wait_for_an_epoch(place / "start", stopped)
-    stopped.terminate()
-    assert stopped.wait(timeout=60) == 143
-    before, taken = state.read_bytes(), sum(path.stat().st_size for path in state.parent.iterdir())
-    room = taken + len(before) // 2
-    done = on_a_disk(place, f"{room // 1024}k", *TRAIN, "--resume")
-    assert (done.returncode, last_line(done)) == (1, "netkit: run/training.safetensors: No space left on device")
-    assert (place / "left/run/training.safetensors").read_bytes() == before
-    assert not list((place / "left/run").glob(".*.tmp"))
-    gone_on = subprocess.run([NETKIT, *TRAIN, "--resume"], cwd=place / "left", capture_output=True, text=True)
-    assert gone_on.returncode == 0 and "going on after step" in gone_on.stderr
-
-
-def test_a_disk_that_fills_while_rows_are_written_is_told_by_name(
-    place: Path, workplace: Path, digits_data: HeldDataSet
-) -> None:
-    digits_in(place / "images", digits_data, count=5000)
-    (place / "start/r.csv").write_text("an earlier result\n")
-    model = str(workplace / "runs/residual/model.onnx")
-    for name in ("r.csv", "r.jsonl", "r.parquet"):
-        shutil.rmtree(place / "left", ignore_errors=True)
-        shutil.rmtree(place / "disk", ignore_errors=True)
-        done = on_a_disk(place, "64k", "infer", "../images", "--model", model, "--out", name)
-        assert (done.returncode, last_line(done)) == (1, f"netkit: {name}: No space left on device")
-        assert {path.name: path.read_text() for path in (place / "left").iterdir()} == {"r.csv": "an earlier result\n"}
-
-
-@pytest.mark.slow
-def test_a_disk_that_fills_while_a_shard_is_written_keeps_the_others_to_go_on_with(
-    place: Path, workplace: Path, digits_data: HeldDataSet
-) -> None:
-    model = workplace / "runs/residual/model.onnx"
-    digits_in(place / "images", digits_data, count=5000)
-    command = ["infer", "../images", "--model", str(model), "--engine", "ray", "--workers", "2", "--out", "out"]
-    done = on_a_disk(place, f"{model.stat().st_size // 1024 + 200}k", *command)
-    assert done.returncode == 1, done.stderr
-    assert "No space left on device" in last_line(done), done.stderr
-    left = place / "left/out"
-    whole = {path.name: path.stat().st_mtime_ns for path in left.glob("part-*.parquet")}
-    assert 5 < len(whole) < 100 and not (left / "_SUCCESS").exists()
-    gone_on = subprocess.run([NETKIT, *command, "--resume"], cwd=place / "left", capture_output=True, text=True)
-    assert gone_on.returncode == 0, gone_on.stderr
-    assert (left / "_SUCCESS").exists()
-    assert {name: (left / name).stat().st_mtime_ns for name in whole} == whole
-
-
-READ_ONLY = [
-    (
-        ("train", "--arch", "residual", "--data", "digits", "--epochs", "1"),
-        "--out runs/residual: cannot be made a folder",
-    ),
-    (("train", "--arch", "residual", "--data", "digits", "--epochs", "1", "--out", "runs/residual"), "runs/residual"),
-    (("export", "--arch", "residual"), "runs/residual/model.onnx"),
-    (("infer", "digit.png", "--arch", "residual", "--out", "r.csv"), ".r.csv.part"),
-    (("evaluate", "runs/residual/model.onnx", "--out", "report.html"), "report.html"),
-    (("sample", "images", "--data", "digits"), "images"),
-]
-
-
-@pytest.mark.parametrize(("command", "path"), READ_ONLY, ids=lambda given: given[0] if isinstance(given, tuple) else "")
-def test_a_read_only_folder_is_told_by_name(
-    place: Path, workplace: Path, digits_data: HeldDataSet, command: tuple[str, ...], path: str
-) -> None:
-    if not path.startswith("--out"):
-        shutil.copytree(workplace / "runs", place / "start/runs")
-    Image.fromarray(digits_data.test_images[0, 0]).save(place / "start/digit.png")
-    done = on_a_disk(place, "ro", *command)
-    assert done.returncode in (1, 2)
-    assert last_line(done).startswith(f"netkit: {path}") and last_line(done).endswith(": Read-only file system")
-    kept = sorted(each.relative_to(place / "left") for each in (place / "left").rglob("*"))
-    assert kept == sorted(each.relative_to(place / "start") for each in (place / "start").rglob("*"))
-
-
-def ready(process: "subprocess.Popen[str]") -> None:
-    """Wait until it handles SIGTERM: it is netkit then, and no more an interpreter that starts."""
-    while process.poll() is None:
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
-        if caught >> (signal.SIGTERM - 1) & 1:
-            return
-        time.sleep(0.002)
-
-
-COMMANDS = [
-    ("train", "--arch", "residual", "--data", "digits", "--out", "run"),
-    ("export", "--arch", "residual", "--out", "m.onnx"),
-    ("import", "resnet.pth"),
-    ("infer", "images", "--arch", "residual"),
-    ("infer", "images", "--arch", "residual", "--out", "r.csv"),
-    ("verify", "runs/residual/model.onnx"),
-    ("evaluate", "runs/residual/model.onnx", "--corrupt", "--out", "report.html"),
-    ("bench", "runs/residual/model.onnx"),
-    ("sample", "sampled", "--data", "digits"),
-    ("nets",),
-    ("doctor",),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc when a command handles signals")
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:1] + command[4:5]))
-def test_each_command_ends_at_a_signal_with_its_code_and_without_a_traceback(
-    tmp_path: Path, workplace: Path, digits_data: HeldDataSet, command: tuple[str, ...]
-) -> None:
-    shutil.copytree(workplace / "runs", tmp_path / "runs")
-    digits_in(tmp_path / "images", digits_data, count=20_000)
-    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
-    chance, ends = random.Random(0), []
-    for number, code in STOPPED.items():
-        for wait_s in (0, *(chance.uniform(0, 3) for _ in range(4))):
-            process = subprocess.Popen(
-                [NETKIT, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                preexec_fn=heeding_interrupts,
-            )  # fmt: skip
-            ready(process)
-            time.sleep(wait_s)
-            process.send_signal(number)
-            _, told = process.communicate(timeout=60)
-            assert "Traceback" not in told, told
-            # SIGINT that comes when all is done and put away ends the process without a word
-            # and doctor exits with 1 where something is wrong
-            assert process.returncode in (code, 0, -number, *((1,) if command == ("doctor",) else ())), told
-            ends.append(process.returncode)
-    assert ends.count(130) >= 1 and ends.count(143) >= 1, ends
-    assert not (tmp_path / "m.onnx").exists() or 0 in ends
-    assert not (tmp_path / "r.csv").exists() or 0 in ends
-
-
-@pytest.mark.slow
 def test_a_clock_that_was_set_back_loses_no_work(tmp_path: Path, netkit: Netkit) -> None:
     """To a run whose clock was set back, the files that it left look as if they came from the future."""
     process = subprocess.Popen([NETKIT, *TRAIN], cwd=tmp_path, stderr=subprocess.DEVNULL)
@@ -304,17 +114,6 @@ def test_a_model_that_points_at_other_files_never_has_them_read(
     done = netkit(command, *inputs, "models/model.onnx")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(f"netkit: models/model.onnx: tensor '{tensor.name}' lies in another file")
-
-
-def test_two_onnx_runtimes_are_told_with_what_mends_it(netkit: Netkit, tmp_path: Path) -> None:
-    """As pip leaves them: one folder of files, two of what is known about them."""
-    for package in ("onnxruntime", "onnxruntime_gpu"):
-        about = tmp_path / f"site/{package}-1.31.1.dist-info"
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.31.1\n")
-    done = netkit("doctor", PYTHONPATH=str(tmp_path / "site"))
-    assert done.returncode == 1 and "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: one hides the other" in done.stdout
-    assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux" or usable_cores() < 2, reason="helpers are forks, one for each other core")

@@ -35,6 +35,13 @@ def wait_for(path: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.005)
 
 
+def wait_for_an_epoch(folder: Path, training: "subprocess.Popen[bytes]") -> None:
+    rows = folder / "run/metrics.csv"  # the state comes after the rows: with two, it has one epoch
+    while not rows.exists() or len(rows.read_text().splitlines()) < 3:
+        assert training.poll() is None
+        time.sleep(0.005)
+
+
 def table(run: Path) -> list[dict[str, str]]:
     with open(run / "metrics.csv") as file:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]

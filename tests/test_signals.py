@@ -1,0 +1,73 @@
+"""SIGINT and SIGTERM to each command, at random moments."""
+
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import NETKIT, digits_in
+from test_infer import heeding_interrupts
+
+from nets.data.dataset import HeldDataSet
+
+STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def ready(process: "subprocess.Popen[str]") -> None:
+    """Wait until it handles SIGTERM: it is netkit then, and no more an interpreter that starts."""
+    while process.poll() is None:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        caught = int(status.partition("SigCgt:")[2].split()[0], 16)
+        if caught >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
+
+
+COMMANDS = [
+    ("train", "--arch", "residual", "--data", "digits", "--out", "run"),
+    ("export", "--arch", "residual", "--out", "m.onnx"),
+    ("import", "resnet.pth"),
+    ("infer", "images", "--arch", "residual"),
+    ("infer", "images", "--arch", "residual", "--out", "r.csv"),
+    ("verify", "runs/residual/model.onnx"),
+    ("evaluate", "runs/residual/model.onnx", "--corrupt", "--out", "report.html"),
+    ("bench", "runs/residual/model.onnx"),
+    ("sample", "sampled", "--data", "digits"),
+    ("nets",),
+    ("doctor",),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc when a command handles signals")
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:1] + command[4:5]))
+def test_each_command_ends_at_a_signal_with_its_code_and_without_a_traceback(
+    tmp_path: Path, workplace: Path, digits_data: HeldDataSet, command: tuple[str, ...]
+) -> None:
+    shutil.copytree(workplace / "runs", tmp_path / "runs")
+    digits_in(tmp_path / "images", digits_data, count=20_000)
+    torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
+    chance, ends = random.Random(0), []
+    for number, code in STOPPED.items():
+        for wait_s in (0, *(chance.uniform(0, 3) for _ in range(4))):
+            process = subprocess.Popen(
+                [NETKIT, *command], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                preexec_fn=heeding_interrupts,
+            )  # fmt: skip
+            ready(process)
+            time.sleep(wait_s)
+            process.send_signal(number)
+            _, told = process.communicate(timeout=60)
+            assert "Traceback" not in told, told
+            # SIGINT that comes when all is done and put away ends the process without a word
+            # and doctor exits with 1 where something is wrong
+            assert process.returncode in (code, 0, -number, *((1,) if command == ("doctor",) else ())), told
+            ends.append(process.returncode)
+    assert ends.count(130) >= 1 and ends.count(143) >= 1, ends
+    assert not (tmp_path / "m.onnx").exists() or 0 in ends
+    assert not (tmp_path / "r.csv").exists() or 0 in ends
