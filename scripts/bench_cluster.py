@@ -3,9 +3,9 @@
     python scripts/bench_cluster.py [--images N] [--turns N]
 
 The same digits, as PNG files, by `netkit infer` with either engine, and with Ray on a cluster of two nodes of a core
-each that runs already on this machine, one after the other in turns. The table has medians of the whole command, and of
-what it makes in a second: in all, and beyond the first few, which take Ray's start and end alone. Needs netkit's extra
-[cluster].
+each that runs already on this machine, one after the other in turns; and a pipeline of Ray Data's own, with as many
+actors that do nothing. The table has medians of the whole command, and of what it makes in a second: in all, and beyond
+the first few, which take Ray's start and end alone. Needs netkit's extra [cluster].
 """
 
 import argparse
@@ -29,6 +29,18 @@ ENGINES = {
 }
 IN_FOLDER = 10_000
 FEW = 100  # images, in a folder of their own
+NOTHING = "ray, nothing to do"
+IDLE = """
+import os, ray, ray.data
+class Same:
+    def __call__(self, row):
+        return row
+ray.init(address="local", include_dashboard=False, log_to_driver=False, _node_ip_address="127.0.0.1")
+cores = len(os.sched_getaffinity(0))
+rows = ray.data.from_items([{"number": number} for number in range(cores)])
+list(rows.map(Same, compute=ray.data.ActorPoolStrategy(size=cores), num_cpus=1).iter_rows())
+ray.shutdown()
+"""
 
 
 def netkit(*arguments: str, cwd: Path) -> str:
@@ -78,13 +90,21 @@ def seconds(folder: Path, engine: str, images: str, count: int) -> float:
     return ended - started
 
 
+def idle_seconds() -> float:
+    """What Ray Data takes for itself: to start on this machine, hand each actor a row, take it back, and end."""
+    started = time.monotonic()
+    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+    subprocess.run([sys.executable, "-c", IDLE], env=environment, check=True, capture_output=True)
+    return time.monotonic() - started
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--turns", type=int, default=3)
     asked = parser.parse_args()
     whole: dict[str, list[float]] = {name: [] for name in ENGINES}
-    start: dict[str, list[float]] = {name: [] for name in ENGINES}
+    start: dict[str, list[float]] = {name: [] for name in (*ENGINES, NOTHING)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepared(folder, asked.images)
@@ -92,6 +112,7 @@ def main() -> None:
             for engine in ENGINES:
                 whole[engine].append(seconds(folder, engine, "images", asked.images))
                 start[engine].append(seconds(folder, engine, "first", FEW))
+            start[NOTHING].append(idle_seconds())
     print(
         "| engine | whole command | images/s | of local | start and end | images/s beside | of local |",
         "|---" * 7 + "|",
@@ -106,6 +127,7 @@ def main() -> None:
             f"| {engine} | {all_s:.1f} s | {speed:,.0f} | {speed / local:.2f} "
             f"| {few_s:.1f} s | {beside:,.0f} | {beside / local_beside:.2f} |"
         )
+    print(f"| {NOTHING} | | | | {statistics.median(start[NOTHING]):.1f} s | | |")
 
 
 if __name__ == "__main__":
