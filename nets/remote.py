@@ -26,7 +26,7 @@ def read(url: str, *, largest: int) -> bytes:
         size = system.info(path)["size"]
         if size is not None and size > largest:
             raise ImageError("too-large", f"{size:,} bytes, over the limit of {largest:,}")
-        content: bytes = system.cat_file(path, start=0, end=largest + 1)
+        content = b"" if size == 0 else _start(system, path, largest + 1)  # object stores refuse to send no bytes
     except FileNotFoundError:
         raise ImageError("vanished", "no such file") from None
     except NetkitError:
@@ -37,6 +37,15 @@ def read(url: str, *, largest: int) -> bytes:
         raise ImageError("too-large", f"over the limit of {largest:,} bytes")
     if not content:
         raise ImageError("not-an-image", "an empty file")
+    return content
+
+
+def _start(system: Any, path: str, count: int) -> bytes:
+    from fsspec.implementations.arrow import ArrowFSWrapper  # needs an extra
+
+    # Arrow's files, Hadoop's among them, are else opened as streams, which cannot say where they are
+    options = {"seekable": True} if isinstance(system, ArrowFSWrapper) else {}
+    content: bytes = system.cat_file(path, start=0, end=count, **options)
     return content
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 import fsspec
 import pytest
 from conftest import Netkit
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
+from pyarrow import fs as arrow
 from pyarrow import parquet as pq
 from test_cluster import engine_of, in_turn
 
@@ -21,7 +23,7 @@ from infer.session import open_session
 from infer.shards import Plan
 from nets import remote
 from nets.data.dataset import HeldDataSet
-from nets.errors import MissingExtraError, UsageError
+from nets.errors import ImageError, MissingExtraError, UsageError
 from nets.images import Decoder
 
 URL = "memory:///bucket/images"
@@ -177,6 +179,33 @@ def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
     monkeypatch.setattr(MemoryFileSystem, "ls", refusing)
     found = list(paths.find([URL]))
     assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
+
+
+class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
+    """Local files by Arrow, which hdfs:// goes by, too."""
+
+    protocol = "on-arrow"
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(arrow.LocalFileSystem(), **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.partition("://")[2] if "://" in path else path
+
+
+def test_files_that_arrow_opens_give_the_same_rows(local: Path, model: Model) -> None:
+    fsspec.register_implementation("on-arrow", OnArrow, clobber=True)
+    found = [(row.label, row.status) for row in rows_of([f"on-arrow://{local}"], model)]
+    assert found == [(row.label, row.status) for row in rows_of([str(local)], model)]
+    assert {status for _, status in found} == {"ok", "not-an-image", "too-large"}
+
+
+def test_a_file_of_no_bytes_is_not_asked_for(bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.pipe("/bucket/none.png", b"")
+    monkeypatch.setattr(bucket, "cat_file", None)  # object stores refuse a range of nothing
+    with pytest.raises(ImageError, match="an empty file"):
+        remote.read("memory:///bucket/none.png", largest=1)
 
 
 def test_a_missing_package_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
