@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+from infer.brightness import Judge
 from infer.job import Outcome
 from infer.model import Model
 from infer.results import require_same
@@ -27,6 +28,7 @@ from nets.errors import ModelError, UsageError
 logger = logging.getLogger(__name__)
 
 MANIFEST, SUCCESS = "_manifest.json", "_SUCCESS"
+PATHS = "paths' SHA-256"  # in the manifest
 NAME = r"(part-\d{5,}\.parquet|_manifest\.json|_model\.onnx|_SUCCESS)"
 OURS = re.compile(rf"{NAME}|\.{NAME}\.(\d+\.tmp|tries)")  # a file of a run, or what a worker was killed at
 LARGEST = 1000  # inputs of a shard: a second of work for a core, or a tenth of one
@@ -54,42 +56,65 @@ def run(
     """
     started = time.monotonic()
     listed = list(paths)
-    wanted = {"inputs": list(inputs), "count": len(listed), "sha256": _hash_of(listed), **plan.settings}
-    with _folder(plan.folder), engine(plan) as work:
-        size = _begun(plan.folder, wanted, resume=resume) or max(1, min(LARGEST, len(listed) // (SHARES * workers)))
+    wanted = {"inputs": list(inputs), "count": len(listed), PATHS: _hash_of(listed), **plan.settings}
+    with _folder(plan.folder):
+        kept = _size_there(plan.folder, wanted, resume=resume)
+        size = kept or max(1, min(LARGEST, len(listed) // (SHARES * workers)))
         starts = range(0, len(listed), size)
         shards = [Shard(number, tuple(listed[start : start + size])) for number, start in enumerate(starts)]
         manifest = {**wanted, "shard size": size, "shards": len(shards)}
-        _write(plan.folder / MANIFEST, manifest)
-        if not (plan.folder / MODEL).exists():
-            files.write_whole(plan.folder / MODEL, model.content)
-        before = _make(plan, shards, work, advance)
+        there = {made.number: made for shard in shards if (made := plan.done(shard))} if kept else {}
+        missing = [shard for shard in shards if shard.number not in there]
+        before = sum(made.rows for made in there.values())
+        advance(before, "")
+        if missing or not kept:
+            with engine(plan) as work:
+                if not kept:
+                    _clear(plan.folder)
+                _begin(plan.folder, model, manifest, missing)
+                judge = Judge(card=model.card, inverted=plan.decoder.invert)
+                _make(plan.folder, missing, len(shards), work, judge, advance)
+        else:
+            logger.info("%s: this run has ended: nothing is left to do", plan.folder)
         tally, providers = _counted(plan, shards)
         _write(plan.folder / MANIFEST, {**manifest, "rows": tally.counts(), "providers": providers})
         files.write_whole(plan.folder / SUCCESS, b"")
-    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ", ".join(providers))
+    ran = ", ".join(providers) if missing else ""
+    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ran)
 
 
-def _make(plan: Plan, shards: Sequence[Shard], work: Work, advance: Callable[[int, str], None]) -> int:
-    """Let all be made that are not there; gives how many rows were."""
-    there = [made for shard in shards if (made := plan.done(shard))]
-    kept = {made.number for made in there}
-    before = sum(made.rows for made in there)
-    advance(before, "")
-    for shard in shards:
-        (plan.folder / shard.tries).unlink(missing_ok=True)
+def _begin(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:
+    """Let all be there that workers need."""
+    (folder / SUCCESS).unlink(missing_ok=True)  # of a run that had ended, before it lost a part
+    for shard in missing:
+        (folder / shard.tries).unlink(missing_ok=True)
+    _write(folder / MANIFEST, manifest)
+    if not (folder / MODEL).exists():
+        files.write_whole(folder / MODEL, model.content)
+
+
+def _make(
+    folder: Path,
+    missing: Sequence[Shard],
+    count: int,
+    work: Work,
+    judge: Judge,
+    advance: Callable[[int, str], None],
+) -> None:
+    """Let those be made that are missing of so many."""
+    left = {shard.number for shard in missing}
     try:
-        with closing(work([shard for shard in shards if shard.number not in kept])) as done:
+        with closing(work(missing)) as done:
             for made in done:
                 if made.fault:
                     raise ModelError(made.fault)
-                kept.add(made.number)
+                left.discard(made.number)
+                judge.see(made.counts["ok"], made.level)
                 advance(made.rows, "")
+        judge.end()
     except BaseException:
-        of_all = f"{len(kept):,} of {len(shards):,}"
-        logger.info("%s: %s shards are kept; go on with --resume", plan.folder, of_all)
+        logger.info("%s: %s shards are kept; go on with --resume", folder, f"{count - len(left):,} of {count:,}")
         raise
-    return before
 
 
 def _counted(plan: Plan, shards: Iterable[Shard]) -> tuple[Tally, list[str]]:
@@ -103,11 +128,6 @@ def _counted(plan: Plan, shards: Iterable[Shard]) -> tuple[Tally, list[str]]:
         for name, count in made.counts.items():
             setattr(tally, name, getattr(tally, name) + count)
     return tally, sorted(providers)
-
-
-def is_finished(folder: Path) -> bool:
-    """Whether a run into it has ended."""
-    return (folder / SUCCESS).exists()
 
 
 def _hash_of(paths: Iterable[str]) -> str:
@@ -130,25 +150,37 @@ def _folder(folder: Path) -> Iterator[None]:
         yield
 
 
-def _begun(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> int | None:
-    """The size of shards of the run to go on with; None where one begins, of which no part is there then.
+def _size_there(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> int | None:
+    """The size of shards of the run to go on with; None where one begins.
 
-    A run that is there is known by its manifest, which stays until there is another.
+    A run that is there is known by its manifest, which stays until there is another. Raises UsageError where it was of
+    other inputs or settings, or has none.
     """
     names = sorted(os.listdir(folder))
     if MANIFEST not in names:
         if parts := [name for name in names if not name.startswith(".")]:
             raise UsageError(f"{folder}: holds {parts[0]} and no {MANIFEST}: nobody knows whose; name another folder")
-    elif resume:
-        manifest = _read(folder / MANIFEST)
-        require_same(folder, manifest, wanted)
-        return int(manifest["shard size"])
-    else:
+        return None
+    if not resume:
+        return None
+    manifest = _read(folder / MANIFEST)
+    if any(manifest.get(name) != wanted[name] for name in ("count", PATHS)):
+        raise UsageError(
+            f"{folder}: this run was started with other inputs: {manifest.get('count')} files, not these "
+            f"{wanted['count']}; go on with the same, or leave out --resume to start anew"
+        )
+    require_same(folder, manifest, wanted)
+    return int(manifest["shard size"])
+
+
+def _clear(folder: Path) -> None:
+    """Of a run that is there, leave the manifest."""
+    names = sorted(os.listdir(folder))  # first the mark: parts alone are nobody's result
+    if MANIFEST in names:
         logger.info("%s: starting anew, in place of the run that is there", folder)
-    for name in names:  # first the mark: parts alone are nobody's result
+    for name in names:
         if name != MANIFEST:
             (folder / name).unlink()
-    return None
 
 
 def _read(path: Path) -> dict[str, Any]:

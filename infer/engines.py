@@ -1,5 +1,6 @@
 """Engines: what runs a job, this machine alone or workers on a cluster; and which of the options are for which."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from nets.machine import usable_cores
 
 class Engine(Protocol):
     def is_finished(self, out: Path) -> bool:
-        """Whether a run into `out` has ended."""
+        """Whether a run into `out` has ended, as far as that is known before it is known what is asked for."""
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
         """Do the job on the paths, by the model that is open in `session`; errors as infer.job.run has them."""
@@ -44,11 +45,11 @@ class OnRay:
     address: str | None
 
     def is_finished(self, out: Path) -> bool:
-        from infer import cluster
-
-        return cluster.is_finished(out)
+        return False  # `run` sees it, and whether it was a run of the same
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
+        if not self.address:  # before Ray is imported: else it takes this machine's address in the network for its own
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         from infer import cluster, on_ray, shards
 
         plan = shards.Plan(

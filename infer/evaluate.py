@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from infer import pipeline
+from infer.brightness import Judge
 from infer.corruption import CORRUPTIONS, CorruptingDecoder
 from infer.session import Session
 from nets.errors import DataError, one_line
@@ -188,7 +189,7 @@ def _answers(
         batch_size=size,
         workers=workers,
         forks=size == batch_size and session.can_fork,
-        wary=not note,
+        light=None if note else Judge(card=session.card, inverted=decoder.invert),
     )
     at = 0
     with pillow_silenced(), closing(batches):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from infer import pipeline
+from infer.brightness import Judge
 from infer.results import Results, results_file
 from infer.rows import Printed, Tally, Write
 from infer.session import Session
@@ -84,6 +85,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[
             top_k=job.top_k,
             # few are done before a process has begun; and threads wait for files far away as well as processes
             forks=size == job.batch_size and session.can_fork and not far,
+            light=Judge(card=session.card, inverted=job.decoder.invert),
         )
         with pillow_silenced(), closing(batches):
             for rows in batches:

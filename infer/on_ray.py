@@ -3,13 +3,13 @@
 import json
 import logging
 import os
-import signal
 import socket
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each run
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its native lines would stand among netkit's messages
@@ -24,7 +24,7 @@ from nets.errors import DeviceError, ModelError, UsageError
 logger = logging.getLogger(__name__)
 
 PATIENCE_S = 10
-LOOPBACK = "127.0.0.1"
+CLIENT = "ray://"  # an address for drivers that are no part of the cluster
 STORE = 2**28  # bytes of memory that actors share: neither rows nor the model pass through it
 BLOCKS = 64  # of shards, for each actor: what is handed out at once
 
@@ -56,82 +56,123 @@ class _Notes(logging.Handler):
 
 
 def engine(address: str | None, workers: int) -> Engine:
-    """So many actors on the cluster at `address`, else on one that is made on this machine alone.
+    """So many actors, or fewer, on the cluster at `address`, else on one that is made on this machine alone.
 
-    With the plan's device "cuda" each has a GPU of its own, else a core. Raises UsageError where there is no cluster at
-    that address, DeviceError where it has no GPU.
+    Raises UsageError where there is no cluster at that address, DeviceError where the plan's device is "cuda", and it
+    has no GPU.
     """
 
     @contextmanager
     def connected(plan: Plan) -> Iterator[Work]:
         with _cluster(address, workers):
-            if plan.device == "cuda" and ray.cluster_resources().get("GPU", 0) < 1:  # type: ignore[no-untyped-call]
+            gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
+            if plan.device == "cuda" and not gpus:
                 raise DeviceError("the cluster has no GPU, which --device cuda asks for")
-            yield partial(_made, plan, workers)
+            rows = _rows_by_client if address and address.startswith(CLIENT) else _rows
+            yield partial(_made, rows, plan, shared_out(plan.device, workers, gpus))
 
     return connected
 
 
-def _made(plan: Plan, workers: int, shards: Sequence[Shard]) -> Generator[Made]:
-    if not shards:
-        return
-    actors, gpus = min(workers, len(shards)), 1 if plan.device == "cuda" else 0
+class Pool(NamedTuple):
+    """So many actors, each with a core, or with a GPU."""
+
+    actors: int
+    gpu: bool
+
+
+def shared_out(device: str, workers: int, gpus: int) -> Pool:
+    """Each actor has a GPU of its own where the device may be one and the cluster has some, else a core."""
+    return Pool(min(workers, gpus), True) if gpus and device != "cpu" else Pool(workers, False)
+
+
+Row = dict[str, Any]
+Rows = Callable[[Plan, Pool, Sequence[Shard]], Generator[Row]]
+
+
+def _made(rows: Rows, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Made]:
+    told: set[str] = set()
+    try:
+        for row in rows(plan, pool, shards):
+            for kind, note in json.loads(row["notes"]):
+                if kind not in told:  # each worker says so, maybe of each shard
+                    logger.warning("%s", note)
+                    told.add(kind)
+            yield Made(**json.loads(row["made"]))
+    except (ray.exceptions.RayError, ConnectionError) as fault:
+        raise ModelError(f"Ray failed: {_told(fault)}; go on with --resume") from None
+
+
+def _rows(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Row]:
+    """What the actors give, as it comes."""
+    DataContext.get_current().enable_progress_bars = False
+    actors = min(pool.actors, len(shards))
     rows = [{"shard": shard.to_json()} for shard in shards]
     table = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS * actors))
     done = table.map(
         Actor,  # type: ignore[arg-type]  # a class whose objects are called is fine, too
         fn_constructor_args=[plan],
         compute=ActorPoolStrategy(size=actors),
-        num_cpus=1 - gpus,
-        num_gpus=gpus,
+        num_cpus=0 if pool.gpu else 1,
+        num_gpus=1 if pool.gpu else 0,
     )
-    told: set[str] = set()
-    try:
-        for row in done.iter_rows():
-            for kind, note in json.loads(row["notes"]):
-                if kind not in told:  # each worker says so, maybe of each shard
-                    logger.warning("%s", note)
-                    told.add(kind)
-            yield Made(**json.loads(row["made"]))
-    except ray.exceptions.RayError as fault:
-        raise ModelError(f"Ray failed: {_told(fault)}; go on with --resume") from None
+    yield from done.iter_rows()
+
+
+class _Feed:
+    """An actor that drives the others from within the cluster."""
+
+    def __init__(self, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> None:
+        self._rows = _rows(plan, pool, shards)
+
+    def next(self) -> Row | None:
+        """One more of what they give; None after the last."""
+        return next(self._rows, None)
+
+
+def _rows_by_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Row]:
+    """The same for a driver that is no part of the cluster: Ray Data cannot be driven from there."""
+    feed: Any = ray.remote(num_cpus=0)(_Feed).remote(plan, pool, shards)
+    while row := ray.get(feed.next.remote()):
+        yield row
 
 
 @contextmanager
 def _cluster(address: str | None, workers: int) -> Iterator[None]:
+    """Starts Ray in a thread: there it leaves signals alone, and is not cut off. Its processes end with that thread."""
+    with ThreadPoolExecutor(1) as aside:
+        started = aside.submit(_start, address, workers)
+        try:
+            with _stderr_silenced():
+                started.result()
+            yield
+        finally:
+            wait([started])
+            ray.shutdown()
+
+
+def _start(address: str | None, workers: int) -> None:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    own: dict[str, Any] = {
-        "num_cpus": workers,
-        "include_dashboard": False,
-        "_node_ip_address": LOOPBACK,
-        "object_store_memory": STORE,
-    }
     if address:
         _require_listener(address)
-    on_sigterm = signal.getsignal(signal.SIGTERM)
+    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE}
     try:
-        with _stderr_silenced():  # but for one native line, which says that there will be none
-            # "local": else it looks for a cluster that runs on this machine
-            ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **({} if address else own),
-            )
-    except (ConnectionError, ValueError, RuntimeError) as fault:
-        where = f"--address {address}: no Ray cluster there" if address else "Ray cannot be started here"
-        raise UsageError(f"{where}: {_told(fault)}") from None
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has put its own in place
-    DataContext.get_current().enable_progress_bars = False
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        # "local": else it looks for a cluster that runs on this machine
+        ray.init(
+            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own)
+        )
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as fault:
+        if not address:
+            raise UsageError(f"Ray cannot be started here: {_told(fault)}") from None
+        raise UsageError(
+            f"--address {address}: no Ray cluster there: {_told(fault)}; for one with a token set RAY_AUTH_MODE=token"
+        ) from None
 
 
 @contextmanager
 def _stderr_silenced() -> Iterator[None]:
+    """Of one native line, which says that there will be none."""
     kept = os.dup(2)
     try:
         with open(os.devnull, "w") as nothing:
@@ -144,7 +185,7 @@ def _stderr_silenced() -> Iterator[None]:
 
 def _require_listener(address: str) -> None:
     """Raise UsageError where nothing listens at host:port, or ray://host:port: Ray itself asks for many minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not port.isdecimal():
         return  # "auto" and the like: Ray knows at once
     try:

@@ -15,7 +15,7 @@ from nets.files import written_whole
 ROWS = 65_536  # in memory at a time, and in a row group
 PATH = "path"
 ESCAPED = "netkit.escaped"  # metadata of a file whose paths are spelled as `write` does it
-ESCAPE = re.compile(r"\\(?:\\|x([0-9a-f]{2}))")
+ESCAPE = re.compile(r"\\(?:\\|x([89a-f][0-9a-f]))")
 Cells = Sequence[str | float | None]
 
 
@@ -29,16 +29,17 @@ def write(path: Path, rows: Iterable[Cells], *, top_k: int, metadata: Mapping[st
     kinds = [pa.float64() if name.startswith("probability") else pa.string() for name in names]
     schema = pa.schema(list(zip(names, kinds, strict=True)), metadata={ESCAPED: "yes", **(metadata or {})})
     remaining = iter(rows)
-    with written_whole(path) as file, pq.ParquetWriter(file, schema) as writer:
+    with written_whole(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         while some := [_sayable(cells) for cells in islice(remaining, ROWS)]:
             arrays = [pa.array(column, kind) for column, kind in zip(zip(*some, strict=True), kinds, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
 def metadata(path: Path) -> dict[str, str]:
-    """What `write` was given beside the rows; nothing where there is no such file, or it is none of Parquet's."""
+    """What `write` was given beside the rows; nothing where there is no such file, or it is damaged somewhere."""
     try:
-        found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
+        rows = pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)
+        found: Mapping[bytes, bytes] = rows.schema.metadata or {}
         return {key.decode(): value.decode() for key, value in found.items()}
     except (OSError, ValueError):  # Arrow's own are ValueErrors
         return {}

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from infer.brightness import Brightness
 from infer.rows import Row
 from infer.session import Session
 from infer.team import AHEAD, Team
-from nets.card import ModelCard
 from nets.errors import ImageError, ModelError, OutOfMemoryError
 from nets.images import Decoder
 from nets.remote import is_remote
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from infer.processes import Processes
 
 logger = logging.getLogger(__name__)
-
-FAR = 0.25  # of full brightness: how far the images' mean may lie from the card's before a warning
-JUDGED = 1000  # images, of the first ones, by which that is judged
 
 SMALL = 2048  # bytes of a file; of 1,819 (48x48) 52 us each, and side by side 49; of 3,144 (64x64) 72, and 53
 
@@ -68,15 +65,14 @@ def infer(
     workers: int,
     top_k: int = 1,
     forks: bool = False,
-    wary: bool = True,
+    light: Brightness | None = None,
 ) -> Generator[list[Row]]:
     """Exactly one row for each input, in their order: a prediction, or an error with its code; a batch at a time.
 
     Inputs are paths, or images as levels, whose rows have an empty path. Workers are threads; or with `forks`, for
-    which the session `can_fork`, processes. `wary`: of images far brighter or darker than the model's it warns.
+    which the session `can_fork`, processes. `light` sees how bright the images are.
     """
     remaining = iter(inputs)
-    judge = _Judge(session.card, inverted=decoder.invert)
     work = _Work(session, decoder, batch_size, top_k)
     with _team(workers, work, forks) as team:
         while True:
@@ -85,10 +81,11 @@ def infer(
             if not team:
                 break
             done = team.take()
-            if wary:
-                judge.see(len(done.logits), done.level)
+            if light:
+                light.see(len(done.logits), done.level)
             yield work.rows(done)
-    judge.end()
+    if light:
+        light.end()
 
 
 def _team(size: int, work: "_Work", forks: bool) -> "Team[_Batch, _Answered] | Processes[_Batch, _Answered]":
@@ -184,33 +181,3 @@ def _is_small(image: Input) -> bool:
         return (os.stat(image).st_size if isinstance(image, str) else image.nbytes) <= SMALL
     except (OSError, ValueError):
         return True
-
-
-class _Judge:
-    """Warns, once, where the first images are far brighter or darker than those that the model was trained on."""
-
-    def __init__(self, card: ModelCard, *, inverted: bool) -> None:
-        self._trained_on, self._inverted = sum(card.mean) / len(card.mean), inverted
-        self._images, self._sum = 0, 0.0
-
-    def see(self, images: int, level: float) -> None:
-        """So many, of that mean level."""
-        if self._images < JUDGED and images:
-            self._images += images
-            self._sum += images * level / 255
-            if self._images >= JUDGED:
-                self._decide()
-
-    def end(self) -> None:
-        """No more images come."""
-        if 0 < self._images < JUDGED:
-            self._decide()
-
-    def _decide(self) -> None:
-        mean, trained_on = self._sum / self._images, self._trained_on
-        if abs(mean - trained_on) > FAR:
-            advice = "leave out --invert" if self._inverted else "for dark ink on white use --invert"
-            logger.warning(
-                "warning: the images' mean brightness is %.2f, the model was trained on %.2f; %s",
-                mean, trained_on, advice,
-            )  # fmt: skip

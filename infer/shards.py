@@ -12,6 +12,7 @@ from typing import Any
 
 from infer import model as models
 from infer import parquet, pipeline, verify
+from infer.brightness import Brightness
 from infer.job import settings
 from infer.rows import Tally
 from infer.session import Session, open_session
@@ -54,10 +55,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Made:
-    """A shard whose file is there, with a tally's counts of its rows; or why it is not: a `fault` that is no row's."""
+    """A shard whose file is there, with a tally's counts of its rows and its images' mean level, from 0 to 255; or why
+    it is not there: a `fault` that is no row's.
+    """
 
     number: int
     counts: dict[str, int] = field(default_factory=dict)
+    level: float = 0.0
     provider: str = ""
     fault: str = ""
 
@@ -135,14 +139,15 @@ class Worker:
         plan, session = self._plan, self._opened()
         workers = AT_ONCE if any(map(is_remote, shard.paths)) else 1
         size, paths = pipeline.shared_out(shard.paths, batch_size=plan.batch_size, workers=workers)
+        light = Brightness()
         batches = pipeline.infer(
-            session, paths, decoder=plan.decoder, batch_size=size, workers=workers, top_k=plan.top_k
+            session, paths, decoder=plan.decoder, batch_size=size, workers=workers, top_k=plan.top_k, light=light
         )
         tally = Tally(frozenset(session.card.labels))
         with pillow_silenced(), closing(batches):
             rows = [row for batch in batches for row in batch]
         tally.add(rows)
-        made = Made(shard.number, tally.counts(), session.provider)
+        made = Made(shard.number, tally.counts(), light.mean * 255, session.provider)
         noted = {KEY: json.dumps({"identity": plan.identity(shard), "made": asdict(made)})}
         parquet.write(
             plan.folder / shard.name, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=noted

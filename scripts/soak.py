@@ -3,7 +3,7 @@
     python scripts/soak.py MODEL.onnx FOLDER [--minutes N]
 
 By netkit.load, as a service would: paths, arrays, single images, and files that cannot be read, in turns. Prints one
-Markdown table: the resident memory after each tenth of the time.
+Markdown table: after each tenth of the time the resident memory, and how fast that tenth was.
 """
 
 import argparse
@@ -32,17 +32,21 @@ def main() -> None:
     arrays = np.stack([np.asarray(Image.open(path)) for path in paths[:1000]])
     classify = netkit.load(arguments.model, device="cpu")
     expected = [row.label for row in classify(paths)]
-    print("| minutes | calls | images | resident memory, MiB |\n|---|---|---|---|")
+    print("| minutes | calls | images | images/s | resident memory, MiB |\n|---|---|---|---|---|")
     started, calls, images = time.monotonic(), 0, 0
     for tenth in range(1, 11):
+        begun, before = time.monotonic(), images
         while time.monotonic() - started < tenth / 10 * arguments.minutes * 60:
             assert [row.label for row in classify(paths)] == expected
             assert [row.label for row in classify(arrays)] == expected[:1000]
             assert classify(paths[0]).label == expected[0]
             assert [row.status for row in classify([__file__, "missing.png"])] == ["not-an-image", "vanished"]
             calls, images = calls + 4, images + len(paths) + len(arrays) + 3
-        minutes = (time.monotonic() - started) / 60
-        print(f"| {minutes:.1f} | {calls:,} | {images:,} | {resident_mib():.1f} |", flush=True)
+        now = time.monotonic()
+        speed = (images - before) / (now - begun)
+        print(
+            f"| {(now - started) / 60:.1f} | {calls:,} | {images:,} | {speed:,.0f} | {resident_mib():.1f} |", flush=True
+        )
 
 
 if __name__ == "__main__":

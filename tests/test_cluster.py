@@ -136,13 +136,13 @@ def test_the_manifest_says_what_the_run_is_of_and_the_mark_comes_last(run: Run, 
     assert manifest["inputs"] == ["images"] and manifest["model"] == plan.model_sha256
     assert manifest["rows"]["ok"] == COUNT - 5 and manifest["rows"]["failed"] == 5
     assert manifest["shards"] == len(list(plan.folder.glob("part-*.parquet")))
-    assert cluster.is_finished(plan.folder)
+    assert (plan.folder / "_SUCCESS").exists()
 
 
 def test_who_goes_on_makes_only_what_is_not_there(run: Run, plan: Plan, images: Path) -> None:
     with pytest.raises(Stopped):
         run(stopping(after=30))
-    assert not cluster.is_finished(plan.folder)
+    assert not (plan.folder / "_SUCCESS").exists()
     whole = {path: path.stat().st_mtime_ns for path in plan.folder.glob("part-*")}
     assert len(whole) == 31
     rest: list[int] = []
@@ -165,13 +165,62 @@ def test_a_damaged_part_and_one_of_another_run_are_made_anew(run: Run, plan: Pla
     assert rows_in(plan.folder) == before
 
 
+def test_a_run_that_has_ended_is_looked_at_and_left_as_it_is(run: Run, plan: Plan, images: Path) -> None:
+    first = run()
+    rest: list[int] = []
+    again = run(counting(rest), resume=True)
+    assert rest == [] and again.tally.counts() == first.tally.counts() and again.provider == ""
+    with pytest.raises(UsageError, match="started with top-k 2, not 1"):
+        run(plan=replace(plan, top_k=1), resume=True)
+    with pytest.raises(UsageError, match="started with model"):
+        run(plan=replace(plan, model_sha256="0" * 64), resume=True)
+    (plan.folder / "part-00004.parquet").unlink()
+
+    def looking(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
+        assert not (plan.folder / "_SUCCESS").exists()
+        yield from counting(rest)(plan, some)
+
+    run(looking, resume=True)
+    assert rest == [4] and (plan.folder / "_SUCCESS").exists()
+
+
+def test_a_part_is_whole_to_the_last_bit_of_its_rows_or_made_anew(run: Run, plan: Plan, images: Path) -> None:
+    run()
+    part = plan.folder / "part-00003.parquet"
+    whole, rows = part.read_bytes(), pq.read_table(part).to_pylist()
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    noticed = 0
+    for at in range(4, footer):
+        part.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        if plan.done(Shard(3, (rows[0]["path"],))):
+            assert pq.read_table(part).to_pylist() == rows  # of a page's header, what nobody reads
+        else:
+            noticed += 1
+    assert noticed > 0.6 * (footer - 4)
+
+
+def test_the_light_is_judged_by_all_shards_as_by_the_local_engine(
+    run: Run, plan: Plan, images: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = sorted(images.rglob("[0-9]*.png"))
+    for number, file in enumerate(files):
+        Image.new("L", (8, 8), 150 * (number % 2)).save(file)  # in the mean as bright as digits; each alone is not
+    caplog.set_level("INFO")
+    run()
+    assert "brightness" not in caplog.text
+    for file in files:
+        Image.new("L", (8, 8), 250).save(file)
+    run()
+    assert caplog.text.count("mean brightness is 0.98") == 1
+
+
 def test_a_run_of_other_inputs_or_settings_is_not_gone_on_with(run: Run, plan: Plan, images: Path) -> None:
     with pytest.raises(Stopped):
         run(stopping(after=3))
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     (images / "bad0.png").unlink()
-    with pytest.raises(UsageError, match=f"started with count {COUNT}, not {COUNT - 1}"):
+    with pytest.raises(UsageError, match=f"started with other inputs: {COUNT} files, not these {COUNT - 1};"):
         run(resume=True)
     run()  # without it, anew
     assert len(rows_in(plan.folder)) == COUNT - 1
@@ -239,7 +288,7 @@ def test_a_second_run_into_the_same_folder_is_refused(run: Run, plan: Plan, imag
         yield from in_turn(plan, some)
 
     run(another)
-    assert cluster.is_finished(plan.folder)
+    assert (plan.folder / "_SUCCESS").exists()
 
 
 def test_what_a_worker_cannot_do_ends_the_run_with_the_reason(run: Run, plan: Plan, images: Path) -> None:
@@ -248,13 +297,13 @@ def test_what_a_worker_cannot_do_ends_the_run_with_the_reason(run: Run, plan: Pl
     (plan.folder / "_model.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"_model\.onnx: not an ONNX model"):
         run(resume=True)
-    assert not cluster.is_finished(plan.folder)
+    assert not (plan.folder / "_SUCCESS").exists()
 
 
 def test_a_worker_that_forgets_a_shard_is_found_out(run: Run, plan: Plan, images: Path) -> None:
     with pytest.raises(ModelError, match=rf"part-000{COUNT - 1}\.parquet: is not there"):
         run(lambda plan, some: in_turn(plan, [*some[:-1], some[0]]))
-    assert not cluster.is_finished(plan.folder)
+    assert not (plan.folder / "_SUCCESS").exists()
 
 
 def test_the_more_workers_the_smaller_the_shards(
@@ -269,6 +318,9 @@ def test_a_parquet_file_of_paths_is_as_good_as_the_paths(images: Path, tmp_path:
     listed = [str(path) for path in paths.find([str(images)])][:20]
     pq.write_table(pa.table({"path": listed, "number": range(20)}), tmp_path / "listed.parquet")
     assert list(paths.find([str(tmp_path / "listed.parquet")])) == listed
+    crafted = pa.table({"path": [r"\x41.png"]}).replace_schema_metadata({parquet.ESCAPED: "yes"})
+    pq.write_table(crafted, tmp_path / "crafted.parquet")
+    assert list(paths.find([str(tmp_path / "crafted.parquet")])) == [r"\x41.png"]  # no byte that UTF-8 would not take
     pq.write_table(pa.table({"number": range(20)}), tmp_path / "other.parquet")
     with pytest.raises(UsageError, match=r"other\.parquet: has no column 'path' of text, only number"):
         paths.find([str(tmp_path / "other.parquet")])

@@ -15,6 +15,7 @@ from test_model import linear_model, weights
 
 from infer import model as models
 from infer import pipeline
+from infer.brightness import Judge
 from infer.pipeline import infer, shared_out
 from infer.rows import Row
 from infer.session import Session, open_session
@@ -45,7 +46,10 @@ def rows_of(
     forks: bool = False,
 ) -> Iterator[Row]:
     decoder = decoder or Decoder(session.card.input)
-    batches = infer(session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k, forks=forks)
+    light = Judge(card=session.card, inverted=decoder.invert)
+    batches = infer(
+        session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k, forks=forks, light=light
+    )
     return chain.from_iterable(batches)
 
 

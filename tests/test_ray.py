@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -42,33 +44,112 @@ def rows_in(folder: Path) -> list[dict[str, object]]:
     return pa.concat_tables([pq.read_table(part) for part in parts]).replace_schema_metadata().to_pylist()
 
 
-def test_rows_are_those_of_the_local_engine(netkit: Netkit, digits: Path) -> None:
-    command = ("infer", "images", "--model", "model.onnx")
-    done = netkit(*command, "--engine", "ray", "--workers", "2", "--out", "all", cwd=digits)
-    assert done.returncode == 1, done.stderr
-    assert rows_in(digits / "all") == pq.read_table(digits / "local.parquet").to_pylist()
-    assert (digits / "all/_SUCCESS").exists()
-    expected = ("3,000 files", "next:", "running on the CPU: ")
-    assert [line for line in done.stderr.splitlines() if not line.startswith(expected)] == []
-    ended = netkit(*command, "--engine", "ray", "--out", "all", "--resume", cwd=digits)
-    assert ended.returncode == 0 and "this run has ended" in ended.stderr
-
-
-def actors_of(driver: int) -> Iterator[int]:
-    """The processes of Ray's actors that hold a session, among the descendants of `driver`."""
+def descendants(of: int) -> dict[int, bytes]:
+    """The processes that came of one, by their ids: their command lines."""
     parents: dict[int, int] = {}
-    actors: list[int] = []
+    lines: dict[int, bytes] = {}
     for found in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended
             parents[int(found.name)] = int((found / "stat").read_text().rpartition(")")[2].split()[1])
-            if b"MapWorker" in (found / "cmdline").read_bytes():
-                actors.append(int(found.name))
-    for actor in actors:
-        above = actor
-        while above in parents and above != driver:
-            above = parents[above]
-        if above == driver:
-            yield actor
+            lines[int(found.name)] = (found / "cmdline").read_bytes()
+
+    def came_of_it(process: int) -> bool:
+        while process in parents and process != of:
+            process = parents[process]
+        return process == of
+
+    return {process: line for process, line in lines.items() if process != of and came_of_it(process)}
+
+
+def listening(processes: Iterable[int]) -> set[str]:
+    """The addresses, in hexadecimal digits as the kernel has them, at which they listen."""
+    sockets = set()
+    for process in processes:
+        for handle in Path(f"/proc/{process}/fd").glob("*"):
+            with suppress(OSError):
+                sockets.add(os.readlink(handle))
+    rows = [row.split() for table in ("tcp", "tcp6") for row in Path(f"/proc/net/{table}").read_text().splitlines()[1:]]
+    return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
+
+
+def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(netkit: Netkit, digits: Path) -> None:
+    command = ("infer", "images", "--model", "model.onnx")
+    ray = ("--engine", "ray", "--workers", "2", "--out", "all")
+    driver = subprocess.Popen([NETKIT, *command, *ray], cwd=digits, stderr=subprocess.PIPE, text=True)
+    heard_at: set[str] = set()
+    while not (digits / "all/_SUCCESS").exists():
+        assert driver.poll() is None
+        heard_at |= listening([driver.pid, *descendants(driver.pid)])
+        time.sleep(0.1)
+    _, told = driver.communicate(timeout=60)
+    assert driver.returncode == 1, told
+    assert heard_at and heard_at <= {"0100007F", "0000000000000000FFFF00000100007F", f"{'0' * 24}01000000"}, heard_at
+    assert rows_in(digits / "all") == pq.read_table(digits / "local.parquet").to_pylist()
+    expected = ("3,000 files", "next:", "running on the CPU: ")
+    assert [line for line in told.splitlines() if not line.startswith(expected)] == []
+    ended = netkit(*command, *ray, "--resume", cwd=digits)
+    assert ended.returncode == 1 and "3,000 files, 30 of them with an error" in ended.stderr, ended.stderr
+    (digits / "other.onnx").write_bytes((digits / "model.onnx").read_bytes() + b"\x7a\x00")  # an empty field of ONNX's
+    for other, told in ((["few"], "other inputs: 3000 files, not these 51"), (["images", "--top-k", "2"], "top-k")):
+        refused = netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
+        assert refused.returncode == 2 and told in refused.stderr, refused.stderr
+
+
+@pytest.fixture
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The addresses of a cluster that runs on this machine: for drivers of its own, and for clients."""
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ray").mkdir()
+    (home / ".ray/auth_token").write_text("a token, without which nobody is let in")
+    ports = [free_port() for _ in range(2)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(home))
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        head = subprocess.Popen(
+            [NETKIT.with_name("ray"), "start", "--head", "--block", "--num-cpus", "2", "--include-dashboard", "false",
+             "--object-store-memory", str(2**28), "--port", str(ports[0]), "--ray-client-server-port", str(ports[1]),
+             "--temp-dir", tempfile.mkdtemp(prefix="ray")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        for port in ports:
+            while not answers(port):
+                assert time.monotonic() < deadline and head.poll() is None
+                time.sleep(0.2)
+        yield f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}"
+        for process in [*descendants(head.pid), head.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        head.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_a_cluster_that_runs_makes_the_same_rows(
+    netkit: Netkit, digits: Path, running: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, address in enumerate(running):
+        command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], f"there{number}", "--address", address)
+        done = netkit(*command, cwd=digits)
+        assert done.returncode == 1, done.stderr
+        expected = ("3,000 files", "next:", "running on the CPU: ")
+        assert [line for line in done.stderr.splitlines() if not line.startswith(expected)] == []
+        assert rows_in(digits / f"there{number}") == pq.read_table(digits / "local.parquet").to_pylist()
+    monkeypatch.setenv("HOME", str(digits))  # where no token is
+    stranger = netkit("infer", "images", "--model", "model.onnx", *RAY, "--address", running[0], cwd=digits)
+    assert stranger.returncode == 2 and "no authentication token was found" in stranger.stderr, stranger.stderr
+    assert "Traceback" not in stranger.stderr
 
 
 def parts_in(folder: Path) -> int:
@@ -92,28 +173,48 @@ def test_a_kill_costs_no_row_and_little_work(netkit: Netkit, digits: Path, victi
         again = sum(part.stat().st_mtime_ns != then for part, then in whole.items())
         assert again == 0 and done.returncode == 1, done.stderr
     else:
-        os.kill(next(actors_of(driver.pid)), signal.SIGKILL)
+        actors = [process for process, line in descendants(driver.pid).items() if b"MapWorker" in line]
+        os.kill(actors[0], signal.SIGKILL)
+        whole = {part: part.stat().st_mtime_ns for part in out.glob("part-*")}
         assert driver.wait(timeout=300) == 1
+        again = sum(part.stat().st_mtime_ns != then for part, then in whole.items())
+        assert again <= 1  # which took its name between the kill and the look
     assert [row["path"] for row in rows_in(out)] == [f"images/{number:05}.png" for number in range(COUNT)]
     assert rows_in(out) == pq.read_table(digits / "local.parquet").to_pylist()
     manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["rows"]["failed"] == COUNT // 100
-    assert 2 * manifest["shard size"] <= 0.02 * COUNT  # what two workers may have to do again
+    assert 2 * manifest["shard size"] <= 0.02 * COUNT  # what two workers were at, and had not given its name
 
 
 @pytest.mark.slow
-def test_sigterm_is_told_and_what_is_done_kept(netkit: Netkit, digits: Path) -> None:
-    out = digits / "stopped"
-    command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], "stopped")
+@pytest.mark.parametrize(("stop", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "")])
+@pytest.mark.parametrize("parts", [0, 5])
+def test_a_stop_is_told_and_what_is_done_kept(
+    netkit: Netkit, digits: Path, tmp_path: Path, stop: int, code: int, word: str, parts: int
+) -> None:
+    out = tmp_path / "out"
+    command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], out)
     driver = subprocess.Popen([NETKIT, *command], cwd=digits, stderr=subprocess.PIPE, text=True)
-    while parts_in(out) < 5:
+    while not (any(b"gcs_server" in line for line in descendants(driver.pid).values()) and parts_in(out) >= parts):
         time.sleep(0.01)
         assert driver.poll() is None
-    driver.terminate()
+    of_ray = descendants(driver.pid)
+    driver.send_signal(stop)
     _, said = driver.communicate(timeout=60)
-    assert driver.returncode == 143 and "netkit: terminated" in said, said
-    assert "shards are kept; go on with --resume" in said
+    assert driver.returncode == code and word in said and "Traceback" not in said, said
+    assert ("shards are kept; go on with --resume" in said) == (parts > 0)
     assert not (out / "_SUCCESS").exists()
+    deadline = time.monotonic() + 30
+    while left := [line for process, line in of_ray.items() if line and command_of(process) == line]:
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def command_of(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 @pytest.mark.slow
