@@ -390,7 +390,7 @@ def import_(file: Path, out: Path | None) -> None:
 @option("--resume", is_flag=True, help="Go on with the run into --out that was stopped.")
 @option("--engine", type=ENGINE, default="local", help="What runs it: ray shares the work out among workers.")
 @option("--workers", type=COUNT, help="Those of --engine ray.  [default: one for each core here]")
-@option("--address", help="Ray's cluster, HOST:PORT or auto.  [default: made on this machine alone]")
+@option("--address", help="Ray's cluster: HOST:PORT, auto, or ray://HOST:PORT.  [default: made on this machine alone]")
 @json_option
 def infer(
     paths: tuple[str, ...],

@@ -9,6 +9,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
+from infer.brightness import Judge
 from infer.pipeline import infer
 from infer.rows import Row
 from infer.session import Session
@@ -68,6 +69,7 @@ class Classifier:
             batch_size=self.batch_size,
             workers=usable_cores(),
             top_k=self.top_k,
+            light=Judge(card=self.session.card, inverted=self.decoder.invert),
         )
         return chain.from_iterable(batches)
 

@@ -133,7 +133,8 @@ def evaluate(
     """Let the model answer all inputs, whose classes are the indices `truth` (N,); once more for each corruption.
 
     Inputs are paths, or images as levels (N, height, width, channels). `data` is what they are called; `advance` is
-    told of answers as they come. Raises DataError where no input can be read, ModelError where the model fails.
+    told of answers as they come. Raises DataError where no input can be read, or one not each time; ModelError where
+    the model fails.
     """
 
     def answers(decoder: Decoder, note: str = "") -> _Answers:
@@ -145,10 +146,12 @@ def evaluate(
     if not read.any():
         raise DataError(f"{data}: none of its {len(truth):,} images can be read")
     right = plain.labels == truth
-    corrupted = {
-        name: float((answers(CorruptingDecoder.of(decoder, name), name).labels == truth)[read].mean())
-        for name in (CORRUPTIONS if corrupt else ())
-    }
+    corrupted: dict[str, float] = {}
+    for name in CORRUPTIONS if corrupt else ():
+        under = answers(CorruptingDecoder.of(decoder, name), name).labels[read]
+        if lost := int((under == UNREADABLE).sum()):
+            raise DataError(f"{data}: {lost:,} of its images could be read at first, and not once more ({name})")
+        corrupted[name] = float((under == truth[read]).mean())
     confusion = _confusion(truth[read], plain.labels[read], len(card.labels))
     calibration = _bins(plain.probabilities[read], right[read])
     return Evaluation(

@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from infer.rows import columns
+from nets import remote
 from nets.errors import UsageError
 from nets.files import written_whole
 
@@ -45,14 +46,14 @@ def metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def paths_in(path: Path) -> Iterator[str]:
-    """The column `path` of a Parquet file, one for each row; where there is none, an empty one.
+def paths_in(path: str) -> Iterator[str]:
+    """The column `path` of a Parquet file, here or behind a URL, one for each row; where there is none, an empty one.
 
     A results file of netkit's gives back the paths that it is of. Raises UsageError where the file cannot be read, or,
     before the first path, has no such column of text.
     """
     try:
-        file = pq.ParquetFile(path)
+        file = pq.ParquetFile(remote.opened(path) if remote.is_remote(path) else path)
     except (OSError, ValueError) as fault:
         raise _unreadable(path, fault) from None
     schema = file.schema_arrow
@@ -63,7 +64,7 @@ def paths_in(path: Path) -> Iterator[str]:
     return _read(path, file, escaped=ESCAPED.encode() in (schema.metadata or {}))
 
 
-def _read(path: Path, file: pq.ParquetFile, *, escaped: bool) -> Iterator[str]:
+def _read(path: str, file: pq.ParquetFile, *, escaped: bool) -> Iterator[str]:
     try:
         for batch in file.iter_batches(columns=[PATH]):
             for each in batch.column(PATH).to_pylist():
@@ -72,7 +73,7 @@ def _read(path: Path, file: pq.ParquetFile, *, escaped: bool) -> Iterator[str]:
         raise _unreadable(path, fault) from None
 
 
-def _unreadable(path: Path, fault: Exception) -> UsageError:
+def _unreadable(path: str, fault: Exception) -> UsageError:
     return UsageError(f"{path}: cannot be read as Parquet: {fault}")
 
 

@@ -34,6 +34,9 @@ def find(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]
 def _required(argument: str, separator: bytes) -> Callable[[], Iterable[str]]:
     """What lists the paths of an argument, once there are some; what is far away is asked for a single time."""
     if remote.is_remote(argument):
+        if argument.partition(remote.CHAIN)[0].lower().endswith(TABLE):
+            listed = _listed_in(argument)
+            return lambda: listed
         paths = remote.find(argument, wanted=_is_image)
         first = next(paths, None)
         if first is None:
@@ -51,7 +54,10 @@ def _from(argument: str, separator: bytes) -> Iterable[str]:
     if os.path.lexists(argument):
         return _walk(argument) if os.path.isdir(argument) else (argument,)
     # what is named explicitly is a row, be it there or not
-    return _globbed(argument) if _is_pattern(argument) else (argument,)
+    if not _is_pattern(argument):
+        return (argument,)
+    found = _globbed(argument)
+    return chain.from_iterable(_listed_in(path) if _is_table(path) else (path,) for path in found)
 
 
 def _is_image(name: str) -> bool:
@@ -66,7 +72,7 @@ def _is_table(argument: str) -> bool:
 def _listed_in(table: str) -> Iterator[str]:
     from infer import parquet  # needs an extra
 
-    return parquet.paths_in(Path(table))
+    return parquet.paths_in(table)
 
 
 def _is_pattern(argument: str) -> bool:

@@ -49,6 +49,17 @@ def _start(system: Any, path: str, count: int) -> bytes:
     return content
 
 
+def opened(url: str) -> Any:
+    """A file, to be read from anywhere in it. Raises UsageError where it cannot be had, MissingExtraError as `read`."""
+    try:
+        system, path = _system(url)
+        return system.open(path)
+    except NetkitError:
+        raise
+    except Exception as fault:  # as above
+        raise UsageError(f"{url}: cannot be read: {_told(fault)}") from None
+
+
 def find(url: str, *, wanted: Callable[[str], bool]) -> Iterator[str]:
     """The URLs of files with `wanted` names in a folder and its subfolders, or in all that match; or the URL itself.
 

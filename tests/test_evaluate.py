@@ -133,6 +133,29 @@ def test_what_cannot_be_read_is_counted_apart_and_costs_no_other_its_answer(
         judged(session, [paths[0], paths[10]], truth[[0, 10]])
 
 
+def test_an_image_that_goes_in_between_is_no_wrong_answer(
+    session: Session, digits_data: HeldDataSet, tmp_path: Path
+) -> None:
+    paths = [str(tmp_path / f"{index}.png") for index in range(20)]
+    for path, image in zip(paths, digits_data.test_images, strict=False):
+        Image.fromarray(image[0]).save(path)
+    seen = 0
+
+    def advance(count: int, note: str) -> None:
+        nonlocal seen
+        seen += count
+        if seen == len(paths):  # all were read once
+            Path(paths[7]).unlink()
+
+    with pytest.raises(
+        DataError, match=r"some: 1 of its images could be read at first, and not once more \(shot_noise\)"
+    ):
+        evaluate(
+            session, paths, digits_data.test_labels[:20], data="some", decoder=Decoder(session.card.input),
+            batch_size=64, corrupt=True, advance=advance,
+        )  # fmt: skip
+
+
 def test_a_class_without_images_or_without_answers_has_no_share(session: Session, digits_data: HeldDataSet) -> None:
     only = digits_data.test_labels == 3
     found = judged(session, digits_data.test_images.transpose(0, 2, 3, 1)[only], digits_data.test_labels[only])
@@ -229,7 +252,15 @@ def test_it_runs_where_there_is_no_torch_and_leaves_a_report(workplace: Path, tm
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'sklearn', 'matplotlib')))\n"
         "import netkit; netkit.cli(sys.argv[1:])"
     )
-    arguments = ["evaluate", str(workplace / "runs/residual/model.onnx"), "--data", "images", "--out", "report.html"]
+    arguments = [
+        "evaluate",
+        str(workplace / "runs/residual/model.onnx"),
+        "--data",
+        "images",
+        "--out",
+        "report.html",
+        "--corrupt",
+    ]
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import fsspec
+import pyarrow as pa
 import pytest
 from conftest import Netkit
 from fsspec.implementations.arrow import ArrowFSWrapper
@@ -179,6 +180,16 @@ def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
     monkeypatch.setattr(MemoryFileSystem, "ls", refusing)
     found = list(paths.find([URL]))
     assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_list_of_paths_may_lie_behind_a_url_too(bucket: MemoryFileSystem, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": [f"{URL}/1/0.png", "b.png"]}), tmp_path / "list.parquet")
+    bucket.put(str(tmp_path / "list.parquet"), "/bucket/list.parquet")
+    assert list(paths.find(["memory:///bucket/list.parquet"])) == [f"{URL}/1/0.png", "b.png"]
+    assert list(paths.find([str(tmp_path / "*.parquet")])) == [f"{URL}/1/0.png", "b.png"]
+    with pytest.raises(UsageError, match=r"none\.parquet: cannot be read"):
+        paths.find(["memory:///bucket/none.parquet"])
 
 
 class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
