@@ -418,7 +418,7 @@ def infer(
     files, for the paths in their column 'path'; and -, for a list of files on stdin. Rows go to stdout: a table on a
     terminal, else CSV. Exits with 1 if a file could not be read.
     """
-    from infer import engines, rows, verify
+    from infer import engines, results, rows, verify
     from infer import model as models
     from infer.console import progress
     from infer.job import Job
@@ -436,7 +436,7 @@ def infer(
     runs = engines.chosen(
         engine, out=out, device=device, proven=not unverified, threads=threads, workers=workers, address=address
     )
-    if out is not None and resume and runs.is_finished(out):
+    if out is not None and resume and engine == "local" and results.is_finished(out):  # Ray's manifest says more
         terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
         return
     found = find(paths, separator=b"\0" if nul else b"\n")  # first: a wrong name is told before a model is opened

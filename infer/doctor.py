@@ -19,7 +19,7 @@ from infer.certificate import CPU, CUDA
 from infer.model import INPUT, OUTPUTS, Model
 from nets import machine
 from nets.card import METADATA_KEY, ModelCard, Origin
-from nets.errors import NetkitError
+from nets.errors import NetkitError, raise_stop_behind
 
 NVIDIA = "0x10de"  # as a vendor on the PCI bus
 RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -106,6 +106,7 @@ def _libraries() -> Symptom:
 
         missing = runtime.preload_cuda()
     except ImportError as fault:
+        raise_stop_behind(fault)
         return Symptom("CUDA libraries", False, f"onnxruntime cannot be imported: {fault}", LIBRARIES)
     with suppress(OSError):
         ctypes.CDLL(CUDNN)
@@ -129,6 +130,7 @@ def _convolution(device: str) -> Symptom:
 
         logits, _ = open_session(_model(), device=device).run(images_u8)
     except ImportError as fault:
+        raise_stop_behind(fault)
         return Symptom(what, False, f"onnxruntime cannot be imported: {fault}", mend)
     except NetkitError as fault:
         return Symptom(what, False, str(fault), mend)

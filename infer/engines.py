@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Protocol
 
 from infer import job as jobs
-from infer import results
 from infer.console import Advance
 from infer.job import Job, Outcome
 from infer.session import Session
@@ -17,18 +16,12 @@ from nets.machine import usable_cores
 
 
 class Engine(Protocol):
-    def is_finished(self, out: Path) -> bool:
-        """Whether a run into `out` has ended, as far as that is known before it is known what is asked for."""
-
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
         """Do the job on the paths, by the model that is open in `session`; errors as infer.job.run has them."""
 
 
 class Local:
     """This process, and those that help it."""
-
-    def is_finished(self, out: Path) -> bool:
-        return results.is_finished(out)
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
         return jobs.run(job, session, paths, advance=advance)
@@ -43,9 +36,6 @@ class OnRay:
     proven: bool
     workers: int
     address: str | None
-
-    def is_finished(self, out: Path) -> bool:
-        return False  # `run` sees it, and whether it was a run of the same
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
         if not self.address:  # before Ray is imported: else it takes this machine's address in the network for its own

@@ -90,3 +90,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
+
+
+def raise_stop_behind(fault: ImportError) -> None:
+    """Raise the stop that made an import fail: native modules tell so of a signal that comes while they begin."""
+    stop = fault.__cause__
+    if stop is not None and not isinstance(stop, Exception):
+        raise stop

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from nets.errors import MissingExtraError, NetkitError, one_line
+from nets.errors import MissingExtraError, NetkitError, one_line, raise_stop_behind
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
 EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu", "pyarrow": "parquet"}  # package -> what installs it
@@ -41,7 +41,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
 
 def _exit_code(command: Callable[[], int | None]) -> int | None:
     try:
-        return command()
+        return _imported(command)
     except _Terminated as stop:
         return fail("terminated", int(str(stop)))
     except NetkitError as fault:
@@ -56,6 +56,14 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
         return fail("there is not enough memory", NetkitError.exit_code)
     except OSError as fault:
         return fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
+
+
+def _imported(command: Callable[[], int | None]) -> int | None:
+    try:
+        return command()
+    except ImportError as fault:
+        raise_stop_behind(fault)
+        raise
 
 
 def fail(message: str, code: int) -> int:
@@ -80,11 +88,20 @@ def _swallowed(what: "sys.UnraisableHookArgs") -> None:
     if isinstance(what.exc_value, _Terminated | KeyboardInterrupt):
         terminated = isinstance(what.exc_value, _Terminated)
         number = int(str(what.exc_value)) - 128 if terminated else signal.SIGINT
-        again = threading.Timer(SOON_S, signal.raise_signal, (number,))
+        again = threading.Timer(SOON_S, _stop_main, (number,))
         again.daemon = True
         again.start()
     else:
         sys.__unraisablehook__(what)
+
+
+def _stop_main(number: int) -> None:
+    """Let the signal come to the main thread: if it sleeps or waits, it does so no longer."""
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, number)
+    else:
+        signal.raise_signal(number)
 
 
 def _mend_streams() -> None:

@@ -103,6 +103,7 @@ def test_the_guides_own_net_goes_all_the_way(netkit: Netkit, tmp_path: Path) -> 
     assert models.read(tmp_path / "runs/mynets-TwoLayers/model.onnx").card.arch == "mynets:TwoLayers"
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_imported_weights(netkit: Netkit, tmp_path: Path, workplace: Path) -> None:
     torch.save(safetensors.torch.load_file(workplace / "runs/residual/model.safetensors"), tmp_path / "net.pth")
     assert "net.safetensors" in done(netkit, "import", "net.pth")

@@ -10,11 +10,9 @@ from conftest import Netkit
 from nets.build import ARCHITECTURES
 from nets.data.dataset import HeldDataSet
 
-MINUTES = ("preact", "densenet")
-
 
 @pytest.mark.parametrize(
-    "arch", [pytest.param(arch, marks=pytest.mark.slow if arch in MINUTES else ()) for arch in ARCHITECTURES]
+    "arch", [pytest.param(arch, marks=() if arch == "residual" else pytest.mark.slow) for arch in ARCHITECTURES]
 )
 def test_accuracy_in_the_results_is_the_one_that_training_printed(
     netkit: Netkit, tmp_path: Path, mnist_data: HeldDataSet, arch: str

@@ -63,7 +63,7 @@ def trained(folder: Path, processes: int, arch: str) -> subprocess.CompletedProc
     )
 
 
-@pytest.mark.parametrize("arch", ["inception", "residual"])
+@pytest.mark.parametrize("arch", [pytest.param("inception", marks=pytest.mark.slow), "residual"])
 def test_two_processes_train_to_the_weights_of_one(tmp_path: Path, arch: str) -> None:
     found: list[tuple[dict[str, torch.Tensor], dict[str, str]]] = []
     for processes in (1, 2):

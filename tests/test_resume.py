@@ -100,6 +100,7 @@ def assert_same(run: Path, other: Path) -> None:
     assert {path.name for path in run.iterdir()} == {path.name for path in other.iterdir()}
 
 
+@pytest.mark.slow
 def test_after_sigkill_at_random_moments_the_weights_are_those_of_no_kill(tmp_path: Path, whole: Path) -> None:
     assert killed(tmp_path, times=6, within_s=0.5) >= 2
     done = subprocess.run([NETKIT, *TRAIN, "--resume"], cwd=tmp_path, capture_output=True, text=True)
