@@ -456,9 +456,7 @@ def infer(
     terminal.print(str(outcome))
     words = [word for word in sys.argv[1:] if word not in ("--json", "--resume")]
     more = ["--out", "results.csv"] if not out else ["--top-k", str(top_k + 2)] if top_k == 1 else []
-    if engine == "ray":  # a folder of its own: it would take the place of this one's parts, one by one
-        words = [f"{out}-top-{top_k + 2}" if word.rstrip("/") == str(out) else word for word in words]
-    if more and len(paths) <= FEW and "--" not in words:
+    if more and engine == "local" and len(paths) <= FEW and "--" not in words:
         _next("netkit", *words, *more)
     if outcome.tally.failed:
         click.get_current_context().exit(1)

@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ LARGEST = 1000  # inputs of a shard: a second of work for a core, or a tenth of 
 SHARES = 100  # of the work, at least, for each worker: one that is killed costs as little
 
 Work = Callable[[Sequence[Shard]], Generator[Made]]
-Engine = Callable[[Plan], AbstractContextManager[Work]]  # its workers are there while the block lasts
+Engine = Callable[[Plan], AbstractContextManager[Work]]  # what runs its workers is there while the block lasts
 
 
 def run(
@@ -67,25 +67,31 @@ def run(
         missing = [shard for shard in shards if shard.number not in there]
         before = sum(made.rows for made in there.values())
         advance(before, "")
-        if missing or not kept:
-            with engine(plan) as work:
-                if not kept:
-                    _clear(plan.folder)
-                _begin(plan.folder, model, manifest, missing)
-                judge = Judge(card=model.card, inverted=plan.decoder.invert)
-                _make(plan.folder, missing, len(shards), work, judge, advance)
-        else:
+        if kept and not missing and (plan.folder / SUCCESS).exists():
             logger.info("%s: this run has ended: nothing is left to do", plan.folder)
-        tally, providers = _counted(plan, shards)
+            return Outcome(_counted(there.values())[0], 0, "")
+        if kept:
+            (plan.folder / SUCCESS).unlink(missing_ok=True)  # of a run that had ended, and has lost a part
+        with engine(plan) if missing else nullcontext(_nothing) as work:
+            if not kept:
+                _clear(plan.folder)
+            _begin(plan.folder, model, manifest, missing)
+            judge = Judge(card=model.card, inverted=plan.decoder.invert)
+            _make(plan.folder, missing, len(shards), work, judge, advance)
+        tally, providers = _counted(_all(plan, shards))
         _write(plan.folder / MANIFEST, {**manifest, "rows": tally.counts(), "providers": providers})
         files.write_whole(plan.folder / SUCCESS, b"")
-    ran = ", ".join(providers) if missing else ""
-    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ran)
+    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ", ".join(providers))
+
+
+def _nothing(shards: Sequence[Shard]) -> Generator[Made]:
+    """What makes no shards, where there are none."""
+    assert not shards
+    yield from ()
 
 
 def _begin(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:
     """Let all be there that workers need."""
-    (folder / SUCCESS).unlink(missing_ok=True)  # of a run that had ended, before it lost a part
     for shard in missing:
         (folder / shard.tries).unlink(missing_ok=True)
     _write(folder / MANIFEST, manifest)
@@ -117,13 +123,19 @@ def _make(
         raise
 
 
-def _counted(plan: Plan, shards: Iterable[Shard]) -> tuple[Tally, list[str]]:
-    """The counts of all parts, and what ran them, by the files that lie there. Raises ModelError where one does not."""
-    tally, providers = Tally(frozenset()), set()
+def _all(plan: Plan, shards: Iterable[Shard]) -> Iterator[Made]:
+    """What the files are that lie there. Raises ModelError where one does not."""
     for shard in shards:
         made = plan.done(shard)
         if made is None:
             raise ModelError(f"{plan.folder / shard.name}: is not there, or is another run's; go on with --resume")
+        yield made
+
+
+def _counted(parts: Iterable[Made]) -> tuple[Tally, list[str]]:
+    """The counts of all of them, and what ran them."""
+    tally, providers = Tally(frozenset()), set()
+    for made in parts:
         providers.add(made.provider)
         for name, count in made.counts.items():
             setattr(tally, name, getattr(tally, name) + count)

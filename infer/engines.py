@@ -80,4 +80,4 @@ def chosen(
         raise UsageError("--threads is for --engine local; --workers says how many work at once with ray")
     if not find_spec("ray"):
         raise MissingExtraError("ray", "cluster")
-    return OnRay(out, device, proven, workers or usable_cores(), address)
+    return OnRay(out, device, proven, workers or usable_cores(), None if address == "local" else address)

@@ -5,16 +5,18 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each run
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its native lines would stand among netkit's messages
 
 import ray
+from ray.client_builder import ClientContext
 from ray.data import ActorPoolStrategy, DataContext
 
 from infer.cluster import Engine, Work
@@ -58,18 +60,20 @@ class _Notes(logging.Handler):
 def engine(address: str | None, workers: int) -> Engine:
     """So many actors, or fewer, on the cluster at `address`, else on one that is made on this machine alone.
 
-    Raises UsageError where there is no cluster at that address, DeviceError where the plan's device is "cuda", and it
-    has no GPU.
+    That one keeps to loopback if RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0 when this module is imported: infer.engines
+    sees to it. Raises UsageError where there is no cluster at that address, DeviceError where the plan's device is
+    "cuda", and it has no GPU.
     """
 
     @contextmanager
     def connected(plan: Plan) -> Iterator[Work]:
-        with _cluster(address, workers):
+        with _cluster(address, workers) as is_client:
             gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
             if plan.device == "cuda" and not gpus:
                 raise DeviceError("the cluster has no GPU, which --device cuda asks for")
-            rows = _rows_by_client if address and address.startswith(CLIENT) else _rows
-            yield partial(_made, rows, plan, shared_out(plan.device, workers, gpus))
+            if plan.device == "auto" and gpus:
+                logger.info("running on the CPU: --device cuda runs on the cluster's GPUs (%d)", gpus)
+            yield partial(_made, _given_to_client if is_client else _given, plan, pool_for(plan.device, workers, gpus))
 
     return connected
 
@@ -81,30 +85,30 @@ class Pool(NamedTuple):
     gpu: bool
 
 
-def shared_out(device: str, workers: int, gpus: int) -> Pool:
-    """Each actor has a GPU of its own where the device may be one and the cluster has some, else a core."""
-    return Pool(min(workers, gpus), True) if gpus and device != "cpu" else Pool(workers, False)
+def pool_for(device: str, workers: int, gpus: int) -> Pool:
+    """With "cuda" each actor has a GPU of its own, and there are no more than those; else each has a core."""
+    return Pool(min(workers, gpus), True) if device == "cuda" else Pool(workers, False)
 
 
-Row = dict[str, Any]
-Rows = Callable[[Plan, Pool, Sequence[Shard]], Generator[Row]]
+Given = dict[str, Any]  # by an actor, of a shard
+Give = Callable[[Plan, Pool, Sequence[Shard]], Generator[Given]]
 
 
-def _made(rows: Rows, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Made]:
+def _made(give: Give, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Made]:
     told: set[str] = set()
     try:
-        for row in rows(plan, pool, shards):
-            for kind, note in json.loads(row["notes"]):
+        for given in give(plan, pool, shards):
+            for kind, note in json.loads(given["notes"]):
                 if kind not in told:  # each worker says so, maybe of each shard
                     logger.warning("%s", note)
                     told.add(kind)
-            yield Made(**json.loads(row["made"]))
+            yield Made(**json.loads(given["made"]))
     except (ray.exceptions.RayError, ConnectionError) as fault:
         raise ModelError(f"Ray failed: {_told(fault)}; go on with --resume") from None
 
 
-def _rows(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Row]:
-    """What the actors give, as it comes."""
+def _given(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Given]:
+    """By the actors, as it comes."""
     DataContext.get_current().enable_progress_bars = False
     actors = min(pool.actors, len(shards))
     rows = [{"shard": shard.to_json()} for shard in shards]
@@ -123,35 +127,51 @@ class _Feed:
     """An actor that drives the others from within the cluster."""
 
     def __init__(self, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> None:
-        self._rows = _rows(plan, pool, shards)
+        self._given = _given(plan, pool, shards)
 
-    def next(self) -> Row | None:
+    def next(self) -> Given | None:
         """One more of what they give; None after the last."""
-        return next(self._rows, None)
+        return next(self._given, None)
 
 
-def _rows_by_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Row]:
+def _given_to_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Given]:
     """The same for a driver that is no part of the cluster: Ray Data cannot be driven from there."""
     feed: Any = ray.remote(num_cpus=0)(_Feed).remote(plan, pool, shards)
-    while row := ray.get(feed.next.remote()):
-        yield row
+    while given := ray.get(feed.next.remote()):
+        yield given
 
 
 @contextmanager
-def _cluster(address: str | None, workers: int) -> Iterator[None]:
-    """Starts Ray in a thread: there it leaves signals alone, and is not cut off. Its processes end with that thread."""
-    with ThreadPoolExecutor(1) as aside:
-        started = aside.submit(_start, address, workers)
+def _cluster(address: str | None, workers: int) -> Iterator[bool]:
+    """Gives whether this process is its client, no part of it.
+
+    Ray is started in a thread: there it leaves signals alone, and is not cut off. Its processes end with that thread. A
+    stop waits until they are all there to be ended; a cluster that does not answer is not waited for.
+    """
+    started: Future[bool] = Future()
+    ended = Event()
+
+    def start() -> None:
         try:
-            with _stderr_silenced():
-                started.result()
-            yield
-        finally:
+            started.set_result(_start(address, workers))
+        except BaseException as fault:
+            started.set_exception(fault)
+        ended.wait()
+
+    Thread(target=start, daemon=True).start()
+    try:
+        with _stderr_silenced():
+            is_client = started.result()
+        yield is_client
+    finally:
+        if not address:
             wait([started])
+        if started.done():
             ray.shutdown()
+        ended.set()
 
 
-def _start(address: str | None, workers: int) -> None:
+def _start(address: str | None, workers: int) -> bool:
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:
@@ -159,15 +179,16 @@ def _start(address: str | None, workers: int) -> None:
     own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE}
     try:
         # "local": else it looks for a cluster that runs on this machine
-        ray.init(
+        context = ray.init(
             address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own)
         )
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as fault:
         if not address:
             raise UsageError(f"Ray cannot be started here: {_told(fault)}") from None
-        raise UsageError(
-            f"--address {address}: no Ray cluster there: {_told(fault)}; for one with a token set RAY_AUTH_MODE=token"
-        ) from None
+        is_shut = isinstance(fault, ConnectionError | ray.exceptions.AuthenticationError)
+        hint = "; if it asks for a token, set RAY_AUTH_MODE=token" if is_shut else ""
+        raise UsageError(f"--address {address}: no Ray cluster there: {_told(fault)}{hint}") from None
+    return isinstance(context, ClientContext)
 
 
 @contextmanager

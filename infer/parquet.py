@@ -54,7 +54,9 @@ def paths_in(path: str) -> Iterator[str]:
     """
     try:
         file = pq.ParquetFile(remote.opened(path) if remote.is_remote(path) else path)
-    except (OSError, ValueError) as fault:
+    except UsageError:
+        raise
+    except Exception as fault:  # each remote system has its own
         raise _unreadable(path, fault) from None
     schema = file.schema_arrow
     kind = schema.field(PATH).type if PATH in schema.names else pa.null()
@@ -69,7 +71,7 @@ def _read(path: str, file: pq.ParquetFile, *, escaped: bool) -> Iterator[str]:
         for batch in file.iter_batches(columns=[PATH]):
             for each in batch.column(PATH).to_pylist():
                 yield (_unescaped(each) if escaped else each) if each else ""
-    except (OSError, ValueError) as fault:
+    except Exception as fault:  # as above
         raise _unreadable(path, fault) from None
 
 

@@ -54,10 +54,7 @@ def _from(argument: str, separator: bytes) -> Iterable[str]:
     if os.path.lexists(argument):
         return _walk(argument) if os.path.isdir(argument) else (argument,)
     # what is named explicitly is a row, be it there or not
-    if not _is_pattern(argument):
-        return (argument,)
-    found = _globbed(argument)
-    return chain.from_iterable(_listed_in(path) if _is_table(path) else (path,) for path in found)
+    return _globbed(argument) if _is_pattern(argument) else (argument,)
 
 
 def _is_image(name: str) -> bool:

@@ -175,5 +175,5 @@ class Worker:
             model = models.read(plan.folder / MODEL)
             if model.sha256 != plan.model_sha256:
                 raise ModelError(f"{model.name}: another model than the run began with; leave out --resume")
-            self._session = opened(model, device=plan.device, threads=1)
+            self._session = opened(model, device="cuda" if plan.device == "cuda" else "cpu", threads=1)
         return self._session

@@ -167,8 +167,10 @@ def test_a_damaged_part_and_one_of_another_run_are_made_anew(run: Run, plan: Pla
 
 def test_a_run_that_has_ended_is_looked_at_and_left_as_it_is(run: Run, plan: Plan, images: Path) -> None:
     first = run()
+    before = {path: path.stat().st_mtime_ns for path in plan.folder.iterdir()}
     rest: list[int] = []
     again = run(counting(rest), resume=True)
+    assert before == {path: path.stat().st_mtime_ns for path in plan.folder.iterdir()}
     assert rest == [] and again.tally.counts() == first.tally.counts() and again.provider == ""
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
@@ -182,6 +184,14 @@ def test_a_run_that_has_ended_is_looked_at_and_left_as_it_is(run: Run, plan: Pla
 
     run(looking, resume=True)
     assert rest == [4] and (plan.folder / "_SUCCESS").exists()
+
+
+def test_of_no_inputs_no_worker_is_asked(plan: Plan, model: Model, images: Path) -> None:
+    def none(plan: Plan) -> AbstractContextManager[cluster.Work]:
+        raise AssertionError
+
+    done = cluster.run(plan, model, [], iter(()), none, workers=2, resume=False, advance=lambda count, note: None)
+    assert done.tally.count == 0 and (plan.folder / "_SUCCESS").exists()
 
 
 def test_a_part_is_whole_to_the_last_bit_of_its_rows_or_made_anew(run: Run, plan: Plan, images: Path) -> None:
@@ -246,7 +256,7 @@ def test_parts_of_nobody_knows_whom_are_left_alone(run: Run, plan: Plan, images:
     assert len(os.listdir(plan.folder)) == 2
 
 
-def test_a_run_that_is_there_stays_until_the_workers_are(run: Run, plan: Plan, images: Path, model: Model) -> None:
+def test_a_run_that_is_there_stays_until_another_can_begin(run: Run, plan: Plan, images: Path, model: Model) -> None:
     run()
     before = sorted(os.listdir(plan.folder))
 

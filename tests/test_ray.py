@@ -10,12 +10,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 from conftest import NETKIT, Netkit, run_netkit
 from pyarrow import parquet as pq
 
+from infer import on_ray
+from infer.on_ray import Pool, pool_for
 from nets.machine import missing_cuda_driver
 
 COUNT = 3000
@@ -88,8 +91,8 @@ def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(netkit
     expected = ("3,000 files", "next:", "running on the CPU: ")
     assert [line for line in told.splitlines() if not line.startswith(expected)] == []
     ended = netkit(*command, *ray, "--resume", cwd=digits)
+    assert "all: this run has ended: nothing is left to do" in ended.stderr
     assert ended.returncode == 1 and "3,000 files, 30 of them with an error" in ended.stderr, ended.stderr
-    (digits / "other.onnx").write_bytes((digits / "model.onnx").read_bytes() + b"\x7a\x00")  # an empty field of ONNX's
     for other, told in ((["few"], "other inputs: 3000 files, not these 51"), (["images", "--top-k", "2"], "top-k")):
         refused = netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
         assert refused.returncode == 2 and told in refused.stderr, refused.stderr
@@ -198,9 +201,13 @@ def test_a_stop_is_told_and_what_is_done_kept(
     while not (any(b"gcs_server" in line for line in descendants(driver.pid).values()) and parts_in(out) >= parts):
         time.sleep(0.01)
         assert driver.poll() is None
-    of_ray = descendants(driver.pid)
     driver.send_signal(stop)
+    of_ray: dict[int, bytes] = {}
+    while driver.poll() is None:  # what still starts is seen, too
+        of_ray |= descendants(driver.pid)
+        time.sleep(0.02)
     _, said = driver.communicate(timeout=60)
+    assert len(of_ray) > 3
     assert driver.returncode == code and word in said and "Traceback" not in said, said
     assert ("shards are kept; go on with --resume" in said) == (parts > 0)
     assert not (out / "_SUCCESS").exists()
@@ -226,9 +233,36 @@ def test_cuda_without_a_gpu_fails_with_the_cause(netkit: Netkit, digits: Path) -
 
 
 @pytest.mark.slow
-def test_a_workers_warning_is_told_once(netkit: Netkit, digits: Path) -> None:
+def test_strange_light_is_told_once(netkit: Netkit, digits: Path) -> None:
     done = netkit("infer", "images", "--model", "model.onnx", *RAY[:-1], "inverted", "--invert", cwd=digits)
     assert done.stderr.count("leave out --invert") == 1, done.stderr
+
+
+def test_what_several_workers_note_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    notes = json.dumps([("%s is slow", "one disk is slow")]), json.dumps([("%s is slow", "another disk is slow")])
+    given = [{"made": json.dumps({"number": number}), "notes": notes[number % 2]} for number in range(4)]
+    made = on_ray._made(lambda *_: (each for each in given), cast(Any, None), Pool(2, gpu=False), [])
+    assert [each.number for each in made] == [0, 1, 2, 3]
+    assert caplog.messages == ["one disk is slow"]
+
+
+def test_who_has_a_gpu_has_it_alone() -> None:
+    assert pool_for("cuda", 16, 2) == Pool(2, gpu=True) and pool_for("cuda", 1, 2) == Pool(1, gpu=True)
+    assert pool_for("auto", 16, 2) == pool_for("cpu", 16, 0) == Pool(16, gpu=False)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer_is_not_waited_for_at_a_stop(digits: Path) -> None:
+    with socket.create_server(("", 0)) as silent:
+        silent.settimeout(60)
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], "silent", "--address", address)
+        driver = subprocess.Popen([NETKIT, *command], cwd=digits, stderr=subprocess.PIPE, text=True)
+        silent.accept()[0].close()  # netkit's look whether there is somebody
+        silent.accept()[0].close()  # Ray itself, which asks again and again
+        driver.terminate()
+        _, said = driver.communicate(timeout=10)
+    assert driver.returncode == 143 and said.endswith("netkit: terminated\n"), said
 
 
 def test_what_is_missing_is_one_line(netkit: Netkit, digits: Path) -> None:
