@@ -11,6 +11,7 @@ paths     the files that were named: by folders, globs, or a list on stdin
 rows      what a row holds, how rows are written, how they are counted
 results   the file of rows: whole or not there, and gone on with after a stop
 parquet   the same in columns
+brightness  how bright images are, and whether the model was trained on such
 team      threads, and the one that gives them work
 processes the same with forks, which share no lock
 pipeline  decode and compute side by side; one row an input
