@@ -13,16 +13,16 @@ JUDGED = 1000  # images, of the first ones, by which that is judged
 
 @dataclass
 class Brightness:
-    """The mean of so many `images`, from 0 to 1."""
+    """The mean level of so many `images`, from 0 to 255."""
 
     images: int = 0
     mean: float = 0.0
 
     def see(self, images: int, level: float) -> None:
-        """So many more, of that mean level, from 0 to 255."""
+        """So many more, of that mean level."""
         if images:
             self.images += images
-            self.mean += (level / 255 - self.mean) * images / self.images
+            self.mean += (level - self.mean) * images / self.images
 
     def end(self) -> None:
         """No more images come."""
@@ -48,11 +48,11 @@ class Judge(Brightness):
             self._decide()
 
     def _decide(self) -> None:
-        trained_on = sum(self.card.mean) / len(self.card.mean)
-        if not self.decided and abs(self.mean - trained_on) > FAR:
+        mean, trained_on = self.mean / 255, sum(self.card.mean) / len(self.card.mean)
+        if not self.decided and abs(mean - trained_on) > FAR:
             advice = "leave out --invert" if self.inverted else "for dark ink on white use --invert"
             logger.warning(
                 "warning: the images' mean brightness is %.2f, the model was trained on %.2f; %s",
-                self.mean, trained_on, advice,
+                mean, trained_on, advice,
             )  # fmt: skip
         self.decided = True

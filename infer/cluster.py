@@ -72,22 +72,17 @@ def run(
             return Outcome(_counted(there.values())[0], 0, "")
         if kept:
             (plan.folder / SUCCESS).unlink(missing_ok=True)  # of a run that had ended, and has lost a part
-        with engine(plan) if missing else nullcontext(_nothing) as work:
+        with engine(plan) if missing else nullcontext() as work:
             if not kept:
                 _clear(plan.folder)
             _begin(plan.folder, model, manifest, missing)
-            judge = Judge(card=model.card, inverted=plan.decoder.invert)
-            _make(plan.folder, missing, len(shards), work, judge, advance)
+            if work:
+                judge = Judge(card=model.card, inverted=plan.decoder.invert)
+                _make(plan.folder, missing, len(shards), work, judge, advance)
         tally, providers = _counted(_all(plan, shards))
         _write(plan.folder / MANIFEST, {**manifest, "rows": tally.counts(), "providers": providers})
         files.write_whole(plan.folder / SUCCESS, b"")
     return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ", ".join(providers))
-
-
-def _nothing(shards: Sequence[Shard]) -> Generator[Made]:
-    """What makes no shards, where there are none."""
-    assert not shards
-    yield from ()
 
 
 def _begin(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:

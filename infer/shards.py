@@ -147,7 +147,7 @@ class Worker:
         with pillow_silenced(), closing(batches):
             rows = [row for batch in batches for row in batch]
         tally.add(rows)
-        made = Made(shard.number, tally.counts(), light.mean * 255, session.provider)
+        made = Made(shard.number, tally.counts(), light.mean, session.provider)
         noted = {KEY: json.dumps({"identity": plan.identity(shard), "made": asdict(made)})}
         parquet.write(
             plan.folder / shard.name, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=noted

@@ -13,12 +13,8 @@ from typing import NoReturn
 from nets.errors import MissingExtraError, NetkitError, one_line, raise_stop_behind
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
-EXTRAS = {
-    **dict.fromkeys(TRAIN, "train"),
-    "onnxruntime": "cpu",
-    "pyarrow": "parquet",
-    "grpc": "cluster",
-}  # package -> what installs it
+# package -> what installs it
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu", "pyarrow": "parquet", "grpc": "cluster"}
 INTERRUPTED = 130  # exit code: 128 and the signal's number
 SOON_S = 0.01
 

@@ -5,21 +5,19 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet as pq
 
-from infer import cluster, job, parquet, paths
+from infer import cluster, job, paths
 from infer.job import Outcome
 from infer.model import Model
-from infer.rows import Row
 from infer.session import open_session
 from infer.shards import Made, Plan, Shard, Worker
 from nets.data.dataset import HeldDataSet
@@ -322,41 +320,3 @@ def test_the_more_workers_the_smaller_the_shards(
     monkeypatch.setattr(cluster, "SHARES", 10)
     run(workers=3)
     assert len(list(plan.folder.glob("part-*"))) == 30
-
-
-def test_a_parquet_file_of_paths_is_as_good_as_the_paths(images: Path, tmp_path: Path) -> None:
-    listed = [str(path) for path in paths.find([str(images)])][:20]
-    pq.write_table(pa.table({"path": listed, "number": range(20)}), tmp_path / "listed.parquet")
-    assert list(paths.find([str(tmp_path / "listed.parquet")])) == listed
-    crafted = pa.table({"path": [r"\x41.png"]}).replace_schema_metadata({parquet.ESCAPED: "yes"})
-    pq.write_table(crafted, tmp_path / "crafted.parquet")
-    assert list(paths.find([str(tmp_path / "crafted.parquet")])) == [r"\x41.png"]  # no byte that UTF-8 would not take
-    pq.write_table(pa.table({"number": range(20)}), tmp_path / "other.parquet")
-    with pytest.raises(UsageError, match=r"other\.parquet: has no column 'path' of text, only number"):
-        paths.find([str(tmp_path / "other.parquet")])
-    names = pa.array(["b.png", None, "", "b.png"]).dictionary_encode()
-    pq.write_table(pa.table({"path": names}), tmp_path / "gaps.parquet")
-    assert list(paths.find([str(tmp_path / "gaps.parquet")])) == ["b.png", "", "", "b.png"]
-    (tmp_path / "no.parquet").write_bytes(b"none")
-    with pytest.raises(UsageError, match=r"no\.parquet: cannot be read as Parquet"):
-        paths.find([str(tmp_path / "no.parquet")])
-
-
-def test_a_results_file_gives_back_the_paths_that_it_is_of(tmp_path: Path) -> None:
-    odd = [r"a\b.png", r"\x41.png", os.fsdecode(b"\xff\\.png"), "é.png"]
-    parquet.write(tmp_path / "r.parquet", (Row(path, status="vanished").cells(1) for path in odd), top_k=1)
-    assert list(paths.find([str(tmp_path / "r.parquet")])) == odd
-
-
-def test_a_damaged_table_is_one_line_and_a_damaged_part_none(tmp_path: Path, plan: Plan) -> None:
-    path = tmp_path / "r.parquet"
-    parquet.write(path, (Row(f"{number}.png").cells(1) for number in range(50)), top_k=1, metadata={"a": "b"})
-    whole = path.read_bytes()
-    random = np.random.default_rng(0)
-    for _ in range(300):
-        content = bytearray(whole)
-        content[random.integers(len(whole))] ^= 1 << random.integers(8)
-        path.write_bytes(content)
-        parquet.metadata(path)
-        with suppress(UsageError):
-            list(paths.find([str(path)]))

@@ -88,8 +88,7 @@ def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(netkit
     assert driver.returncode == 1, told
     assert heard_at and heard_at <= {"0100007F", "0000000000000000FFFF00000100007F", f"{'0' * 24}01000000"}, heard_at
     assert rows_in(digits / "all") == pq.read_table(digits / "local.parquet").to_pylist()
-    expected = ("3,000 files", "next:", "running on the CPU: ")
-    assert [line for line in told.splitlines() if not line.startswith(expected)] == []
+    assert [line for line in told.splitlines() if not line.startswith("3,000 files")] == []
     ended = netkit(*command, *ray, "--resume", cwd=digits)
     assert "all: this run has ended: nothing is left to do" in ended.stderr
     assert ended.returncode == 1 and "3,000 files, 30 of them with an error" in ended.stderr, ended.stderr
@@ -146,8 +145,7 @@ def test_a_cluster_that_runs_makes_the_same_rows(
         command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], f"there{number}", "--address", address)
         done = netkit(*command, cwd=digits)
         assert done.returncode == 1, done.stderr
-        expected = ("3,000 files", "next:", "running on the CPU: ")
-        assert [line for line in done.stderr.splitlines() if not line.startswith(expected)] == []
+        assert [line for line in done.stderr.splitlines() if not line.startswith("3,000 files")] == []
         assert rows_in(digits / f"there{number}") == pq.read_table(digits / "local.parquet").to_pylist()
     monkeypatch.setenv("HOME", str(digits))  # where no token is
     stranger = netkit("infer", "images", "--model", "model.onnx", *RAY, "--address", running[0], cwd=digits)

@@ -182,7 +182,6 @@ def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
     assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
 
 
-@pytest.mark.usefixtures("bucket")
 def test_a_list_of_paths_may_lie_behind_a_url_too(bucket: MemoryFileSystem, tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": [f"{URL}/1/0.png", "b.png"]}), tmp_path / "list.parquet")
     bucket.put(str(tmp_path / "list.parquet"), "/bucket/list.parquet")
