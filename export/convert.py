@@ -10,11 +10,11 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from export.rewrite import PASSES, Pass, rewritten
-from infer.model import INPUT, OUTPUTS
-from nets.card import METADATA_KEY, ModelCard
-from nets.errors import UsageError
-from nets.pixels import FromPixels
+from netkit.core.errors import UsageError
+from netkit.core.model_card import METADATA_KEY, ModelCard
+from netkit.export.passes.rewrite import PASSES, Pass, rewritten
+from netkit.infer.model.onnx_file import INPUT, OUTPUTS
+from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
 OPSETS = range(18, 24)  # what torch's exporter and ONNX Runtime 1.31 have in common

@@ -7,24 +7,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from infer import job as jobs
-from infer.console import Advance
-from infer.job import Job, Outcome
-from infer.session import Session
-from nets.errors import MissingExtraError, UsageError
-from nets.machine import usable_cores
+from netkit.core.errors import MissingExtraError, UsageError
+from netkit.core.progress import Advance
+from netkit.core.system import usable_cores
+from netkit.infer.job import Job, Outcome
+from netkit.infer.job import run as run_job
+from netkit.infer.runtime.session import Session
 
 
 class Engine(Protocol):
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-        """Do the job on the paths, by the model that is open in `session`; errors as infer.job.run has them."""
+        """Do the job on the paths, by the model that is open in `session`; errors as netkit.infer.job.run has them."""
 
 
 class Local:
     """This process, and those that help it."""
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-        return jobs.run(job, session, paths, advance=advance)
+        return run_job(job, session, paths, advance=advance)
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class OnRay:
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
         if not self.address:  # before Ray is imported: else it takes this machine's address in the network for its own
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-        from infer import cluster, on_ray, shards
+        from netkit.infer.cluster import driver, ray_engine, shards
 
         plan = shards.Plan(
             self.out, session.model.sha256, job.decoder, self.device, job.batch_size, job.top_k, self.proven
         )
-        return cluster.run(
+        return driver.run(
             plan,
             session.model,
             job.inputs,
             paths,
-            on_ray.engine(self.address, self.workers),
+            ray_engine.engine(self.address, self.workers),
             workers=self.workers,
             resume=job.resume,
             advance=advance,

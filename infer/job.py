@@ -1,21 +1,22 @@
 """Job: one run of a model over many inputs, from what was asked for to the last row."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from infer import pipeline
-from infer.brightness import Judge
-from infer.results import Results, results_file
-from infer.rows import Printed, Tally, Write
-from infer.session import Session
-from nets.images import Decoder, pillow_silenced
-from nets.machine import usable_cores
-from nets.remote import AT_ONCE, is_remote
+from netkit.core.progress import Advance
+from netkit.core.remote import AT_ONCE, is_remote
+from netkit.core.system import usable_cores
+from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.infer.output.results_file import Results, open_results
+from netkit.infer.output.writers import Printed, Tally, Write
+from netkit.infer.pipeline import batches as pipeline
+from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.runtime.session import Session
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Outcome:
         return f"{self.tally} ({self.per_s:,.0f}/s, {self.provider})" if self.provider else str(self.tally)
 
 
-def run(job: Job, session: Session, paths: Iterator[str], *, advance: Callable[[int, str], None]) -> Outcome:
+def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
     """Do the job on the `paths` that its inputs stand for; tells `advance` of rows as they are made.
 
     Raises UsageError where the results file cannot be written or gone on with, ModelError where the model fails.
@@ -102,4 +103,4 @@ def _sink(job: Job, session: Session, size: int, tally: Tally) -> AbstractContex
         "provider": session.provider,
         **settings(job.decoder, model_sha256=session.model.sha256, batch_size=size, top_k=job.top_k),
     }
-    return results_file(job.out, top_k=job.top_k, tally=tally, arguments=arguments, resume=job.resume)
+    return open_results(job.out, top_k=job.top_k, tally=tally, arguments=arguments, resume=job.resume)

@@ -3,9 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from nets.card import ModelCard
-from nets.errors import unknown_name
-from nets.names import TORCHVISION, is_foreign
+from netkit.core.errors import unknown_name
+from netkit.core.model_card import ModelCard
+from netkit.core.runs import TORCHVISION, is_foreign
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,10 +18,10 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = {
-    "inception": Architecture("nets.inception", "InceptionNet", "Szegedy et al. 2015, arXiv:1409.4842"),
-    "residual": Architecture("nets.residual", "ResidualNet", "He et al. 2015, arXiv:1512.03385"),
-    "preact": Architecture("nets.preact", "PreActNet", "He et al. 2016, arXiv:1603.05027"),
-    "densenet": Architecture("nets.densenet", "DenseNet", "Huang et al. 2017, arXiv:1608.06993"),
+    "inception": Architecture("netkit.nets.inception", "InceptionNet", "Szegedy et al. 2015, arXiv:1409.4842"),
+    "residual": Architecture("netkit.nets.residual", "ResidualNet", "He et al. 2015, arXiv:1512.03385"),
+    "preact": Architecture("netkit.nets.preact", "PreActNet", "He et al. 2016, arXiv:1603.05027"),
+    "densenet": Architecture("netkit.nets.densenet", "DenseNet", "Huang et al. 2017, arXiv:1608.06993"),
 }
 
 
@@ -47,7 +47,7 @@ def build(card: ModelCard) -> "nn.Module":
     """
     classes, size = len(card.labels), (card.height, card.width)
     if is_foreign(card.arch):
-        from nets import foreign
+        from netkit.nets import external
 
-        return foreign.build(card.arch, card.channels, classes, size)
+        return external.build(card.arch, card.channels, classes, size)
     return net_class(card.arch)(card.channels, classes, size)

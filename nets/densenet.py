@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.sizes import Size, height_and_width
+from netkit.nets.sizes import Size, height_and_width
 
 GROWTH = 24  # k in the paper: channels that each layer adds
 

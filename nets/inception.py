@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.sizes import Size, height_and_width
+from netkit.nets.sizes import Size, height_and_width
 
 
 class InceptionA(nn.Module):

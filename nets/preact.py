@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nets.sizes import Size, height_and_width
+from netkit.nets.sizes import Size, height_and_width
 
 
 class PreActBlock(nn.Module):

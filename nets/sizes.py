@@ -1,6 +1,6 @@
 """The size of an input image as the nets take it: one number for a square, or height and width."""
 
-from nets.errors import UsageError
+from netkit.core.errors import UsageError
 
 Size = int | tuple[int, int]
 

@@ -1,25 +1,18 @@
 """What tests share: MNIST if it can be had, and one tiny run and model, trained on the bundled digits."""
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
-from infer import model as models
-from infer.model import Model
-from infer.session import Session, open_session
-from nets.card import ModelCard, Origin
-from nets.data import digits, mnist
-from nets.data.dataset import HeldDataSet
-from nets.errors import DataError
-
-NETKIT = Path(sys.executable).with_name("netkit")
-
-Netkit = Callable[..., "subprocess.CompletedProcess[str]"]
+from netkit.core.errors import DataError
+from netkit.core.model_card import ModelCard, Origin
+from netkit.data import digits, mnist
+from netkit.data.dataset import HeldDataSet
+from netkit.infer.model import onnx_file
+from netkit.infer.model.onnx_file import Model
+from netkit.infer.runtime.session import Session, open_session
+from tests.support.commands import Netkit, run_netkit
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +49,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(workplace: Path) -> Model:
     """The exported model of `workplace`."""
-    return models.read(workplace / "runs/residual/model.onnx")
+    return onnx_file.read(workplace / "runs/residual/model.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -72,21 +65,3 @@ def netkit(tmp_path: Path) -> Netkit:
         return run_netkit(*arguments, cwd=cwd, **environment)
 
     return run
-
-
-def run_netkit(*arguments: str | Path, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [NETKIT, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900
-    )
-
-
-def digits_in(folder: Path, data: HeldDataSet, *, count: int, files: int = 100) -> list[Path]:
-    """`count` names of `files` pictures of digits."""
-    folder.mkdir()
-    paths = [folder / f"{index:06}.png" for index in range(count)]
-    for index, path in enumerate(paths):
-        if index < files:
-            Image.fromarray(data.test_images[index, 0]).save(path)
-        else:
-            os.link(paths[index % files], path)
-    return paths

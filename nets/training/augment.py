@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nets.training.recipe import Recipe
+from netkit.nets.training.recipe import Recipe
 
 DRAW = 1  # tells this stream of random numbers from that of the order, which has the same seed and epoch
 

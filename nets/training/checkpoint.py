@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from nets.build import build
-from nets.card import METADATA_KEY, ModelCard
-from nets.errors import CardError, ModelError, NetkitError, UsageError
-from nets.files import write_whole
-from nets.names import is_users
-from nets.training import tensorfile
+from netkit.core.atomic_io import write_whole
+from netkit.core.errors import CardError, ModelError, NetkitError, UsageError
+from netkit.core.model_card import METADATA_KEY, ModelCard
+from netkit.core.runs import is_users
+from netkit.nets.build import build
+from netkit.nets.training import tensorfile
 
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:

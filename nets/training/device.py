@@ -4,8 +4,8 @@ import logging
 
 import torch
 
-from nets.errors import DeviceError
-from nets.machine import missing_cuda_driver
+from netkit.core.errors import DeviceError
+from netkit.core.system import missing_cuda_driver
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nets.data.lazy import Images, batches
+from netkit.data.lazy import Images, batches
 
 
 class Feed:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nets.files import write_whole
-from nets.pixels import FromPixels
-from nets.training.feed import Feed
+from netkit.core.atomic_io import write_whole
+from netkit.nets.normalize import FromPixels
+from netkit.nets.training.feed import Feed
 
 EVALUATION_BATCH = 100  # on two cores densenet took twice as long by 1,000: what lies between its layers fits no cache
 

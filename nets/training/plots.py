@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nets.data.lazy import Images
-from nets.files import write_whole
-from nets.training.metrics import EpochMetrics
+from netkit.core.atomic_io import write_whole
+from netkit.data.lazy import Images
+from netkit.nets.training.metrics import EpochMetrics
 
 WORST = 24  # mistakes shown, six a row
 ROOM_FOR_NUMBERS = 30  # classes; with more, the cells of the confusion matrix are too small for numbers

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, count
 from typing import Any
 
-from nets.errors import UsageError, unknown_name
+from netkit.core.errors import UsageError, unknown_name
 
 LEAST_STEPS = 500  # all four nets reach 98.8 % or more on the bundled digits in them
 LARGEST_LR = 1e6

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nets.card import ModelCard
-from nets.data import sources
-from nets.data.dataset import DataSet
-from nets.data.options import Options
-from nets.errors import DataError, ModelError, NetkitError, UsageError
-from nets.files import write_whole
-from nets.runs import ARGUMENTS
+from netkit.core.atomic_io import write_whole
+from netkit.core.errors import DataError, ModelError, NetkitError, UsageError
+from netkit.core.model_card import ModelCard
+from netkit.core.runs import ARGUMENTS
+from netkit.data import registry
+from netkit.data.dataset import DataSet
+from netkit.data.options import Options
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet
             raise ModelError(f"{run / ARGUMENTS}: does not say where the data lies; use --data")
         source = found
     try:
-        data = sources.load(source, Options.of(card))
+        data = registry.load(source, Options.of(card))
     except NetkitError as fault:
         raise DataError(f"{fault}{told}") from None
     if data.sha256 != card.origin.data_sha256:

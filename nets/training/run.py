@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nets import files
-from nets.build import build
-from nets.card import ModelCard, Origin
-from nets.data.dataset import DataSet
-from nets.errors import CardError, DataError, Interrupted, MissingExtraError, UsageError
-from nets.machine import usable_cores
-from nets.pixels import FromPixels
-from nets.runs import CONFUSION, CURVES, LOGS, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
-from nets.training import checkpoint, plots, ranks, record, state
-from nets.training import weights as beginnings
-from nets.training.device import choose_device, choose_precision
-from nets.training.fit import Training
-from nets.training.metrics import EpochMetrics, predict, write_csv
-from nets.training.recipe import Recipe
-from nets.training.record import Arguments
+from netkit.core import atomic_io
+from netkit.core.errors import CardError, DataError, Interrupted, MissingExtraError, UsageError
+from netkit.core.model_card import ModelCard, Origin
+from netkit.core.runs import CONFUSION, CURVES, LOGS, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
+from netkit.core.system import usable_cores
+from netkit.data.dataset import DataSet
+from netkit.nets.build import build
+from netkit.nets.normalize import FromPixels
+from netkit.nets.training import checkpoint, distributed, plots, record, state
+from netkit.nets.training import weights as initial_weights
+from netkit.nets.training.device import choose_device, choose_precision
+from netkit.nets.training.metrics import EpochMetrics, predict, write_csv
+from netkit.nets.training.recipe import Recipe
+from netkit.nets.training.record import Arguments
+from netkit.nets.training.trainer import Training
 
 if TYPE_CHECKING:
-    from nets.training.tensorboard import Board
+    from netkit.nets.training.tensorboard import Board
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     """
     if plan.tensorboard and not find_spec("tensorboard"):
         raise MissingExtraError("tensorboard", "tensorboard")
-    here = ranks.from_environment()
+    here = distributed.from_environment()
     device = choose_device(plan.device, local_rank=here.local_rank)
     torch.set_num_threads(max(1, usable_cores() // here.local_count))
     torch.use_deterministic_algorithms(plan.deterministic)
@@ -100,7 +100,7 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
     card = _card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
     net = build(card)
-    weights_sha256 = beginnings.put_into(net, plan.weights) if plan.weights else None
+    weights_sha256 = initial_weights.put_into(net, plan.weights) if plan.weights else None
     model = FromPixels(net, card)
     arguments = {
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
@@ -115,7 +115,7 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
         record.refuse_another(plan.out, arguments, record.read(plan.out))
         logger.info("%s: this run has ended: nothing is left to do", plan.out)
         return TrainedRun(weights, checkpoint.load(weights)[1])
-    with ranks.joined(here, device), files.claimed(plan.out) if here.first else nullcontext():
+    with distributed.joined(here, device), atomic_io.claimed(plan.out) if here.first else nullcontext():
         training = Training(
             model, data, recipe=recipe, seed=plan.seed, device=device, ranks=here, compiled=plan.compiled
         )
@@ -155,7 +155,7 @@ def _begin(training: Training, plan: Plan, arguments: Arguments) -> None:
 
 
 def _board(training: Training, out: Path) -> "Board":
-    from nets.training.tensorboard import Board  # an extra
+    from netkit.nets.training.tensorboard import Board  # an extra
 
     return Board(out, step=training.step, recipe=str(training.recipe))
 

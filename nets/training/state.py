@@ -5,11 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from nets.errors import ModelError
-from nets.files import write_whole
-from nets.training import tensorfile
-from nets.training.fit import Snapshot, Training
-from nets.training.metrics import EpochMetrics
+from netkit.core.atomic_io import write_whole
+from netkit.core.errors import ModelError
+from netkit.nets.training import tensorfile
+from netkit.nets.training.metrics import EpochMetrics
+from netkit.nets.training.trainer import Snapshot, Training
 
 KEY = "netkit.training"  # in the safetensors header
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from nets.runs import LOGS
-from nets.training.metrics import EpochMetrics
+from netkit.core.runs import LOGS
+from netkit.nets.training.metrics import EpochMetrics
 
 
 class Board:

@@ -13,7 +13,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from nets.errors import ModelError
+from netkit.core.errors import ModelError
 
 SUM = "sha256"  # beside what is said: of the same file without it
 

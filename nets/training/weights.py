@@ -12,9 +12,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from nets.errors import ModelError, UsageError
-from nets.files import write_whole
-from nets.training import checkpoint
+from netkit.core.atomic_io import write_whole
+from netkit.core.errors import ModelError, UsageError
+from netkit.nets.training import checkpoint
 
 logger = logging.getLogger(__name__)
 

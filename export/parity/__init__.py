@@ -1,0 +1,1 @@
+"""The parity check: an exported model against PyTorch in float64."""

@@ -1,0 +1,1 @@
+"""One run over many machines that share a folder."""

@@ -1,0 +1,1 @@
+"""Accuracy, calibration and robustness of a model on labelled images, and the report."""

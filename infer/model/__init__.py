@@ -1,0 +1,1 @@
+"""The .onnx file: reading it, its certificate and probes, and verifying it."""

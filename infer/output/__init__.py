@@ -1,0 +1,1 @@
+"""Predictions, and the files they are written to."""

@@ -1,0 +1,1 @@
+"""From paths to predictions: inputs, batches and workers."""

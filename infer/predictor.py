@@ -1,0 +1,93 @@
+"""Classifier: a model as a Python object, to be called with paths or arrays."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from os import PathLike, fspath
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netkit.core.errors import UsageError
+from netkit.core.system import usable_cores
+from netkit.images.decoder import Decoder
+from netkit.infer.output.writers import Row
+from netkit.infer.pipeline.batches import infer
+from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.runtime.session import Session
+
+Name = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What netkit.load gives. Call it with a path, with many, or with images; the answers are Rows.
+
+    A Row has a `label` and its `probability` (the most probable ones first are in `ranked`), or a `status` other than
+    "ok" and a `message`: a file that cannot be read raises no error.
+    """
+
+    session: Session
+    decoder: Decoder
+    batch_size: int
+    top_k: int
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.top_k < 1:
+            raise UsageError(f"batch_size and top_k are at least 1, not {self.batch_size} and {self.top_k}")
+
+    def __repr__(self) -> str:
+        return f"<Classifier {self.session.card.arch} on {self.session.provider}, labels {', '.join(self.labels):.80}>"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.session.card.labels
+
+    @overload
+    def __call__(self, images: Name) -> Row: ...  # type: ignore[overload-overlap]  # a str is an Iterable of them, too
+    @overload
+    def __call__(self, images: Iterable[Name] | NDArray[np.uint8]) -> list[Row]: ...
+
+    def __call__(self, images: Name | Iterable[Name] | NDArray[np.uint8]) -> Row | list[Row]:
+        """One Row for one path; else a list of them, one for each path or image, in their order.
+
+        Images are uint8 (N, height, width) or (N, height, width, channels), of 1, 3 or 4 channels and of any size.
+        Raises TypeError or ValueError for other arrays, ModelError where the model fails.
+        """
+        if isinstance(images, np.ndarray):
+            return list(self._rows(_checked(images)))
+        if isinstance(images, str | bytes | PathLike):
+            return next(self._rows([_name(images)]))
+        return list(self._rows([_name(path) for path in images]))
+
+    def _rows(self, inputs: Iterable[str] | NDArray[np.uint8]) -> Iterator[Row]:
+        batches = infer(
+            self.session,
+            inputs,
+            decoder=self.decoder,
+            batch_size=self.batch_size,
+            workers=usable_cores(),
+            top_k=self.top_k,
+            light=Judge(card=self.session.card, inverted=self.decoder.invert),
+        )
+        return chain.from_iterable(batches)
+
+
+def _name(path: Name) -> str:
+    name = fspath(path)
+    if not isinstance(name, str):
+        raise TypeError(f"paths are text, not {type(name).__name__}: decode them with os.fsdecode")
+    return name
+
+
+def _checked(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+    if images.dtype != np.uint8:
+        raise TypeError(f"images are uint8, from 0 to 255, not {images.dtype}")
+    if images.ndim != 3 and not (images.ndim == 4 and images.shape[3] in (1, 3, 4)):
+        raise ValueError(
+            f"images are (N, height, width) or (N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}"
+        )
+    if 0 in images.shape[1:]:
+        raise ValueError(f"images have pixels, which {images.shape} have not")
+    return images.astype(np.uint8, copy=False)

@@ -1,0 +1,1 @@
+"""ONNX Runtime: sessions, io binding, benchmark and diagnosis."""

@@ -1,0 +1,5 @@
+"""python -m netkit, and torchrun -m netkit."""
+
+from netkit.cli import cli
+
+cli()

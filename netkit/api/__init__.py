@@ -1,0 +1,1 @@
+"""The public API: the only layer that joins training with export."""

@@ -1,0 +1,1 @@
+"""What every other layer shares; needs the standard library only."""

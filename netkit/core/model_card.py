@@ -1,0 +1,136 @@
+"""ModelCard: what a net is, what it eats, what it answers, and where it came from. Standard library only."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from netkit.core.errors import CardError
+from netkit.core.schema import Fields
+
+VERSION = 2  # of the card's form; a reader refuses any other
+METADATA_KEY = "netkit.card"  # in ONNX metadata and in the safetensors header
+LARGEST_SIDE = 4096  # pixels; beyond it a card is a mistake or an attack
+
+
+@dataclass(frozen=True)
+class Input:
+    """What becomes of an image before a net sees it: uint8 pixels, `channels` (1: grey, 3: RGB) x `height` x `width`.
+
+    Without `resize` an image is stretched to height x width; with it its shorter side is scaled to so many pixels, and
+    the middle, height x width, is cut out, as torchvision's Resize and CenterCrop do it. Both bilinear, antialiased.
+    Raises CardError where the parts don't fit.
+    """
+
+    channels: int
+    height: int
+    width: int
+    resize: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.channels not in (1, 3):
+            raise CardError(f"a card's images have 1 or 3 channels, not {self.channels}")
+        if not (0 < self.height <= LARGEST_SIDE and 0 < self.width <= LARGEST_SIDE):
+            raise CardError(f"a card's images have sides of 1 to {LARGEST_SIDE} pixels, not {self.height}x{self.width}")
+        if self.resize is not None and not max(self.height, self.width) <= self.resize <= LARGEST_SIDE:
+            raise CardError(
+                f"a card's images of {self.height}x{self.width} cannot be cut from the middle of images with a shorter "
+                f"side of {self.resize}"
+            )
+
+    def scaled(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height to which an image of that size is scaled, before the middle is cut out if it is larger."""
+        if self.resize is None:
+            return self.width, self.height
+        shorter = min(width, height)
+        return int(self.resize * width / shorter), int(self.resize * height / shorter)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model came from: enough to train it again and to know the data set for certain.
+
+    `data_sha256` is that of the data set's unpacked files; `recipe` holds the fields of training.recipe.Recipe;
+    `test_accuracy` lies in [0, 1] and is that of the saved weights in float32; `netkit` and `torch` are versions;
+    `val_split` is the share of the images that were kept for testing, by `seed`, None where the data set has its own.
+    """
+
+    data: str
+    data_sha256: str
+    recipe: Mapping[str, str | int | float]
+    seed: int
+    test_accuracy: float
+    netkit: str
+    torch: str
+    val_split: float | None = None
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What travels with the weights, from training to inference.
+
+    Images are `channels` x `height` x `width` pixels, made as Input says; `mean` and `std` hold one number a channel,
+    for pixels scaled to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError where the parts
+    don't fit.
+    """
+
+    arch: str
+    labels: tuple[str, ...]
+    channels: int
+    height: int
+    width: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: Origin
+    resize: int | None = None
+
+    @property
+    def input(self) -> Input:
+        return Input(self.channels, self.height, self.width, self.resize)
+
+    def __post_init__(self) -> None:
+        _ = self.input  # which raises where it is impossible
+        if self.origin.seed < 0:
+            raise CardError(f"a card's seed is 0 or more, not {self.origin.seed}")
+        if self.origin.val_split is not None and not 0 < self.origin.val_split < 1:
+            raise CardError(f"a card's val_split lies between 0 and 1, not at {self.origin.val_split}")
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise CardError(f"a card's labels are two or more different names, not {list(self.labels)}")
+        if not all(self.labels) or any("\ud800" <= letter <= "\udfff" for letter in "".join(self.labels)):
+            raise CardError(f"a card's labels are text that can be written, not {list(self.labels)}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise CardError(f"a card has one mean and std a channel, not {self.mean} and {self.std}")
+        if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
+            raise CardError(f"a card's mean is finite and its std above 0, not {self.mean} and {self.std}")
+
+    def to_json(self) -> str:
+        fields = asdict(self)
+        shape = {side: fields.pop(side) for side in ("channels", "height", "width", "resize")}
+        return json.dumps({"version": VERSION, "input": shape, **fields})
+
+    @classmethod
+    def from_json(cls, text: str) -> "ModelCard":
+        """The card that `to_json` wrote; CardError names the field that is missing or of the wrong type."""
+        fields = Fields.parse(text, "the model card", CardError)
+        fields.require(VERSION)
+        shape, origin = fields.part("input"), fields.part("origin")
+        return cls(
+            arch=fields.one("arch", str),
+            labels=fields.each("labels", str),
+            channels=shape.one("channels", int),
+            height=shape.one("height", int),
+            width=shape.one("width", int),
+            resize=shape.maybe("resize", int),
+            mean=fields.each("mean", float),
+            std=fields.each("std", float),
+            origin=Origin(
+                data=origin.one("data", str),
+                data_sha256=origin.one("data_sha256", str),
+                recipe=origin.one("recipe", dict),
+                seed=origin.one("seed", int),
+                test_accuracy=origin.one("test_accuracy", float),
+                netkit=origin.one("netkit", str),
+                torch=origin.one("torch", str),
+                val_split=origin.maybe("val_split", float),
+            ),
+        )

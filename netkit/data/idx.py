@@ -1,0 +1,123 @@
+"""Data sets in MNIST's file format (IDX, yann.lecun.com/exdb/mnist): Fashion-MNIST, KMNIST, EMNIST and MNIST itself."""
+
+import gzip
+import hashlib
+import math
+import re
+import struct
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from netkit.core.errors import DataError
+from netkit.data.dataset import HeldDataSet
+
+FILES = {  # the four parts, in the order in which they are hashed
+    "train-images": "train-images-idx3-ubyte",
+    "train-labels": "train-labels-idx1-ubyte",
+    "test-images": "t10k-images-idx3-ubyte",
+    "test-labels": "t10k-labels-idx1-ubyte",
+}
+NAME = re.compile(r"(?P<prefix>.*?)(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
+LARGEST_FILE = 2**31  # bytes unpacked; a header that promises more is damaged, or a bomb
+
+
+class Idx(NamedTuple):
+    array: NDArray[np.uint8]
+    content: bytes
+
+
+def exists(path: Path) -> bool:
+    """Whether `path` is a folder of such files, or a folder and the prefix of some in it (emnist/emnist-letters)."""
+    return bool(_sets_in(path)) or path.name in _sets_in(path.parent)
+
+
+def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> HeldDataSet:
+    """The data set whose four files lie in the folder `path`, packed with gzip or not.
+
+    In a folder with several sets, as EMNIST has, `path` is the folder and the files' prefix: raw/emnist-letters.
+    `sha256` holds the expected hash of each unpacked part, by its name in FILES. Classes are named by their numbers.
+    Raises DataError, naming the file, where one is missing, damaged, or not as `sha256` has it.
+    """
+    files = _find(path)
+    parts = {part: read(file, dimensions=3 if "images" in part else 1) for part, file in files.items()}
+    total = hashlib.sha256()
+    for part in FILES:
+        found = hashlib.sha256(parts[part].content).hexdigest()
+        if sha256 is not None and found != sha256[part]:
+            raise DataError(f"{files[part]}: SHA-256 {found} (unpacked), not {sha256[part]}; delete it and get it anew")
+        total.update(parts[part].content)
+    for split in ("train", "test"):
+        images, labels = parts[f"{split}-images"].array, parts[f"{split}-labels"].array
+        if len(images) != len(labels):
+            raise DataError(f"{files[f'{split}-labels']}: {len(labels)} labels for {len(images)} images")
+    if parts["train-images"].array.shape[1:] != parts["test-images"].array.shape[1:]:
+        raise DataError(f"{files['test-images']}: its images have another size than the training images")
+    classes = 1 + int(max(parts["train-labels"].array.max(), parts["test-labels"].array.max()))
+    return HeldDataSet(
+        name=name or path.resolve().name,
+        source=str(path.resolve()),
+        sha256=total.hexdigest(),
+        labels=tuple(map(str, range(classes))),
+        train_images=parts["train-images"].array[:, None],
+        train_labels=parts["train-labels"].array.astype(np.int64),
+        test_images=parts["test-images"].array[:, None],
+        test_labels=parts["test-labels"].array.astype(np.int64),
+    )
+
+
+def read(path: Path, *, dimensions: int) -> Idx:
+    """The uint8 array in an IDX file with that many dimensions, and the file's unpacked bytes.
+
+    Raises DataError, naming the file and the fault, where the magic number or the length is not what it must be.
+    """
+    magic = 0x0800 + dimensions  # 0x08: unsigned bytes
+    header_bytes = 4 + 4 * dimensions
+    if not path.is_file():
+        raise DataError(f"{path}: not a regular file")
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            header = file.read(header_bytes)
+            if len(header) < header_bytes:
+                raise DataError(f"{path}: {len(header)} bytes (unpacked) are too few for a header")
+            found, *shape = struct.unpack(f">{1 + dimensions}I", header)
+            if found != magic:
+                raise DataError(f"{path}: magic number {found:#010x}, not {magic:#010x}")
+            size = math.prod(shape)
+            if not 0 < size <= LARGEST_FILE:
+                raise DataError(f"{path}: its header promises {size:,} bytes, not 1 to {LARGEST_FILE:,}")
+            body = file.read(size + 1)  # one more: a file that is too long shows itself
+    except (OSError, EOFError, zlib.error) as fault:
+        raise DataError(f"{path}: cannot be read: {fault}") from None
+    if len(body) != size:
+        length = f"only {len(body):,} bytes" if len(body) < size else "more bytes"
+        raise DataError(f"{path}: {length} after the header, which promises {size:,} (unpacked)")
+    return Idx(np.frombuffer(body, np.uint8).reshape(shape), header + body)
+
+
+def _find(path: Path) -> dict[str, Path]:
+    """The four files, by their names in FILES; DataError where one is missing or the folder holds several sets."""
+    sets = _sets_in(path) if path.is_dir() else {"": _sets_in(path.parent).get(path.name, {})}
+    if len(sets) > 1 and "" not in sets:
+        choices = ", ".join(str(path / name) for name in sorted(sets))
+        raise DataError(f"{path}: holds several data sets; choose one: {choices}")
+    files = sets.get("") or next(iter(sets.values()), {})
+    missing = [part for part in FILES if part not in files]
+    if missing:
+        raise DataError(f"{path}: no {FILES[missing[0]]} or {FILES[missing[0]]}.gz here")
+    return files
+
+
+def _sets_in(folder: Path) -> dict[str, dict[str, Path]]:
+    """The IDX files in `folder`: prefix ("" for none) without its hyphen -> part -> file; unpacked ones first."""
+    sets: dict[str, dict[str, Path]] = {}
+    for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
+        match = NAME.fullmatch(path.name)
+        if match:
+            part = f"{match['split'].replace('t10k', 'test')}-{match['kind']}"
+            sets.setdefault(match["prefix"].rstrip("-_"), {})[part] = path
+    return sets

@@ -1,0 +1,123 @@
+"""What a person sees, on a real terminal and without one."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netkit.cli.console import print_table
+
+COLOUR = re.compile(r"\x1b\[(\d+;)*(3[0-8]|9[0-7])[;m]")  # ECMA-48 SGR: a foreground colour
+LONG = "/".join(["folder"] * 60) + "/[red]a[/red] :cat: {x}.png"
+
+BAR = """
+from netkit.cli.console import Terminal, progress
+with progress(Terminal(), "in[f]er", total=3000, show={show}) as advance:
+    for _ in range(30):
+        advance(100, "[/x] {{y}}")
+print("done")
+"""
+
+
+def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
+    """What `program` writes to stdout, which is a pipe, and to stderr, which is a terminal or another pipe."""
+    clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    clean |= {"TERM": "xterm-256color", "COLUMNS": "120", **environment}
+    ours, theirs = pty.openpty() if terminal else os.pipe()
+    with subprocess.Popen([sys.executable, "-c", program], env=clean, stdout=subprocess.PIPE, stderr=theirs) as process:
+        os.close(theirs)
+        errors = b""
+        try:
+            while some := os.read(ours, 65536):
+                errors += some
+        except OSError:  # so Linux says that the other end of a terminal was closed
+            pass
+        os.close(ours)
+        assert process.stdout is not None
+        output = process.stdout.read().decode()
+    assert process.returncode == 0, errors
+    return output, errors.decode().replace("\r\n", "\n")
+
+
+def plain(text: str) -> str:
+    """`text` without what moves the cursor and colours."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}])
+def test_no_progress_where_stderr_is_no_terminal(environment: dict[str, str]) -> None:
+    assert run(BAR.format(show=True), terminal=False, **environment) == ("done\n", "")
+
+
+def test_no_progress_where_none_is_wanted() -> None:
+    assert run(BAR.format(show=False), terminal=True) == ("done\n", "")
+
+
+def test_a_terminal_shows_count_speed_and_notes_as_they_stand_and_is_left_clean() -> None:
+    output, errors = run(BAR.format(show=True), terminal=True)
+    frame = [line for line in re.split(r"[\r\n]", plain(errors)) if line.strip()][-1]
+    assert re.match(r"in\[f\]er .* 3000/3000 +[\d,]+ images/s 0:00:00 \[/x\] \{y\}", frame)
+    assert errors.endswith("\x1b[2K") and output == "done\n"  # the bar's line is erased
+
+
+def test_no_color_is_honoured() -> None:
+    assert COLOUR.search(run(BAR.format(show=True), terminal=True)[1])
+    uncoloured = run(BAR.format(show=True), terminal=True, NO_COLOR="1")[1]
+    assert "3000/3000" in plain(uncoloured) and not COLOUR.search(uncoloured)
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_messages_stand_as_they_are_neither_wrapped_nor_coloured_nor_read_as_markup(terminal: bool) -> None:
+    program = "import logging; from netkit.cli.console import Terminal\n"
+    program += "terminal = Terminal(); terminal.show_log_of('netkit'); terminal.show_log_of('netkit')\n"
+    program += (
+        f"terminal.print({LONG!r}); logging.getLogger('netkit.images.decoder').info('%s: 1,234 files', {LONG!r})\n"
+    )
+    program += "logging.getLogger('netkit.infer').debug('hidden'); logging.getLogger('others').info('hidden')"
+    expected = f"{LONG}\n{LONG}: 1,234 files\n"
+    assert run(program, terminal=terminal, COLUMNS="40") == ("", expected)
+
+
+TABLE = [
+    {"net_name": LONG, "parameters": 97298, "share": 0.5, "shape": (1, 28, 28)},
+    {"net_name": "b", "parameters": 6, "share": 0.25, "shape": (3, 2)},
+]
+
+
+def test_a_table_on_a_pipe_is_whole_with_thousands_separated(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    print_table(TABLE)
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert re.split(r"  +", header.strip()) == ["net name", "parameters", "share", "shape"]
+    assert [re.split(r"  +", line.strip()) for line in lines] == [
+        [LONG, "97,298", "0.5", "1 x 28 x 28"],
+        ["b", "6", "0.25", "3 x 2"],
+    ]
+    assert lines[0].index("97,298") + 6 == lines[1].index(" 6 ") + 2  # numbers end under one another
+    assert max(map(len, lines)) < len(LONG) + 40
+
+
+def test_a_table_on_a_pipe_holds_no_escape_sequence() -> None:
+    output, errors = run(f"from netkit.cli.console import print_table; print_table({TABLE!r})", terminal=True)
+    assert errors == "" and "\x1b" not in output and LONG in output
+
+
+def test_training_on_a_terminal_shows_epoch_loss_accuracy_speed_and_the_time_left(tmp_path: Path) -> None:
+    arguments = ["train", "--arch", "residual", "--data", "digits", "--epochs", "3", "--out", str(tmp_path / "run")]
+    output, errors = run(f"import netkit.cli; netkit.cli.cli({arguments})", terminal=True)
+    shown = plain(errors)
+    assert re.search(
+        r"residual .*\d+/\d+ [\d,]+ images/s \d:\d\d:\d\d epoch \d, loss \d\.\d{3}, train \d+\.\d\d%", shown
+    )
+    assert [line[:8] for line in shown.splitlines() if re.match(r"epoch \d: ", line)] == [
+        "epoch 1:",
+        "epoch 2:",
+        "epoch 3:",
+    ]
+    assert output.endswith("%\n") and "images/s" not in output

@@ -1,0 +1,107 @@
+"""The card: it survives its round trip, and names what is wrong with one that is not right."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from netkit.core.errors import CardError
+from netkit.core.model_card import ModelCard
+
+
+@pytest.mark.parametrize("resize", [None, 32])
+def test_card_survives_the_round_trip_through_json(card: ModelCard, resize: int | None) -> None:
+    card = replace(card, resize=resize)
+    assert ModelCard.from_json(card.to_json()) == card
+
+
+def test_json_holds_the_input_as_one_thing_and_the_version(card: ModelCard) -> None:
+    fields = json.loads(card.to_json())
+    assert fields["version"] == 2
+    assert fields["input"] == {"channels": 1, "height": 28, "width": 28, "resize": None}
+    assert fields["labels"] == list("0123456789")
+
+
+def changed(card: ModelCard, path: str, value: Any) -> str:
+    """The card's JSON with the field at `path` (a.b) replaced, or taken out where `value` is ..."""
+    fields = json.loads(card.to_json())
+    *parents, name = path.split(".")
+    place = fields
+    for parent in parents:
+        place = place[parent]
+    if value is ...:
+        del place[name]
+    else:
+        place[name] = value
+    return json.dumps(fields)
+
+
+FIELDS = [
+    "version", "arch", "labels", "input", "input.channels", "input.height", "input.width", "mean", "std", "origin",
+    "origin.data", "origin.data_sha256", "origin.recipe", "origin.seed", "origin.test_accuracy", "origin.netkit",
+    "origin.torch",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_a_missing_field_is_named(card: ModelCard, path: str) -> None:
+    with pytest.raises(CardError, match=f"the model card lacks '{path.split('.')[-1]}'"):
+        ModelCard.from_json(changed(card, path, ...))
+
+
+@pytest.mark.parametrize("path", FIELDS)
+@pytest.mark.parametrize("value", [None, True])
+def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: object) -> None:
+    with pytest.raises(CardError, match=f"the model card's '{path.split('.')[-1]}' holds {value}"):
+        ModelCard.from_json(changed(card, path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        ("version", 1, "has version 1; this netkit reads version 2"),
+        ("input.channels", 2, "1 or 3 channels, not 2"),
+        ("input.height", 0, "sides of 1 to 4096 pixels, not 0x28"),
+        ("input.width", 10**9, "sides of 1 to 4096 pixels"),
+        ("input.resize", 27, "images of 28x28 cannot be cut from the middle of images with a shorter side of 27"),
+        ("input.resize", 4097, "with a shorter side of 4097"),
+        ("input.resize", True, "'resize' holds True, not a value of type int"),
+        ("input.resize", ..., "lacks 'resize'"),
+        ("origin.val_split", 1.0, "val_split lies between 0 and 1, not at 1.0"),
+        ("labels", ["a"], "two or more different names"),
+        ("labels", ["a", "b", "a"], "two or more different names"),
+        ("labels", ["a", 1], "'labels' holds 1"),
+        ("labels", ["a", ""], "labels are text that can be written"),
+        ("labels", ["a", "b\ud800"], "labels are text that can be written"),
+        ("labels", "0123456789", "'labels' holds '0123456789'"),
+        ("mean", [0.1, 0.2], "one mean and std a channel"),
+        ("std", [0], "std above 0"),
+        ("std", [-0.5], "std above 0"),
+        ("mean", [float("nan")], "'mean' holds nan, which is no number"),
+        ("std", [float("inf")], "'std' holds inf, which is no number"),
+        ("mean", [10**400], "'mean' holds 1000"),
+    ],
+)
+def test_impossible_values_are_refused(card: ModelCard, path: str, value: object, says: str) -> None:
+    with pytest.raises(CardError, match=says):
+        ModelCard.from_json(changed(card, path, value))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"version": 1', "nul", "\x00"])
+def test_what_is_not_json_is_refused(text: str) -> None:
+    with pytest.raises(CardError, match="the model card is not JSON"):
+        ModelCard.from_json(text)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
+def test_any_other_json_is_refused_as_a_card(value: object) -> None:
+    with pytest.raises(CardError):
+        ModelCard.from_json(json.dumps(value))
+
+
+def test_a_card_in_memory_is_checked_as_one_from_a_file(card: ModelCard) -> None:
+    with pytest.raises(CardError, match="1 or 3 channels, not 4"):
+        replace(card, channels=4)

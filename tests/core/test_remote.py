@@ -1,0 +1,225 @@
+"""Folders behind URLs: the same rows as of the same files here, by both engines."""
+
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+import pytest
+from fsspec.implementations.arrow import ArrowFSWrapper
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
+from pyarrow import fs as arrow
+from pyarrow import parquet as pq
+
+from netkit.core import remote
+from netkit.core.errors import ImageError, MissingExtraError, UsageError
+from netkit.data.dataset import HeldDataSet
+from netkit.images.decoder import Decoder
+from netkit.infer import job
+from netkit.infer.cluster import driver
+from netkit.infer.cluster.shards import Plan
+from netkit.infer.model.onnx_file import Model
+from netkit.infer.output.writers import Row
+from netkit.infer.pipeline.inputs import find_inputs
+from netkit.infer.runtime.session import open_session
+from tests.support.clusters import engine_of, in_turn
+from tests.support.commands import Netkit
+
+URL = "memory:///bucket/images"
+
+
+@pytest.fixture
+def local(tmp_path: Path, digits_data: HeldDataSet) -> Path:
+    """Digits in folders, a text beside them, and images that are none."""
+    folder = tmp_path / "images"
+    for number in range(40):
+        path = folder / str(digits_data.test_labels[number]) / f"{number}.PNG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits_data.test_images[number][0]).save(path, "PNG")
+    (folder / "notes.txt").write_text("no image, by its name")
+    (folder / "1/empty.png").write_bytes(b"")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "large.png").write_bytes(bytes(70_000))
+    return folder
+
+
+@pytest.fixture
+def bucket(local: Path) -> Iterator[MemoryFileSystem]:
+    """All of it in memory, behind URL."""
+    system = fsspec.filesystem("memory")
+    system.put(str(local), "/bucket/images", recursive=True)
+    yield system
+    system.rm("/bucket", recursive=True)
+
+
+def rows_of(inputs: list[str], model: Model) -> list[Row]:
+    rows: list[Row] = []
+    decoder = replace(Decoder(model.card.input), largest_file=60_000)
+    alone = job.Job(tuple(inputs), decoder, 8, None, 1, rows.extend, False)
+    session = open_session(model, device="cpu", threads=1)
+    job.run(alone, session, find_inputs(inputs), advance=lambda count, note: None)
+    return rows
+
+
+@pytest.mark.usefixtures("bucket")
+def test_rows_of_a_url_are_those_of_the_same_folder_here(local: Path, model: Model) -> None:
+    here = [row._replace(path=row.path.replace(str(local), URL)) for row in rows_of([str(local)], model)]
+    assert rows_of([URL], model) == here
+    assert {row.status for row in here} == {"ok", "not-an-image", "too-large"} and len(here) == 43
+
+
+@pytest.mark.usefixtures("bucket")
+def test_each_folder_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    plain = MemoryFileSystem.ls
+
+    def counted(self: MemoryFileSystem, path: str, *more: object, **options: object) -> object:
+        asked.append(path)
+        return plain(self, path, *more, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", counted)
+    assert len(list(find_inputs([URL]))) == 43
+    assert sorted(asked) == sorted(set(asked)) and len(asked) == 11
+
+
+@pytest.mark.usefixtures("bucket")
+def test_globs_and_files_are_found_and_a_file_that_is_named_is_a_row(model: Model) -> None:
+    assert list(find_inputs([f"{URL}/*.jpg"])) == [f"{URL}/broken.jpg"]
+    assert [row.status for row in rows_of([f"{URL}/none.png", f"{URL}/broken.jpg"], model)] == [
+        "vanished", "not-an-image",
+    ]  # fmt: skip
+
+
+def test_what_cannot_be_asked_for_is_told_before_anything_is_run(bucket: MemoryFileSystem) -> None:
+    bucket.mkdir("/bucket/bare")
+    for url, told in (
+        ("memory:///bucket/bare", "memory:///bucket/bare: no images there"),
+        ("memory:///bucket/*.gif", "no images there"),
+        ("nowhere://bucket", "nowhere://bucket: cannot be listed: Protocol not known: nowhere"),
+    ):
+        with pytest.raises(UsageError, match=told.replace("*", r"\*")):
+            find_inputs([url])
+
+
+@pytest.mark.usefixtures("bucket")
+def test_shards_hold_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
+    plan = Plan(
+        tmp_path / "out", model.sha256, replace(Decoder(model.card.input), largest_file=60_000), "cpu", 8, 1, True
+    )
+    found = find_inputs([URL])
+    driver.run(plan, model, [URL], found, engine_of(in_turn), workers=1, resume=False, advance=lambda count, note: None)
+    expected = [(row.path, row.label, row.status) for row in rows_of([URL], model)]
+    table = pq.read_table(tmp_path / "out").to_pylist()
+    assert [(row["path"], row["label"], row["status"]) for row in table] == expected
+
+
+def test_both_engines_take_urls_from_the_command_line(netkit: Netkit, local: Path, workplace: Path) -> None:
+    command = ("infer", local.as_uri(), "--model", str(workplace / "runs/residual/model.onnx"))
+    alone = netkit(*command, "--out", "alone.parquet", cwd=local.parent)
+    on_ray = netkit(*command, "--engine", "ray", "--out", "out", cwd=local.parent)
+    assert alone.returncode == on_ray.returncode == 1, alone.stderr + on_ray.stderr
+    rows = pq.read_table(local.parent / "alone.parquet").to_pylist()
+    assert len(rows) == 43 and rows[0]["path"].startswith("file:///")
+    parts = [pq.read_table(part).to_pylist() for part in sorted((local.parent / "out").glob("part-*"))]
+    assert [row for part in parts for row in part] == rows
+
+
+class Hosted(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """Files of a host, which is in the URL and in no path, as hdfs and ftp have it."""
+
+    protocol = "hosted"
+    cachable = False
+
+    def __init__(self, host: str = "default", **options: object) -> None:
+        super().__init__(**options)
+        self.host = host
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        inner = "/" + path.partition("://")[2].partition("/")[2] if "://" in path else path
+        return inner.rstrip("/")
+
+    @staticmethod
+    def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+        return {"host": path.partition("://")[2].partition("/")[0]}
+
+
+@pytest.mark.usefixtures("bucket")
+def test_urls_keep_their_host_and_what_they_lie_in(tmp_path: Path, local: Path) -> None:
+    fsspec.register_implementation("hosted", Hosted, clobber=True)
+    found = list(find_inputs(["hosted://there:80/bucket/images"]))
+    assert len(found) == 43 and {url[:31] for url in found} == {"hosted://there:80/bucket/images"}
+    assert list(find_inputs(["hosted://there:80/bucket/im*/1/e*"])) == ["hosted://there:80/bucket/images/1/empty.png"]
+    shutil.make_archive(str(tmp_path / "all"), "zip", local)
+    inside = list(find_inputs([f"zip://::file://{tmp_path}/all.zip"]))
+    assert len(inside) == 43
+    assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", largest=100_000) == b"no image"
+    assert f"zip://broken.jpg::file://{tmp_path}/all.zip" in inside
+
+
+def test_names_with_signs_of_patterns_are_files_if_there_are_such(bucket: MemoryFileSystem) -> None:
+    bucket.cp("/bucket/images/broken.jpg", "/bucket/images/a[1].png")
+    assert list(find_inputs([f"{URL}/a[1].png"])) == [f"{URL}/a[1].png"]
+    assert list(find_inputs(["memory:///bucket/imag*/1*"])) == list(find_inputs([f"{URL}/1"]))
+
+
+def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
+    bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = MemoryFileSystem.ls
+
+    def refusing(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
+        if path.endswith("/1"):
+            raise PermissionError("Access Denied")
+        return listing(self, path, detail=detail, **options)
+
+    monkeypatch.setattr(MemoryFileSystem, "ls", refusing)
+    found = list(find_inputs([URL]))
+    assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
+
+
+def test_a_list_of_paths_may_lie_behind_a_url_too(bucket: MemoryFileSystem, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"path": [f"{URL}/1/0.png", "b.png"]}), tmp_path / "list.parquet")
+    bucket.put(str(tmp_path / "list.parquet"), "/bucket/list.parquet")
+    assert list(find_inputs(["memory:///bucket/list.parquet"])) == [f"{URL}/1/0.png", "b.png"]
+    with pytest.raises(UsageError, match=r"none\.parquet: cannot be read"):
+        find_inputs(["memory:///bucket/none.parquet"])
+
+
+class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
+    """Local files by Arrow, which hdfs:// goes by, too."""
+
+    protocol = "on-arrow"
+
+    def __init__(self, **options: object) -> None:
+        super().__init__(arrow.LocalFileSystem(), **options)
+
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        return path.partition("://")[2] if "://" in path else path
+
+
+def test_files_that_arrow_opens_give_the_same_rows(local: Path, model: Model) -> None:
+    fsspec.register_implementation("on-arrow", OnArrow, clobber=True)
+    found = [(row.label, row.status) for row in rows_of([f"on-arrow://{local}"], model)]
+    assert found == [(row.label, row.status) for row in rows_of([str(local)], model)]
+    assert {status for _, status in found} == {"ok", "not-an-image", "too-large"}
+
+
+def test_a_file_of_no_bytes_is_not_asked_for(bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    bucket.pipe("/bucket/none.png", b"")
+    monkeypatch.setattr(bucket, "cat_file", None)  # object stores refuse a range of nothing
+    with pytest.raises(ImageError, match="an empty file"):
+        remote.read("memory:///bucket/none.png", largest=1)
+
+
+def test_a_missing_package_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match=r"s3://bucket/a\.png: .*s3fs"):
+        remote.read("s3://bucket/a.png", largest=1)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(MissingExtraError, match=r"pip install '\.\[remote\]'"):
+        remote.read(f"{URL}/a.png", largest=1)

@@ -1,0 +1,85 @@
+"""Where runs live, and which of them is meant: the newest, or the one that is named."""
+
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from netkit.core.errors import UsageError
+from netkit.core.runs import MODEL, WEIGHTS, choose, run_folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make_run(arch: str, *names: str, age_s: int = 0) -> None:
+    for name in names:
+        path = Path("runs") / arch / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (1_000_000_000 - age_s,) * 2)
+
+
+@pytest.mark.parametrize(
+    ("arch", "folder"),
+    [
+        ("inception", "runs/inception"),
+        ("timm/resnet18.a1_in1k", "runs/timm-resnet18-a1_in1k"),
+        ("hub:a/b:c.d", "runs/hub-a-b-c-d"),
+        ("../../etc", "runs/------etc"),
+        ("/etc", "runs/-etc"),
+        ("..", "runs/--"),
+    ],
+)
+def test_a_run_lies_in_runs_whatever_its_net_is_called(here: Path, arch: str, folder: str) -> None:
+    assert run_folder(arch) == Path(folder)
+    assert run_folder(arch).resolve().parent == here / "runs"
+
+
+@pytest.mark.parametrize("name", [MODEL, WEIGHTS])
+def test_the_newest_is_taken_and_said(here: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+    caplog.set_level(logging.INFO)
+    make_run("densenet", name, age_s=20)
+    make_run("inception", name, age_s=10)
+    make_run("preact", name, age_s=30)
+    make_run("residual", WEIGHTS if name == MODEL else MODEL)  # newer, but without the file that is asked for
+    assert choose(name, file=None, arch=None) == Path("runs/inception") / name
+    assert caplog.messages == [f"using the newest, runs/inception/{name}"]
+
+
+def test_what_is_named_is_taken_whatever_is_newer(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    make_run("densenet", MODEL, age_s=20)
+    make_run("inception", MODEL)
+    Path("my.onnx").touch()
+    assert choose(MODEL, file=None, arch="densenet") == Path("runs/densenet/model.onnx")
+    assert choose(MODEL, file=Path("my.onnx"), arch=None) == Path("my.onnx")
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "arch", "says"),
+    [
+        (MODEL, None, None, "no runs/*/model.onnx here; make one with 'netkit export'"),
+        (WEIGHTS, None, None, "no runs/*/model.safetensors here; make one with 'netkit train'"),
+        (MODEL, None, "preact", "runs/preact/model.onnx: no such file; make it with 'netkit export --arch preact'"),
+        (WEIGHTS, None, "a/b", "runs/a-b/model.safetensors: no such file; make it with 'netkit train --arch a/b'"),
+        (MODEL, "my.onnx", None, "my.onnx: no such file"),
+        (MODEL, "folder", None, "folder: not a file, but a folder"),
+        (MODEL, "pipe", None, "pipe: not a file, but a pipe or a device"),
+        (MODEL, "my.onnx", "preact", "my.onnx and --arch preact: name one of them"),
+    ],
+)
+def test_what_cannot_be_chosen_is_told_with_what_to_do(
+    here: Path, name: str, file: str | None, arch: str | None, says: str
+) -> None:
+    Path("folder").mkdir()
+    os.mkfifo("pipe")
+    with pytest.raises(UsageError) as caught:
+        choose(name, file=Path(file) if file else None, arch=arch)
+    assert str(caught.value) == says

@@ -1,0 +1,64 @@
+"""How many cores there are to use: by affinity and by cgroup quota."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netkit.core.system import cgroup_quota, missing_cuda_driver, usable_cores
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu/cpu.cfs_quota_us": "400000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 4.0),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+        ({"cpu.max": "garbage"}, None),
+    ],
+)
+def test_cgroup_quota_is_read_in_both_versions(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cgroup_quota(tmp_path, tmp_path / "none") == cores
+
+
+@pytest.mark.parametrize(
+    ("member", "cores"),
+    [("0::/\n", 8.0), ("0::/a\n", 2.0), ("12:cpu:/x\n0::/a/b\n", 2.0), ("0::/a/c\n", 1.0), ("0::/gone\n", 8.0)],
+)
+def test_the_smallest_quota_of_those_around_the_process_counts(tmp_path: Path, member: str, cores: float) -> None:
+    for folder, quota in ((".", 8), ("a", 2), ("a/b", 3), ("a/c", 1)):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "cpu.max").write_text(f"{quota}00000 100000\n")
+    (tmp_path / "member").write_text(member)
+    assert cgroup_quota(tmp_path, tmp_path / "member") == cores
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
+def test_a_quota_lowers_the_number_of_cores_but_never_below_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int | None
+) -> None:
+    (tmp_path / "cpu.max").write_text(quota)
+    monkeypatch.setattr("netkit.core.system.CGROUP", tmp_path)
+    monkeypatch.setattr("netkit.core.system.MEMBER", tmp_path / "none")
+    assert usable_cores() == (cores or len(os.sched_getaffinity(0)))
+
+
+def test_affinity_limits_the_number_of_cores() -> None:
+    program = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+    program += "from netkit.core.system import usable_cores; print(usable_cores())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_a_missing_driver_is_named_where_no_tool_of_the_driver_is_there() -> None:
+    has_driver = Path("/proc/driver/nvidia/version").exists()
+    assert (missing_cuda_driver() is None) == has_driver
+    if not has_driver:
+        assert "libcuda.so.1" in str(missing_cuda_driver())

@@ -1,0 +1,97 @@
+"""HeldDataSet's numbers against numpy in float64 and the literature, and what --data may say."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from netkit.core.errors import DataError, UsageError
+from netkit.data import registry
+from netkit.data.dataset import HeldDataSet
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a set of 8x9 images in fashion/, and another in emnist/ under a prefix."""
+    monkeypatch.chdir(tmp_path)
+    for folder, prefix in (("fashion", ""), ("emnist", "emnist-letters-")):
+        Path(folder).mkdir()
+        for part, count in (("train", 3), ("t10k", 2)):
+            images = np.array([0x0803, count, 8, 9], ">u4").tobytes() + bytes(count * 72)
+            labels = np.array([0x0801, count], ">u4").tobytes() + bytes(range(count))
+            (tmp_path / folder / f"{prefix}{part}-images-idx3-ubyte").write_bytes(images)
+            (tmp_path / folder / f"{prefix}{part}-labels-idx1-ubyte").write_bytes(labels)
+    return tmp_path
+
+
+def test_mean_and_std_of_mnist_are_those_of_the_literature(mnist_data: HeldDataSet) -> None:
+    assert mnist_data.mean_and_std() == ((0.1307,), (0.3081,))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_and_std_are_numpys_in_float64_channel_by_channel(digits_data: HeldDataSet, channels: int) -> None:
+    random = np.random.default_rng(0)
+    brightest = np.array([40, 256, 150][:channels]).reshape(-1, 1, 1)
+    images = random.integers(0, brightest, (50, channels, 11, 6)).astype(np.uint8)
+    mean, std = replace(digits_data, train_images=images).mean_and_std()
+    pixels = images.astype(np.float64) / 255
+    assert mean == tuple(pixels.mean(axis=(0, 2, 3)).round(4).tolist())
+    assert std == tuple(pixels.std(axis=(0, 2, 3)).round(4).tolist())
+    assert len(set(mean)) == len(set(std)) == channels
+
+
+def test_mean_and_std_leave_the_test_images_alone(digits_data: HeldDataSet) -> None:
+    other = replace(digits_data, test_images=255 - digits_data.test_images)
+    assert other.mean_and_std() == digits_data.mean_and_std()
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "found_at"),
+    [
+        ("fashion", "fashion", "fashion"),
+        ("./fashion/", "fashion", "fashion"),
+        ("emnist", "emnist", "emnist"),
+        ("emnist/emnist-letters", "emnist-letters", "emnist/emnist-letters"),
+        ("emnist/../fashion", "fashion", "fashion"),
+    ],
+)
+def test_a_folder_is_loaded_and_its_source_finds_it_again_from_anywhere(
+    here: Path, source: str, name: str, found_at: str
+) -> None:
+    found = registry.load(source)
+    assert (found.name, found.source, found.train_images.shape) == (name, str(here / found_at), (3, 1, 8, 9))
+    os.chdir("/")
+    again = registry.load(found.source)
+    assert (again.name, again.sha256) == (name, found.sha256)
+
+
+def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
+    here: Path, mnist_data: HeldDataSet, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NETKIT_DATA", str(Path(mnist_data.source).parent))
+    for name, expected in (("mnist", mnist_data), ("digits", digits_data)):
+        (here / name).mkdir()
+        found = registry.load(name)
+        assert (found.name, found.sha256) == (name, expected.sha256)
+        assert registry.load(found.source).sha256 == expected.sha256
+        with pytest.raises(DataError, match=f"^{name}: no class folders here, and no files in MNIST's format$"):
+            registry.load(f"./{name}")
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("mnits", "unknown data set 'mnits': did you mean 'mnist'? known: mnist, digits, DIR"),
+        ("DIGITS", "unknown data set 'DIGITS': did you mean 'digits'? known: mnist, digits, DIR"),
+        ("fashion-mnist", "unknown data set 'fashion-mnist': did you mean 'mnist'? known: mnist, digits, DIR"),
+        ("cifar100", "unknown data set 'cifar100': known: mnist, digits, DIR"),
+        ("./nowhere", "./nowhere: no such folder; --data takes mnist, digits, a folder or a .csv file"),
+        ("emnist/mnist", "emnist/mnist: no such folder; --data takes mnist, digits, a folder or a .csv file"),
+    ],
+)
+def test_an_unknown_source_is_answered_with_what_there_is(here: Path, source: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        registry.load(source)
+    assert str(caught.value).startswith(says)

@@ -1,0 +1,217 @@
+"""MNIST's file format, against torchvision's own reader, and one message for each way in which files can be wrong."""
+
+import gzip
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from netkit.core.errors import DataError
+from netkit.data import idx
+from netkit.data.dataset import HeldDataSet
+
+IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
+NAMES = [f"train-{IMAGES}", f"train-{LABELS}", f"t10k-{IMAGES}", f"t10k-{LABELS}"]
+
+
+def packed_numbers(*numbers: int) -> bytes:
+    return np.array(numbers, ">u4").tobytes()
+
+
+def image_file(count: int = 6, *, height: int = 5, width: int = 7) -> bytes:
+    pixels = np.random.default_rng(count).integers(0, 256, count * height * width, np.uint8)
+    return packed_numbers(0x0803, count, height, width) + pixels.tobytes()
+
+
+def label_file(*labels: int) -> bytes:
+    return packed_numbers(0x0801, len(labels)) + bytes(labels)
+
+
+def make_set(folder: Path, *, prefix: str = "", test: str = "t10k", gz: bool = False) -> Path:
+    """Six training images and two for testing, 5 pixels high and 7 wide, of classes 0 to 9; gives the folder."""
+    folder.mkdir(exist_ok=True)
+    contents = [image_file(6), label_file(3, 1, 4, 1, 5, 9), image_file(2), label_file(2, 6)]
+    for name, content in zip(NAMES, contents, strict=True):
+        path = folder / (prefix + name.replace("t10k", test))
+        if gz:
+            path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(content))
+        else:
+            path.write_bytes(content)
+    return folder
+
+
+def loaded(path: Path) -> list[list[int]]:
+    """The labels of the set at `path`, which tell in short which files were read."""
+    found = idx.load(path)
+    return [found.train_labels.tolist(), found.test_labels.tolist()]
+
+
+def test_packed_and_unpacked_files_give_what_torchvision_reads(tmp_path: Path) -> None:
+    plain, packed = make_set(tmp_path / "plain"), make_set(tmp_path / "packed", gz=True)
+    contents = [(plain / name).read_bytes() for name in NAMES]
+    for found in (idx.load(plain), idx.load(packed)):
+        for split, images, labels in (
+            ("train", found.train_images, found.train_labels),
+            ("t10k", found.test_images, found.test_labels),
+        ):
+            assert images.dtype == np.uint8 and labels.dtype == np.int64
+            assert torch.equal(torch.tensor(images), read_image_file(str(plain / f"{split}-{IMAGES}"))[:, None])
+            assert torch.equal(torch.tensor(labels), read_label_file(str(plain / f"{split}-{LABELS}")))
+        assert found.train_images.shape == (6, 1, 5, 7)
+        assert found.sha256 == hashlib.sha256(b"".join(contents)).hexdigest()
+        assert found.labels == tuple("0123456789")
+    assert (found.name, found.source) == ("packed", str(packed))
+
+
+def test_unpacked_files_come_before_packed_ones(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    for name in NAMES:
+        (tmp_path / f"{name}.gz").write_bytes(b"not read at all")
+    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+
+
+@pytest.mark.parametrize("test", ["test", "t10k"])
+@pytest.mark.parametrize("prefix", ["", "emnist-letters-"])
+@pytest.mark.parametrize("gz", [True, False])
+def test_a_folder_with_one_set_needs_no_prefix(tmp_path: Path, test: str, prefix: str, gz: bool) -> None:
+    make_set(tmp_path, prefix=prefix, test=test, gz=gz)
+    (tmp_path / "README").touch()
+    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+
+
+def test_the_dot_of_lecuns_unpacked_files_is_known(tmp_path: Path) -> None:
+    for path in list(make_set(tmp_path).iterdir()):
+        path.rename(path.with_name(path.name.replace("-idx", ".idx")))
+    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+
+
+def test_a_folder_with_several_sets_lists_them_and_each_choice_works(tmp_path: Path) -> None:
+    prefixes = ["emnist-", "emnist-letters-", "kmnist_"]
+    for number, prefix in enumerate(prefixes):
+        make_set(tmp_path, prefix=prefix, test="test")
+        (tmp_path / f"{prefix}test-{LABELS}").write_bytes(label_file(number, number))
+    with pytest.raises(DataError) as caught:
+        idx.load(tmp_path)
+    start, _, choices = str(caught.value).partition("choose one: ")
+    assert start == f"{tmp_path}: holds several data sets; "
+    assert choices.split(", ") == [str(tmp_path / name) for name in ("emnist", "emnist-letters", "kmnist")]
+    for number, choice in enumerate(map(Path, choices.split(", "))):
+        assert idx.exists(choice)
+        assert loaded(choice) == [[3, 1, 4, 1, 5, 9], [number, number]]
+        assert (idx.load(choice).name, idx.load(choice).source) == (choice.name, str(choice))
+
+
+def test_a_folder_itself_means_its_set_without_a_prefix(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    make_set(tmp_path, prefix="emnist-")
+    (tmp_path / f"emnist-t10k-{LABELS}").write_bytes(label_file(7, 8))
+    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+    assert loaded(tmp_path / "emnist") == [[3, 1, 4, 1, 5, 9], [7, 8]]
+
+
+def test_a_path_that_starts_no_set_does_not_exist(tmp_path: Path) -> None:
+    make_set(tmp_path, prefix="emnist-letters-")
+    assert not any(idx.exists(tmp_path / name) for name in ("mnist", "letters", "emnist-l", "nowhere/emnist-letters"))
+
+
+def test_classes_are_named_by_numbers_up_to_the_largest_in_either_part(tmp_path: Path) -> None:
+    make_set(tmp_path)
+    (tmp_path / f"t10k-{LABELS}").write_bytes(label_file(25, 0))
+    assert idx.load(tmp_path).labels == tuple(map(str, range(26)))
+
+
+def cut_gzip(content: bytes) -> bytes:
+    packed = gzip.compress(content)
+    return packed[: len(packed) // 2]
+
+
+def changed_gzip(content: bytes) -> bytes:
+    packed = bytearray(gzip.compress(content))
+    packed[-6] ^= 1  # in the checksum
+    return bytes(packed)
+
+
+FAULTS: list[tuple[str, Callable[[bytes], bytes], str]] = [
+    (f"train-{IMAGES}", lambda content: content[:10], "10 bytes (unpacked) are too few for a header"),
+    (f"train-{IMAGES}", lambda content: b"", "0 bytes (unpacked) are too few for a header"),
+    (f"train-{IMAGES}", lambda content: label_file(*range(20)), "magic number 0x00000801, not 0x00000803"),
+    (f"t10k-{LABELS}", lambda content: image_file(), "magic number 0x00000803, not 0x00000801"),
+    (f"t10k-{LABELS}", lambda content: b"\0\0\x0d\1" + content[4:], "magic number 0x00000d01, not 0x00000801"),
+    (f"t10k-{LABELS}", gzip.compress, "magic number 0x1f8b08"),
+    (f"t10k-{LABELS}.gz", lambda content: content, r"cannot be read: Not a gzipped file (b'\x00\x00')"),
+    (f"t10k-{LABELS}.gz", cut_gzip, "cannot be read: Compressed file ended before the end-of-stream marker"),
+    (f"t10k-{IMAGES}.gz", changed_gzip, "cannot be read: CRC check failed"),
+    (f"t10k-{IMAGES}.gz", lambda content: gzip.compress(content)[:10] + b"\xff" * 99, "cannot be read: Error -3"),
+    (f"train-{IMAGES}", lambda content: content[:-1], "only 209 bytes after the header, which promises 210 (unpacked)"),
+    (f"train-{IMAGES}", lambda content: content + b"\0", "more bytes after the header, which promises 210 (unpacked)"),
+    (
+        f"train-{IMAGES}.gz",
+        lambda content: gzip.compress(packed_numbers(0x0803, 2**20, 2**10, 2**10)),
+        "its header promises 1,099,511,627,776 bytes, not 1 to 2,147,483,648",
+    ),
+    (f"train-{LABELS}", lambda content: label_file(1, 2, 3), "3 labels for 6 images"),
+    (f"t10k-{LABELS}", lambda content: label_file(1, 2, 3), "3 labels for 2 images"),
+    (f"t10k-{IMAGES}", lambda content: image_file(2, height=7, width=5), "its images have another size than the"),
+    (f"train-{IMAGES}", lambda content: image_file(6, width=0), "its header promises 0 bytes, not 1 to 2,147,483,648"),
+    (f"t10k-{IMAGES}", lambda content: image_file(0), "its header promises 0 bytes"),
+    (f"t10k-{LABELS}", lambda content: label_file(), "its header promises 0 bytes"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "says"), FAULTS, ids=range(len(FAULTS)))
+def test_a_damaged_file_is_named_with_its_fault(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes], says: str
+) -> None:
+    unpacked = make_set(tmp_path) / name.removesuffix(".gz")
+    content = unpacked.read_bytes()
+    unpacked.unlink()
+    (tmp_path / name).write_bytes(change(content))
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / name}: {says}")):
+        idx.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    (make_set(tmp_path) / name).unlink()
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: no {name} or {name}.gz here")):
+        idx.load(tmp_path)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_one_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    path = make_set(tmp_path) / f"train-{LABELS}"
+    path.unlink()
+    make(path)
+    with pytest.raises(DataError, match=f"{path}: not a regular file"):
+        idx.load(tmp_path)
+
+
+def test_a_hash_other_than_the_expected_one_is_told_with_both(tmp_path: Path) -> None:
+    make_set(tmp_path, gz=True)
+    hashes = dict.fromkeys(idx.FILES, "")
+    for part, name in idx.FILES.items():
+        hashes[part] = hashlib.sha256(gzip.decompress((tmp_path / f"{name}.gz").read_bytes())).hexdigest()
+    assert idx.load(tmp_path, name="mine", sha256=hashes).name == "mine"
+    path, found, other = tmp_path / f"t10k-{LABELS}.gz", hashes["test-labels"], "0" * 64
+    says = f"{path}: SHA-256 {found} (unpacked), not {other}; delete it and get it anew"
+    with pytest.raises(DataError, match=re.escape(says)):
+        idx.load(tmp_path, sha256={**hashes, "test-labels": other})
+
+
+def test_real_mnist_is_what_torchvision_reads(tmp_path: Path, mnist_data: HeldDataSet) -> None:
+    for split, kind, found in (
+        ("t10k", IMAGES, mnist_data.test_images[:, 0]),
+        ("t10k", LABELS, mnist_data.test_labels),
+        ("train", LABELS, mnist_data.train_labels),
+    ):
+        path = Path(mnist_data.source) / f"{split}-{kind}"
+        if not path.exists():
+            packed, path = path.with_name(f"{path.name}.gz"), tmp_path / path.name
+            path.write_bytes(gzip.decompress(packed.read_bytes()))
+        assert np.array_equal(found, (read_image_file if kind == IMAGES else read_label_file)(str(path)))

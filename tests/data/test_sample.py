@@ -1,0 +1,91 @@
+"""The sample: PNG files that decode to exactly the test images, and nothing else in the folder."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from netkit.core.errors import UsageError
+from netkit.data.dataset import HeldDataSet
+from netkit.data.sample import write_sample
+
+
+def decoded(path: Path) -> NDArray[np.uint8]:
+    """The image in that PNG file, as (channels, height, width)."""
+    with Image.open(path) as image:
+        assert image.format == "PNG" and image.mode in ("L", "RGB")
+        return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def test_files_decode_to_the_test_images_in_folders_named_by_label(digits_data: HeldDataSet, tmp_path: Path) -> None:
+    assert write_sample(digits_data, tmp_path / "new/images") == 355
+    labels = digits_data.test_labels.tolist()
+    paths = [f"{label}/{index}.png" for index, label in enumerate(labels)]
+    assert files_in(tmp_path / "new/images") == sorted(paths)
+    for path, image in zip(paths, digits_data.test_images, strict=True):
+        assert np.array_equal(decoded(tmp_path / "new/images" / path), image)
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 8), (1, 9, 8), (1, 9, 1), (1, 1, 8), (3, 1, 1)])
+def test_colour_and_every_shape_survive(digits_data: HeldDataSet, tmp_path: Path, shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
+    names = ("T-shirt", "b", "c")
+    data = replace(digits_data, test_images=images, test_labels=np.array([2, 0, 0, 1]), labels=names)
+    assert write_sample(data, tmp_path) == 4
+    paths = ["c/0.png", "T-shirt/1.png", "T-shirt/2.png", "b/3.png"]
+    assert files_in(tmp_path) == sorted(paths)
+    for path, image in zip(paths, images, strict=True):
+        assert np.array_equal(decoded(tmp_path / path), image)
+
+
+@pytest.mark.parametrize(("count", "written"), [(1, 1), (20, 20), (355, 355), (5000, 355)])
+def test_a_count_takes_the_first_images(digits_data: HeldDataSet, tmp_path: Path, count: int, written: int) -> None:
+    assert write_sample(digits_data, tmp_path, count=count) == written
+    assert {int(Path(path).stem) for path in files_in(tmp_path)} == set(range(written))
+
+
+@pytest.mark.parametrize("folder", ["images", "./images", "images/", "."])
+def test_again_is_no_fault_and_mends_what_was_changed(
+    digits_data: HeldDataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_sample(digits_data, Path(folder), count=3)
+    label = digits_data.labels[digits_data.test_labels[0]]
+    changed = tmp_path / folder / label / "0.png"
+    content = changed.read_bytes()
+    changed.write_bytes(b"")
+    assert write_sample(digits_data, Path(folder), count=5) == 5
+    assert changed.read_bytes() == content
+    assert len(files_in(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("stranger", ["notes.txt", "0/9999.png", "kept/deep/a.png", "0.png"])
+def test_a_stranger_in_the_folder_is_named_and_nothing_is_written(
+    digits_data: HeldDataSet, tmp_path: Path, stranger: str
+) -> None:
+    folder = tmp_path / "images"
+    (folder / stranger).parent.mkdir(parents=True)
+    (folder / stranger).touch()
+    with pytest.raises(UsageError) as caught:
+        write_sample(digits_data, folder)
+    assert str(caught.value) == f"{folder}: holds {folder / stranger}, no part of this sample; name a new folder"
+    assert files_in(folder) == [stranger]
+
+
+def test_a_larger_sample_is_no_part_of_a_smaller_one(digits_data: HeldDataSet, tmp_path: Path) -> None:
+    write_sample(digits_data, tmp_path, count=4)
+    with pytest.raises(UsageError, match=r"3\.png, no part of this sample"):
+        write_sample(digits_data, tmp_path, count=3)
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(digits_data: HeldDataSet, tmp_path: Path) -> None:
+    (tmp_path / "images").touch()
+    with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: a file, not a folder$"):
+        write_sample(digits_data, tmp_path / "images")

@@ -1,0 +1,96 @@
+"""The ONNX model that export makes: what it takes, what it gives, what it carries, and what it does not."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+
+from netkit.core.errors import UsageError
+from netkit.core.model_card import ModelCard
+from netkit.export.convert import convert
+from netkit.infer.model.onnx_file import Model
+from netkit.nets.build import ARCHITECTURES, build
+from netkit.nets.normalize import FromPixels
+
+
+@pytest.fixture(scope="module")
+def proto(card: ModelCard) -> onnx.ModelProto:
+    torch.manual_seed(0)
+    return onnx.load_model_from_string(convert(build(card).eval(), card))
+
+
+def test_model_takes_pixels_and_gives_logits_and_probabilities(proto: onnx.ModelProto) -> None:
+    runtime = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    ins, outs = runtime.get_inputs(), runtime.get_outputs()
+    assert [(i.name, i.type, i.shape) for i in ins] == [("images", "tensor(uint8)", ["batch", 1, 28, 28])]
+    assert [(o.name, o.type, o.shape) for o in outs] == [
+        ("logits", "tensor(float)", ["batch", 10]),
+        ("probabilities", "tensor(float)", ["batch", 10]),
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 64, 1000])
+def test_every_batch_size_gives_the_same_rows(proto: onnx.ModelProto, batch: int) -> None:
+    runtime = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(1).integers(0, 256, (1000, 1, 28, 28), np.uint8)
+    whole, _ = runtime.run(None, {"images": images})
+    part, _ = runtime.run(None, {"images": images[:batch]})
+    np.testing.assert_allclose(part, whole[:batch], atol=1e-5)
+
+
+def test_opset_and_ir_version_are_pinned(proto: onnx.ModelProto, card: ModelCard) -> None:
+    assert proto.ir_version == 10
+    assert [(opset.domain, opset.version) for opset in proto.opset_import] == [("", 20)]
+    other = onnx.load_model_from_string(convert(build(card).eval(), card, opset=18))
+    assert other.opset_import[0].version == 18
+
+
+@pytest.mark.parametrize("opset", [17, 24])
+def test_an_opset_that_cannot_be_exported_is_refused(card: ModelCard, opset: int) -> None:
+    with pytest.raises(UsageError, match=f"--opset {opset}: netkit exports opsets 18 to 23"):
+        convert(build(card), card, opset=opset)
+
+
+def test_card_survives_the_round_trip_through_onnx(proto: onnx.ModelProto, card: ModelCard) -> None:
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    assert list(metadata) == ["netkit.card"]
+    assert ModelCard.from_json(metadata["netkit.card"]) == card
+
+
+def test_model_holds_no_path_of_the_machine_that_made_it(proto: onnx.ModelProto) -> None:
+    content = proto.SerializeToString()
+    for trace in (b"pkg.torch", b"stack_trace", b".py", b"site-packages"):
+        assert trace not in content
+
+
+def test_two_exports_of_the_same_weights_are_the_same_bytes(card: ModelCard) -> None:
+    net = build(card).eval()
+    assert convert(net, card) == convert(net, card)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_every_net_computes_in_onnx_what_it_computes_in_torch(card: ModelCard, arch: str) -> None:
+    torch.manual_seed(0)
+    card = replace(card, arch=arch)
+    net = build(card).eval()
+    images = np.random.default_rng(2).integers(0, 256, (5, 1, 28, 28), np.uint8)
+    with torch.no_grad():
+        expected = FromPixels(net, card)(torch.from_numpy(images))
+    runtime = ort.InferenceSession(convert(net, card), providers=["CPUExecutionProvider"])
+    logits, probabilities = runtime.run(None, {"images": images})
+    np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
+    np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
+
+
+def test_colour_and_oblong_images_export_too(card: ModelCard) -> None:
+    colour = replace(card, channels=3, height=20, width=36, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    proto = onnx.load_model_from_string(convert(build(colour).eval(), colour))
+    dims = proto.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value for d in dims[1:]] == [3, 20, 36]
+
+
+def test_exported_file_is_readable_for_what_it_is(model: Model) -> None:
+    onnx.checker.check_model(model.content, full_check=True)

@@ -1,0 +1,92 @@
+"""Publishing: a file with its final name has passed parity, whatever went wrong before."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from netkit.core.errors import ParityError, UsageError
+from netkit.core.model_card import ModelCard
+from netkit.data.dataset import HeldDataSet
+from netkit.export.exporter import export
+from netkit.infer.model import onnx_file, verify
+from netkit.infer.model.certificate import Certificate
+from netkit.nets.build import build
+from netkit.nets.training import checkpoint
+from tests.support.networks import WrongInExport
+
+
+def publish(net: nn.Module, path: Path, card: ModelCard, data: HeldDataSet) -> Certificate:
+    return export(net, {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
+
+
+def test_a_faithful_net_becomes_a_file_that_can_be_read(
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
+) -> None:
+    path = tmp_path / "model.onnx"
+    net = build(card).eval()
+    certificate = publish(net, path, card, digits_data)
+    assert all(comparison.holds for comparison in certificate.comparisons)
+    written = onnx_file.read(path)
+    assert written.card == card
+    assert verify.proof_of(written).certificate == certificate
+    assert sorted(tmp_path.iterdir()) == [path, tmp_path / "parity.md"]  # no .data, nothing temporary
+    checkpoint.save(tmp_path / "model.safetensors", net, card)
+    assert certificate.weights_sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_the_page_for_people_has_a_row_for_each_comparison(
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
+) -> None:
+    certificate = publish(build(card).eval(), tmp_path / "my.onnx", card, digits_data)
+    page = (tmp_path / "parity.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| CPU")]
+    assert [row.split(" | ")[1:3] for row in rows] == [
+        [state, f"{each.error:.2g}"] for state, each in zip(("yes", "no"), certificate.comparisons, strict=True)
+    ]
+    assert "## my.onnx" in page and certificate.graph_sha256 in page
+    assert "on 355 test, 256 noise, 1 black, 1 white, 784 point images, in batches of 1, 2, 3, 7, 64" in page
+    assert [row.split(" | ")[6] for row in rows] == ["355", "355"]
+    assert page.count("not certain: none.") == 1
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_mismatch_leaves_no_file(tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, earlier: bool) -> None:
+    path = tmp_path / "model.onnx"
+    if earlier:
+        path.write_bytes(b"an earlier model, of other weights")
+    with pytest.raises(ParityError, match=r"not written: .* NOT within the bound .*; they part in module 'model.net'"):
+        publish(WrongInExport(build(card)).eval(), path, card, digits_data)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_module_is_found_by_the_images_that_differ_most(
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
+) -> None:
+    class WrongOnWhite(nn.Module):
+        """Computes something else, in the export, of an image nearly all of whose pixels are white: one of the last."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build(card)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.net(x)
+            whiteness = (x.mean(dim=(1, 2, 3)) - (0.9 - card.mean[0]) / card.std[0]).relu().unsqueeze(1)
+            return logits * (1 + whiteness) if torch.compiler.is_exporting() else logits
+
+    with pytest.raises(ParityError, match=r"they part in module 'model.net' \(ONNX node '\w+', Mul, which gives "):
+        publish(WrongOnWhite().eval(), tmp_path / "model.onnx", card, digits_data)
+
+
+@pytest.mark.parametrize("name", ["none/model.onnx", "model.safetensors", "model", "folder.onnx"])
+def test_a_place_where_no_model_can_be_written_is_refused_before_anything_is_converted(
+    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, name: str
+) -> None:
+    (tmp_path / "folder.onnx").mkdir()
+    (tmp_path / "model.safetensors").write_text("the weights")
+    with pytest.raises(UsageError, match=name):
+        publish(WrongInExport(build(card)), tmp_path / name, card, digits_data)
+    assert (tmp_path / "model.safetensors").read_text() == "the weights"

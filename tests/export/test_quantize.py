@@ -1,0 +1,171 @@
+"""fp16 and int8: published where accuracy holds, and only there; each proves itself by its own logits."""
+
+import copy
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from netkit.cli import cli
+from netkit.core.errors import ParityError
+from netkit.core.model_card import ModelCard
+from netkit.data.dataset import HeldDataSet
+from netkit.export import exporter, quantize
+from netkit.infer.model import onnx_file, verify
+from netkit.infer.model.certificate import Comparison
+from netkit.infer.runtime.session import open_session
+from netkit.nets.training import checkpoint
+from tests.support.commands import Netkit
+
+LOWER = ("fp16", "int8")
+
+
+@pytest.fixture(scope="module")
+def trained(workplace: Path) -> tuple[nn.Module, ModelCard]:
+    return checkpoint.load(workplace / "runs/residual/model.safetensors")
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet, precision: str
+) -> None:
+    net, card = trained
+    path = tmp_path / "model.onnx"
+    certificate = exporter.export(net, {precision: path}, card=card, data=digits_data, max_drop=0.02)[precision]
+    written = onnx_file.read(path)
+    session = open_session(written, device="cpu")
+    logits, _ = session.run(digits_data.test_images)
+    with torch.no_grad():
+        exact = copy.deepcopy(net).double()(_normalised(digits_data, card)).numpy()
+    answers, wanted = logits.argmax(axis=1), exact.argmax(axis=1)
+    first = certificate.comparisons[0]
+    assert certificate.precision == precision
+    assert first.accuracy == (answers == digits_data.test_labels).mean()
+    assert first.changed == (answers != wanted).sum()
+    assert first.bound == first.error >= np.abs(logits - exact).max() - 1e-5
+    assert first.interval[0] <= first.accuracy - certificate.torch_accuracy <= first.interval[1]
+    assert all(answers[index] == wanted[index] for index in set(range(len(answers))) - set(certificate.at_risk))
+    assert all(finding.right for finding in verify.verify(written, device="cpu"))
+    stored = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in _weights(written.content)}
+    assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8", "FLOAT"})
+
+
+def test_each_output_channel_has_a_scale_of_its_own_and_ranges_come_from_the_images_given(
+    trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet
+) -> None:
+    net, card = trained
+    darker = digits_data.train_images // 4
+    whole, dark = (
+        onnx.load_model_from_string(quantize.quantized(net, card, images))
+        for images in (digits_data.train_images, darker)
+    )
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in whole.graph.initializer}
+    kernels = [tensor for tensor in whole.graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    readers = {node.input[0]: node.input[1] for node in whole.graph.node if node.op_type == "DequantizeLinear"}
+    assert kernels
+    for kernel in kernels:
+        if len(kernel.dims) == 4:
+            scales = values[readers[kernel.name]]
+            assert scales.shape == (kernel.dims[0],) and len(np.unique(scales)) > 1
+            assert np.abs(values[kernel.name].astype(int)).max() == 64  # two products with 255 fit 16 bits
+    ranges = [
+        sum(float(numpy_helper.to_array(t)) for t in proto.graph.initializer if t.name.endswith("scale") and not t.dims)
+        for proto in (whole, dark)
+    ]
+    assert ranges[1] < ranges[0]
+
+
+def test_calibration_sees_training_images_alone(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    quantized = quantize.quantized
+
+    def noted(net: nn.Module, card: ModelCard, images_u8: Any, *, opset: int) -> bytes:
+        seen.append(images_u8)
+        return quantized(net, card, images_u8, opset=opset)
+
+    monkeypatch.setattr(quantize, "quantized", noted)
+    net, card = trained
+    exporter.export(net, {"int8": tmp_path / "m.onnx"}, card=card, data=digits_data, max_drop=0.02)
+    assert len(seen) == 1 and np.array_equal(seen[0], digits_data.train_images)
+
+
+@pytest.mark.parametrize(("options", "drop"), [((), 0.001), (("--max-drop", "2.5"), 0.025)])
+def test_points_of_accuracy_are_hundredths(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], drop: float
+) -> None:
+    """And a tenth of one is what int8 may lose unless it is told."""
+    asked: list[float] = []
+
+    def refusing(*arguments: object, max_drop: float, **more: object) -> NoReturn:
+        asked.append(max_drop)
+        raise ParityError("more than that are lost")
+
+    monkeypatch.setattr(exporter, "export", refusing)
+    monkeypatch.chdir(workplace)
+    with pytest.raises(SystemExit) as ended:
+        cli(["export", "--precision", "int8", *options])
+    assert ended.value.code == 1
+    assert asked == [pytest.approx(drop)]
+
+
+def _normalised(data: HeldDataSet, card: ModelCard) -> torch.Tensor:
+    return (torch.from_numpy(data.test_images).double() / 255 - card.mean[0]) / card.std[0]
+
+
+def _weights(content: bytes) -> list[onnx.TensorProto]:
+    return [tensor for tensor in onnx.load_model_from_string(content).graph.initializer if len(tensor.dims) == 4]
+
+
+@pytest.mark.parametrize("precision", LOWER)
+def test_a_variant_that_loses_too_much_is_not_written(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet, precision: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"an earlier model")
+    with pytest.raises(ParityError, match=r"model\.onnx: not written: its accuracy on \d+ test images is "):
+        exporter.export(trained[0], {precision: path}, card=trained[1], data=digits_data, max_drop=-1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_drop_of_just_as_much_as_is_allowed_is_no_more() -> None:
+    truth = SimpleNamespace(accuracy=0.9956)
+    lost = Comparison("CPU", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0), ())
+    exporter._require_accuracy((lost,), truth, 0.001)  # type: ignore[arg-type]  # 0.9956 - 0.9946 > 0.001 for a computer
+    with pytest.raises(ParityError, match=r"more than 0\.09 points are lost"):
+        exporter._require_accuracy((lost,), truth, 0.0009)  # type: ignore[arg-type]
+
+
+def test_a_variant_that_fails_leaves_the_model_beside_it_and_its_page(
+    tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: HeldDataSet
+) -> None:
+    net, card = trained
+    paths = {"fp32": tmp_path / "model.onnx", "int8": tmp_path / "model.int8.onnx"}
+    with pytest.raises(ParityError, match=r"model\.int8\.onnx: not written"):
+        exporter.export(net, paths, card=card, data=digits_data, max_drop=-1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "parity.md"]
+    page = (tmp_path / "parity.md").read_text()
+    assert "## model.onnx" in page and "int8" not in page
+
+
+def test_several_make_one_table_and_one_page(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
+    arguments = ("--run", workplace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
+    done = netkit("export", *arguments)
+    assert done.returncode == 0, done.stderr
+    head, *rows = done.stdout.splitlines()
+    assert head.split() == ["model", "precision", "accuracy", "labels", "changed", "bytes", "images", "per", "s"]
+    names = ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
+    assert [Path(row.split()[0]).name for row in rows] == names
+    page = (workplace / "runs/residual/parity.md").read_text()
+    assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == sorted(names)
+    for name in names:
+        assert netkit("verify", workplace / "runs/residual" / name).returncode == 0
+    for name in names[1:]:
+        (workplace / "runs/residual" / name).unlink()

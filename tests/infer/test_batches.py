@@ -1,0 +1,241 @@
+"""Every input gives exactly one row, in order, and no row holds a neighbour's answer."""
+
+import logging
+import os
+import threading
+from collections.abc import Generator, Iterable, Iterator
+from itertools import chain, cycle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from netkit.core.errors import ModelError
+from netkit.core.model_card import ModelCard
+from netkit.data.dataset import HeldDataSet
+from netkit.images.decoder import Decoder
+from netkit.infer.model import onnx_file
+from netkit.infer.output.writers import Row
+from netkit.infer.pipeline import batches
+from netkit.infer.pipeline.batches import infer, shared_out
+from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.pipeline.threads import AHEAD
+from netkit.infer.runtime.session import Session, open_session
+from tests.support.onnx_models import linear_model, weights
+
+FORKS = pytest.mark.parametrize("forks", [False, True], ids=["threads", "processes"])
+STATUSES = ("ok", "ok", "not-an-image", "ok", "truncated", "vanished", "ok", "not-an-image", "unreadable")
+
+
+@pytest.fixture(scope="module")
+def linear(card: ModelCard) -> Session:
+    """A session whose answers numpy can check: logits = pixels x weights."""
+    return open_session(onnx_file.check(linear_model(card).SerializeToString(), "linear.onnx"), device="cpu", threads=1)
+
+
+def rows_of(
+    session: Session,
+    paths: Iterable[str],
+    *,
+    batch_size: int,
+    top_k: int = 1,
+    workers: int = 2,
+    decoder: Decoder | None = None,
+    forks: bool = False,
+) -> Iterator[Row]:
+    decoder = decoder or Decoder(session.card.input)
+    light = Judge(card=session.card, inverted=decoder.invert)
+    batches = infer(
+        session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k, forks=forks, light=light
+    )
+    return chain.from_iterable(batches)
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def save(path: Path, levels: NDArray[np.uint8]) -> str:
+    Image.fromarray(levels).save(path)
+    return str(path)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> list[str]:
+    """150 inputs, whose statuses go round STATUSES."""
+    noise = np.random.default_rng(0).integers(0, 256, (150, 28, 28), dtype=np.uint8)
+    paths = []
+    for index, (status, levels) in enumerate(zip(cycle(STATUSES), noise, strict=False)):
+        path = tmp_path / f"{index}.png"
+        paths.append(save(path, levels))
+        if status == "not-an-image":
+            path.write_bytes(b"text" * (index % 2))
+        elif status == "truncated":
+            path.write_bytes(path.read_bytes()[:300])
+        elif status != "ok":
+            path.unlink()
+            if status == "unreadable":
+                path.mkdir()
+    return paths
+
+
+@FORKS
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 1000])
+def test_each_input_has_one_row_in_order_with_the_answer_it_gets_alone(
+    linear: Session, card: ModelCard, mixed: list[str], batch_size: int, workers: int, forks: bool
+) -> None:
+    rows = list(rows_of(linear, iter(mixed), batch_size=batch_size, top_k=10, workers=workers, forks=forks))
+    assert [row.path for row in rows] == mixed
+    assert [row.status for row in rows] == [status for status, _ in zip(cycle(STATUSES), mixed, strict=False)]
+    for row in rows:
+        (alone,) = rows_of(linear, [row.path], batch_size=1, top_k=3)
+        assert (row.status, row.message) == (alone.status, alone.message)
+        assert [label for label, _ in row.ranked[:3]] == [label for label, _ in alone.ranked]
+        assert [p for _, p in row.ranked[:3]] == pytest.approx([p for _, p in alone.ranked], abs=1e-6)
+        if row.status != "ok":
+            assert row.message and not row.ranked
+            continue
+        logits = np.asarray(Image.open(row.path)).reshape(-1) @ weights(card).astype(float)
+        order = np.argsort(-logits)
+        truth = np.exp(logits) / np.exp(logits).sum()
+        assert [label for label, _ in row.ranked] == [card.labels[rank] for rank in order]
+        assert [p for _, p in row.ranked] == pytest.approx(truth[order], abs=1e-5)
+
+
+@pytest.mark.parametrize("small", [0, 10**9])
+def test_files_decoded_side_by_side_and_in_turns_give_the_same_rows(
+    linear: Session, mixed: list[str], monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    expected = list(rows_of(linear, mixed, batch_size=4, top_k=10, workers=3))
+    monkeypatch.setattr(batches, "SMALL", small)
+    assert list(rows_of(linear, mixed, batch_size=4, top_k=10, workers=3)) == expected
+
+
+def test_a_trained_model_has_the_accuracy_that_its_card_says(
+    session: Session, digits_data: HeldDataSet, tmp_path: Path
+) -> None:
+    paths = [save(tmp_path / f"{i}.png", image[0]) for i, image in enumerate(digits_data.test_images)]
+    rows = rows_of(session, paths, batch_size=50)
+    right = sum(row.ranked[0][0] == str(label) for row, label in zip(rows, digits_data.test_labels, strict=True))
+    assert right / len(paths) == pytest.approx(session.card.origin.test_accuracy, abs=1e-12)
+
+
+@FORKS
+@pytest.mark.parametrize("paths", [[], ["no.png"], ["no.png"] * 7])
+def test_where_no_image_can_be_read_there_is_still_a_row_for_each(
+    linear: Session, paths: list[str], forks: bool
+) -> None:
+    rows = list(rows_of(linear, paths, batch_size=3, forks=forks))
+    assert [(row.path, row.status, row.message) for row in rows] == [(p, "vanished", "no such file") for p in paths]
+
+
+def test_labels_whose_probabilities_all_round_to_zero_keep_the_order_of_their_logits(
+    card: ModelCard, tmp_path: Path
+) -> None:
+    proto = linear_model(card)
+    steep = weights(card) * 1000
+    proto.graph.initializer[0].raw_data = steep.tobytes()
+    path = save(tmp_path / "a.png", np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8))
+    steep_session = open_session(onnx_file.check(proto.SerializeToString(), "steep.onnx"), device="cpu")
+    (row,) = rows_of(steep_session, [path], batch_size=1, top_k=10)
+    order = np.argsort(-(np.asarray(Image.open(path)).reshape(-1) @ steep.astype(float)))
+    assert [label for label, _ in row.ranked] == [card.labels[rank] for rank in order]
+    assert [p for _, p in row.ranked].count(0.0) > 2
+
+
+@FORKS
+@pytest.mark.parametrize(
+    ("level", "invert", "mean", "advice"),
+    [
+        (255, False, "1.00", "for dark ink on white use --invert"),
+        (102, False, "0.40", "for dark ink on white use --invert"),
+        (89, False, "0.35", None),
+        (0, False, "0.00", None),
+        (222, True, "0.13", None),
+        (33, True, "0.87", "leave out --invert"),
+    ],
+)
+def test_strange_brightness_is_warned_of_once_and_only_where_it_is_far(
+    linear: Session,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    level: int,
+    invert: bool,
+    mean: str,
+    advice: str | None,
+    forks: bool,
+) -> None:
+    path = save(tmp_path / "a.png", np.full((28, 28), level, np.uint8))
+    decoder = Decoder(linear.card.input, invert=invert)
+    with caplog.at_level(logging.INFO):
+        rows = list(rows_of(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder, forks=forks))
+    warning = f"warning: the images' mean brightness is {mean}, the model was trained on 0.13; {advice}"
+    assert len(rows) == 8
+    assert caplog.messages == ([warning] if advice else [])
+
+
+def test_answers_that_are_no_numbers_are_no_answers(card: ModelCard, tmp_path: Path) -> None:
+    proto = linear_model(card)
+    proto.graph.initializer[0].raw_data = (weights(card) * np.float32("nan")).tobytes()
+    path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
+    nan = open_session(onnx_file.check(proto.SerializeToString(), "nan.onnx"), device="cpu")
+    with pytest.raises(ModelError, match=r"nan\.onnx: gives answers that are no numbers"):
+        list(rows_of(nan, [path], batch_size=1))
+
+
+def breaking_off(path: str) -> Iterator[str]:
+    yield from [path] * 5
+    raise ValueError("the list of paths broke off")
+
+
+@FORKS
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_closing_early_and_exceptions_leave_no_thread_and_no_process(
+    linear: Session, tmp_path: Path, batch_size: int, forks: bool
+) -> None:
+    before = children()
+    path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
+    decoder = Decoder(linear.card.input)
+    closed, interrupted = (
+        infer(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2, forks=forks) for _ in range(2)
+    )
+    assert isinstance(closed, Generator) and isinstance(interrupted, Generator)
+    assert next(closed)[0].status == next(interrupted)[0].status == "ok"
+    assert len(children() - before) == 2 * forks
+    closed.close()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted.throw(KeyboardInterrupt)
+    with pytest.raises(ValueError, match="the list of paths broke off"):
+        list(rows_of(linear, breaking_off(path), batch_size=batch_size, forks=forks))
+    assert children() == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("infer")]
+
+
+@FORKS
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_batches_are_taken_than_keep_all_at_work(
+    linear: Session, tmp_path: Path, workers: int, forks: bool
+) -> None:
+    path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
+    taken: list[int] = []
+
+    def paths() -> Iterator[str]:
+        for index in range(100):
+            taken.append(index)
+            yield path
+
+    for made, _ in enumerate(rows_of(linear, paths(), batch_size=5, workers=workers, forks=forks)):
+        assert len(taken) <= (made // 5 + workers * AHEAD) * 5
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "workers", "size"),
+    [(0, 64, 2, 1), (1, 64, 2, 1), (7, 64, 2, 4), (128, 64, 2, 64), (1000, 64, 2, 64), (5, 1, 8, 1), (9, 64, 4, 3)],
+)
+def test_few_paths_are_shared_out_among_the_workers(count: int, batch_size: int, workers: int, size: int) -> None:
+    given = [str(index) for index in range(count)]
+    found, paths = shared_out(iter(given), batch_size=batch_size, workers=workers)
+    assert (found, list(paths)) == (size, given)

@@ -1,0 +1,59 @@
+"""Speeds are those of real runs, and the advice follows from them."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from netkit.infer.runtime import bench
+from netkit.infer.runtime.bench import Speed
+from netkit.infer.runtime.session import Session
+from tests.support.commands import Netkit
+
+
+def test_a_speed_is_that_of_the_runs_that_were_timed(session: Session) -> None:
+    started = time.perf_counter()
+    speed = bench.measure(session, batch_size=16, threads=2, least_s=0.3)
+    wall_s = time.perf_counter() - started
+    assert (speed.provider, speed.batch_size, speed.threads) == ("CPUExecutionProvider", 16, 2)
+    assert 0 < speed.p50_ms <= speed.p90_ms <= speed.p99_ms < wall_s * 1000
+    assert speed.images_per_s * wall_s > 16  # at least a batch
+    assert speed.images_per_s <= 2 * 16 / (speed.p50_ms / 1000) * 2  # no more than two at once could do, and half again
+
+
+def speed(batch_size: int, images_per_s: int, *, threads: int = 2) -> Speed:
+    return Speed("CPUExecutionProvider", batch_size, threads, images_per_s, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("speeds", "best"),
+    [
+        ([speed(1, 100), speed(16, 980), speed(64, 1000)], (16, 2)),
+        ([speed(1, 100), speed(16, 900), speed(64, 1000)], (64, 2)),
+        ([speed(1, 1000, threads=1), speed(1, 500), speed(16, 999)], (1, 1)),
+    ],
+)
+def test_the_smallest_batch_that_is_hardly_slower_is_advised(speeds: list[Speed], best: tuple[int, int]) -> None:
+    chosen = bench.best(speeds)
+    assert (chosen.batch_size, chosen.threads) == best
+
+
+def test_the_command_tries_what_is_asked_for_and_advises_one_of_it(netkit: Netkit, workplace: Path) -> None:
+    model = workplace / "runs/residual/model.onnx"
+    options = ("--batch-size", "2", "--batch-size", "8", "--seconds", "0.1", "--device", "cpu")
+    done = netkit("bench", model, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    speeds = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {speed["batch_size"] for speed in speeds} == {2, 8}
+    assert all(speed["images_per_s"] > 0 for speed in speeds)
+    *_, last = done.stderr.splitlines()
+    best = bench.best([Speed(**speed) for speed in speeds])
+    advice = f"--batch-size {best.batch_size} --device cpu --threads {best.threads}"
+    assert last == f"next: netkit infer images/ --model {model} {advice}"
+    refused = netkit("bench", model, "--seconds", "0")
+    assert refused.returncode == 2 and "0.0 is not in the range 0<x<=60" in refused.stderr
+    table = netkit("bench", model, *options)
+    assert table.stdout.split("\n")[0].split() == [
+        "provider", "batch", "size", "threads", "images", "per", "s", "p50", "ms", "p90", "ms", "p99", "ms",
+    ]  # fmt: skip

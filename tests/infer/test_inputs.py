@@ -1,0 +1,133 @@
+"""Which inputs are found: each once, in order, whatever they are called; and what names nothing is refused."""
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from netkit.core.errors import ImageError, UsageError
+from netkit.core.model_card import ModelCard
+from netkit.images.decoder import Decoder
+from netkit.infer.pipeline.inputs import find_inputs
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def touch(path: str) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).touch()
+    return path
+
+
+def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: ModelCard) -> None:
+    not_utf8 = os.fsdecode(b"\xff\xfe.png")
+    for name in ("a/z.png", "a-b/y.tiff", "B/x.WebP", "b.PNG", "c.jpeg", "d.txt", "png", "g.png/in.png", not_utf8):
+        touch(f"in/{name}")
+    touch("o/o.png")
+    os.mkfifo("in/pipe.png")
+    for name, target in (("e.png", "b.PNG"), ("f.png", "nowhere"), ("linked", "../o"), ("loop", ".")):
+        os.symlink(target, f"in/{name}")
+    found = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
+    assert list(find_inputs(["in"])) == [f"in/{name}" for name in found]
+    with pytest.raises(ImageError, match="an empty file"):  # so it was found
+        Decoder(card.input)(f"in/{not_utf8}")
+    named = ["in/linked", "in/d.txt", "o", "o/o.png", "no.PNG"]
+    assert list(find_inputs(named)) == ["in/linked/o.png", "in/d.txt", "o/o.png", "o/o.png", "no.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "found"),
+    [
+        ("in/[ab].png", ["in/[ab].png"]),  # there is a file of that very name
+        ("in/?.png", ["in/a.png", "in/b.png"]),
+        ("in/s*", ["in/sub/c.png"]),
+        ("**/*.png", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),
+        (
+            "in/**",
+            ["in/.git/d.png", "in/.hidden.png", "in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
+        ),  # as "in"
+        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # the folder's but once
+        ("in/*/", ["in/sub/c.png"]),
+        ("*/*/c.*", ["in/sub/c.png"]),
+        ("./in/?.png", ["./in/a.png", "./in/b.png"]),
+        ("in/.*", ["in/.git/d.png", "in/.hidden.png"]),
+        ("**/**/*.png", "**/**/*.png: '**' may stand once in a pattern"),
+        ("nowhere/**", "nowhere/**: matches nothing"),
+        ("in/n*", "in/n*: matches nothing, or folders without images"),
+        ("in/notes", "in/notes: no images in this folder (looked for .png, .jpg"),
+        ("nowhere", "nowhere: no such file or folder"),
+        ("in/*.gif", "in/*.gif: matches nothing"),
+    ],
+)
+def test_globs_find_each_file_once_in_order_and_what_names_nothing_is_refused_at_once(
+    argument: str, found: list[str] | str
+) -> None:
+    for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt", ".hidden.png", ".git/d.png"):
+        touch(f"in/{name}")
+    os.symlink("..", "in/sub/up")  # which is not followed
+    if isinstance(found, list):
+        assert list(find_inputs([argument])) == found
+    else:
+        with pytest.raises(UsageError) as caught:
+            find_inputs(["in/a.png", argument])
+        assert str(caught.value).startswith(found)
+
+
+def test_a_missing_image_with_brackets_in_its_name_is_a_row_and_such_a_pattern_is_one() -> None:
+    assert list(find_inputs(["a[1].png", "photo [copy].JPG"])) == ["a[1].png", "photo [copy].JPG"]
+    Path("a1.png").touch()
+    assert list(find_inputs(["a[1].png"])) == ["a1.png"]
+    Path("a[1].png").touch()
+    assert list(find_inputs(["a[1].png"])) == ["a[1].png"]
+
+
+@pytest.mark.parametrize("argument", ["in", "in/**/*.png", "in/*/*.png", "i*"])
+def test_memory_grows_with_the_largest_folder_alone(argument: str) -> None:
+    peaks = []
+    for folders in (range(10), range(10, 100)):
+        for folder in folders:
+            os.makedirs(f"in/{folder}")
+            for name in range(100):
+                os.mknod(f"in/{folder}/{name}.png")
+        tracemalloc.start()
+        assert sum(1 for _ in find_inputs([argument])) == 100 * (folders.stop)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] + 90 * 500  # folders' names, but not files'
+
+
+def test_folders_nested_deeper_than_python_recurses_are_walked() -> None:
+    folders = ["d" + "/d" * depth for depth in range(1200)]
+    for folder in folders:
+        os.mkdir(folder)
+    path = touch(f"{folders[-1]}/x.png")
+    try:
+        assert list(find_inputs(["d"])) == [path]
+    finally:  # not left to pytest, whose cleaning recurses
+        os.unlink(path)
+        for folder in reversed(folders):
+            os.rmdir(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(card: ModelCard, tmp_path: Path) -> None:
+    for _ in range(20):  # in all longer than a path may be
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    os.chdir(tmp_path)
+    (row,) = find_inputs(["."])
+    with pytest.raises(ImageError, match="cannot be read: File name too long"):
+        Decoder(card.input)(row)
+
+
+def test_lines_may_end_as_in_windows_but_names_may_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    touch("odd.png\r")
+    reader, writer = os.pipe()
+    os.write(writer, b"a.png\r\nodd.png\r\nb.png\r")
+    os.close(writer)
+    with open(reader) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert list(find_inputs(["-"])) == ["a.png", "odd.png\r", "b.png"]

@@ -1,0 +1,53 @@
+"""Rows and paths in columns: what was written comes back, and what is damaged is told."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet as pq
+
+from netkit.core.errors import UsageError
+from netkit.infer.output import parquet
+from netkit.infer.output.writers import Row
+from netkit.infer.pipeline.inputs import find_inputs
+
+
+def test_a_parquet_file_of_paths_is_as_good_as_the_paths(tmp_path: Path) -> None:
+    listed = [f"images/{number}.png" for number in range(20)]
+    pq.write_table(pa.table({"path": listed, "number": range(20)}), tmp_path / "listed.parquet")
+    assert list(find_inputs([str(tmp_path / "listed.parquet")])) == listed
+    crafted = pa.table({"path": [r"\x41.png"]}).replace_schema_metadata({parquet.ESCAPED: "yes"})
+    pq.write_table(crafted, tmp_path / "crafted.parquet")
+    assert list(find_inputs([str(tmp_path / "crafted.parquet")])) == [r"\x41.png"]  # no byte that UTF-8 would not take
+    pq.write_table(pa.table({"number": range(20)}), tmp_path / "other.parquet")
+    with pytest.raises(UsageError, match=r"other\.parquet: has no column 'path' of text, only number"):
+        find_inputs([str(tmp_path / "other.parquet")])
+    names = pa.array(["b.png", None, "", "b.png"]).dictionary_encode()
+    pq.write_table(pa.table({"path": names}), tmp_path / "gaps.parquet")
+    assert list(find_inputs([str(tmp_path / "gaps.parquet")])) == ["b.png", "", "", "b.png"]
+    (tmp_path / "no.parquet").write_bytes(b"none")
+    with pytest.raises(UsageError, match=r"no\.parquet: cannot be read as Parquet"):
+        find_inputs([str(tmp_path / "no.parquet")])
+
+
+def test_a_results_file_gives_back_the_paths_that_it_is_of(tmp_path: Path) -> None:
+    odd = [r"a\b.png", r"\x41.png", os.fsdecode(b"\xff\\.png"), "é.png"]
+    parquet.write(tmp_path / "r.parquet", (Row(path, status="vanished").cells(1) for path in odd), top_k=1)
+    assert list(find_inputs([str(tmp_path / "r.parquet")])) == odd
+
+
+def test_a_damaged_table_is_one_line_and_a_damaged_part_none(tmp_path: Path) -> None:
+    path = tmp_path / "r.parquet"
+    parquet.write(path, (Row(f"{number}.png").cells(1) for number in range(50)), top_k=1, metadata={"a": "b"})
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    for _ in range(300):
+        content = bytearray(whole)
+        content[random.integers(len(whole))] ^= 1 << random.integers(8)
+        path.write_bytes(content)
+        parquet.metadata(path)
+        with suppress(UsageError):
+            list(find_inputs([str(path)]))

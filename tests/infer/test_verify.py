@@ -1,0 +1,288 @@
+"""A model proves itself where it runs; whatever was changed in its file is found, and named."""
+
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from onnx import ModelProto, numpy_helper
+
+from netkit.core.errors import ModelError, NetkitError
+from netkit.core.model_card import METADATA_KEY, ModelCard
+from netkit.infer.model import certificate, onnx_file, probes, verify
+from netkit.infer.model.certificate import Certificate, sha256
+from netkit.infer.model.onnx_file import Model
+from netkit.infer.model.probes import Probes
+from netkit.infer.runtime.session import Session
+from tests.support.damage import damaged
+
+KEYS = (certificate.KEY, probes.KEY)
+
+
+def tampered(model: Model, change: Callable[[ModelProto], None]) -> Model:
+    proto = onnx.load_model_from_string(model.content)
+    change(proto)
+    return onnx_file.check(proto.SerializeToString(), "m.onnx")
+
+
+def write(proto: ModelProto, key: str, text: str) -> None:
+    (entry,) = (entry for entry in proto.metadata_props if entry.key == key)
+    entry.value = text
+
+
+def scale_a_weight(proto: ModelProto) -> None:
+    """The largest weight of the last layer, by 1 %."""
+    weight = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("linear.weight"))
+    values = numpy_helper.to_array(weight).copy()
+    values[np.unravel_index(np.abs(values).argmax(), values.shape)] *= 1.01
+    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
+
+
+def reorder_labels(proto: ModelProto) -> None:
+    """3 and 4 change places."""
+    card = ModelCard.from_json(onnx_file.check(proto.SerializeToString(), "").metadata[METADATA_KEY])
+    labels = (*card.labels[:3], card.labels[4], card.labels[3], *card.labels[5:])
+    write(proto, METADATA_KEY, replace(card, labels=labels).to_json())
+
+
+def edit(key: str, change: Callable[[dict[str, Any]], object]) -> Callable[[ModelProto], None]:
+    def apply(proto: ModelProto) -> None:
+        fields = json.loads(onnx_file.check(proto.SerializeToString(), "").metadata[key])
+        change(fields)
+        write(proto, key, certificate.sealed(fields) if key == certificate.KEY else json.dumps(fields))
+
+    return apply
+
+
+def shift_a_logit(fields: dict[str, Any]) -> None:
+    fields["logits"][5][3] += 0.01
+
+
+def forge(proto: ModelProto) -> None:
+    """Set all sums in the certificate to what they would be now."""
+    model = onnx_file.check(proto.SerializeToString(), "")
+    sums = {
+        "graph_sha256": model.graph_sha256,
+        "card_sha256": sha256(model.metadata[METADATA_KEY]),
+        "probes_sha256": sha256(model.metadata[probes.KEY]),
+    }
+    edit(certificate.KEY, lambda fields: fields.update(sums))(proto)
+
+
+def wrong(model: Model) -> dict[str, str]:
+    """What verify finds wrong, and what it saw."""
+    return {finding.what: finding.seen for finding in verify.verify(model, device="cpu") if not finding.right}
+
+
+def test_an_exported_model_proves_itself(model: Model, session: Session) -> None:
+    findings = list(verify.verify(model, device="auto"))
+    assert [finding.what for finding in findings][:5] == ["graph", "probes", "labels", "card", "CPUExecutionProvider"]
+    assert all(finding.right for finding in findings)
+    assert [finding.seen for finding in findings[:4]] == ["as certified"] * 4
+    assert findings[4].seen.startswith("largest error ")
+    assert verify.open_proven(model, device="cpu").provider == session.provider
+
+
+def test_a_changed_graph_is_not_run(model: Model) -> None:
+    findings = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
+    assert [finding.what for finding in findings] == ["graph", "probes", "labels", "card"]
+
+
+def test_10_000_damaged_files_give_an_error_or_a_model_that_still_verifies(model: Model) -> None:
+    """Those that pass are damaged in names that nobody reads."""
+    chance, proven = random.Random(0), 0
+    for _ in range(10_000):
+        try:
+            findings = list(verify.verify(onnx_file.check(damaged(model.content, chance), "m.onnx"), device="cpu"))
+        except NetkitError as fault:
+            assert str(fault).startswith("m.onnx: ")
+        else:
+            proven += all(finding.right for finding in findings)
+    assert proven < 100
+
+
+@pytest.mark.parametrize(
+    ("change", "what", "says"),
+    [
+        (scale_a_weight, "graph", "changed since it was certified"),
+        (lambda proto: setattr(proto, "ir_version", 9), "graph", "changed since it was certified"),
+        (reorder_labels, "labels", "by the card"),
+        (edit(METADATA_KEY, lambda fields: fields.update(mean=[0.2])), "card", "changed since it was certified"),
+        (edit(probes.KEY, shift_a_logit), "probes", "changed since it was certified"),
+        (edit(probes.KEY, lambda fields: fields["labels"].reverse()), "probes", "changed since it was certified"),
+    ],
+)
+def test_each_change_is_found_and_named(
+    model: Model, change: Callable[[ModelProto], None], what: str, says: str
+) -> None:
+    changed = tampered(model, change)
+    assert says in wrong(changed)[what]
+    with pytest.raises(ModelError, match=rf"^m\.onnx: does not prove itself: {what}: .*{says}.*--no-verify$"):
+        verify.open_proven(changed, device="cpu")
+
+
+def test_whatever_else_is_wrong_is_found_as_well(model: Model) -> None:
+    assert set(wrong(tampered(model, reorder_labels))) == {"labels", "card"}
+    assert set(wrong(tampered(model, edit(probes.KEY, shift_a_logit)))) == {"probes", "CPUExecutionProvider"}
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [(scale_a_weight, "CPUExecutionProvider"), (reorder_labels, "labels"), (edit(probes.KEY, shift_a_logit), "CPU")],
+)
+def test_what_is_computed_is_checked_too_where_the_sums_were_forged(
+    model: Model, change: Callable[[ModelProto], None], what: str
+) -> None:
+    def both(proto: ModelProto) -> None:
+        change(proto)
+        forge(proto)
+
+    (found,) = wrong(tampered(model, both))
+    assert found.startswith(what)
+    with pytest.raises(ModelError, match=rf"does not prove itself: {what}"):
+        verify.open_proven(tampered(model, both), device="cpu")
+
+
+def test_probes_are_run_in_all_sizes_of_batches_in_their_order_and_shuffled(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[list[bytes]] = []
+    run = Session.run
+
+    def noted(self: Session, images_u8: NDArray[np.uint8], **options: Any) -> Any:
+        runs.append([image.tobytes() for image in images_u8])
+        return run(self, images_u8, **options)
+
+    monkeypatch.setattr(Session, "run", noted)
+    list(verify.verify(model, device="cpu"))
+    images = [image.tobytes() for image in verify.proof_of(model).probes.images_u8]
+    sizes = [*[1] * 16, *[2] * 8, 7, 7, 2, 16]
+    assert [len(rows) for rows in runs] == sizes * 2
+    orders = [[image for rows in half for image in rows] for half in (runs[: len(sizes)], runs[len(sizes) :])]
+    assert orders[0] == images * 4
+    assert orders[1] != orders[0] and sorted(orders[1]) == sorted(orders[0])
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_missing_metadata_is_named(model: Model, key: str) -> None:
+    def drop(proto: ModelProto) -> None:
+        (index,) = (index for index, entry in enumerate(proto.metadata_props) if entry.key == key)
+        del proto.metadata_props[index]
+
+    bare = tampered(model, drop)
+    with pytest.raises(ModelError, match=rf"^m\.onnx: no {key} in this model; make it again with 'netkit export'$"):
+        list(verify.verify(bare, device="cpu"))
+
+
+def test_a_provider_that_was_not_there_has_four_times_the_bound_and_is_called_uncertified(model: Model) -> None:
+    def elsewhere(fields: dict[str, Any]) -> None:
+        for comparison in fields["comparisons"]:
+            comparison["provider"] = "CUDAExecutionProvider"
+
+    bound = verify.proof_of(model).certificate.comparisons[0].bound
+    *_, last = verify.verify(tampered(model, edit(certificate.KEY, elsewhere)), device="cpu")
+    assert last.right
+    assert last.seen.endswith(f"bound {4 * bound:.2g} (this provider is not certified)")
+
+
+FIELDS = [
+    "version", "precision", "weights_sha256", "graph_sha256", "card_sha256", "probes_sha256", "versions", "platform",
+    "inputs", "batches", "torch_accuracy", "comparisons",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_certificate_without_a_field_or_with_another_type_is_refused(model: Model, name: str) -> None:
+    for change, says in [
+        (lambda fields: fields.pop(name), f"the certificate lacks '{name}'"),
+        (lambda fields: fields.update({name: None}), f"the certificate's '{name}' holds None"),
+    ]:
+        with pytest.raises(ModelError, match=rf"^m\.onnx: {says}"):
+            verify.proof_of(tampered(model, edit(certificate.KEY, change)))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": 2}, "the probe set has version 2"),
+        ({"images": "AAAA"}, "the probes do not fit the model's card"),
+        ({"images": "*"}, "the probes do not fit the model's card"),
+        ({"logits": [[1.0] * 9] * 16}, "the probes do not fit the model's card"),
+        ({"logits": [["a"] * 10] * 16}, "the probes do not fit the model's card"),
+        ({"logits": [[float("nan")] * 10] * 16}, "prove nothing"),
+        ({"logits": [], "labels": [], "images": ""}, "prove nothing"),
+        ({"labels": ["0"]}, "the probes do not fit the model's card"),
+        (
+            {"labels": ["0"] * 17, "logits": [[1.0] * 10] * 17, "images": "A" * 17771 + "="},
+            "17 probes in .* carries 16",
+        ),
+        ({"padding": "x" * 65536}, "16 probes in .* carries 16 in 65,536 at most"),
+    ],
+)
+def test_impossible_probes_are_refused(model: Model, change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        verify.proof_of(tampered(model, edit(probes.KEY, lambda fields: fields.update(change))))
+
+
+def test_certificate_and_probes_survive_the_round_trip_through_json(model: Model) -> None:
+    proof = verify.proof_of(model)
+    assert Certificate.from_json(proof.certificate.to_json()) == proof.certificate
+    again = Probes.from_json(proof.probes.to_json(), model.card)
+    np.testing.assert_array_equal(again.images_u8, proof.probes.images_u8)
+    np.testing.assert_array_equal(again.logits, proof.probes.logits)
+    assert again.labels == proof.probes.labels
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
+def test_any_other_json_is_refused(card: ModelCard, value: object) -> None:
+    for read in (Certificate.from_json, lambda text: Probes.from_json(text, card)):
+        with pytest.raises(ModelError):
+            read(json.dumps(value))
+
+
+def test_verifying_loads_no_torch(workplace: Path) -> None:
+    program = "import sys, netkit.cli\ntry: netkit.cli.cli(['verify', 'runs/residual/model.onnx'])\n"
+    program += "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_certificate_that_was_changed_is_refused(model: Model) -> None:
+    def loosen(proto: ModelProto) -> None:
+        fields = json.loads(onnx_file.check(proto.SerializeToString(), "").metadata[certificate.KEY])
+        fields["comparisons"][0]["bound"] *= 10
+        write(proto, certificate.KEY, json.dumps(fields))
+
+    with pytest.raises(ModelError, match=r"^m\.onnx: the certificate was changed since it was written$"):
+        verify.proof_of(tampered(model, loosen))
+
+
+def test_a_bound_that_bounds_nothing_is_refused(model: Model) -> None:
+    endless = edit(certificate.KEY, lambda fields: fields["comparisons"][0].update(bound=float("inf")))
+    with pytest.raises(ModelError, match="'bound' holds inf, which is no number"):
+        verify.proof_of(tampered(model, endless))
+
+
+def test_probabilities_that_are_not_those_of_the_logits_are_found(model: Model) -> None:
+    def negate(proto: ModelProto) -> None:
+        (softmax,) = (node for node in proto.graph.node if node.op_type == "Softmax")
+        minus = numpy_helper.from_array(np.array(-1, np.float32), "minus")
+        proto.graph.initializer.append(minus)
+        (index,) = (index for index, node in enumerate(proto.graph.node) if node.op_type == "Softmax")
+        proto.graph.node.insert(index, onnx.helper.make_node("Mul", [softmax.input[0], "minus"], ["negative"]))
+        proto.graph.node[index + 1].input[0] = "negative"
+        forge(proto)
+
+    ((what, seen),) = wrong(tampered(model, negate)).items()
+    assert what == "CPUExecutionProvider"
+    assert seen.startswith("probabilities are not those of the logits, by up to ")

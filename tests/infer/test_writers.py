@@ -1,0 +1,79 @@
+"""Rows come back from their files as they were, whatever a file is called; and a tally counts them."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from netkit.infer.output.writers import Row, Tally, csv_writer, jsonl_writer, table_writer
+from tests.support.rows import RANKED, ROWS
+
+
+def test_fewer_labels_than_asked_for_leave_cells_empty() -> None:
+    file = io.StringIO()
+    csv_writer(file, top_k=3)([Row("a.png", RANKED[:2])])
+    assert file.getvalue().splitlines()[1] == 'a.png,7,0.751235,ok,,"a,b",0.2,,'
+
+
+def test_a_table_shows_no_control_character_of_path_label_or_message() -> None:
+    file = io.StringIO()
+    write = table_writer(file, top_k=2)
+    write([*ROWS, Row("a.png", (("\x1b[2Jcat\n", 0.5), ("dog", 0.25), ("cow", 0.125)), message="\x9b1m")])
+    lines = file.getvalue().split("\n")
+    assert len(lines) == len(ROWS) + 2 and lines[-1] == ""
+    assert all(line.isprintable() for line in lines)
+    assert lines[0] == "7  75.12%  a,b  20.00%  plain.png"
+    assert lines[1] == "damaged  plain.png  (cannot: plain.png)"
+    assert lines[2] == r"7  75.12%  a,b  20.00%  a\nb.png"
+    assert lines[-2] == r"\x1b[2Jcat\n  50.00%  dog  25.00%  a.png  (\x9b1m)"
+
+
+def test_csv_on_a_pipe_is_utf8_whatever_the_locale_says() -> None:
+    program = "import os; from netkit.infer.output.writers import Row, stdout_writer\n"
+    program += "write = stdout_writer(as_json=False, top_k=1)\n"
+    program += (
+        r"for name in (b'\xc3\xa9.png', b'\xff.png', b'a\nb.png'): write([Row(os.fsdecode(name), status='damaged')])"
+    )
+    for encoding in ("utf-8", "ascii", "cp1252"):
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (
+            done.stdout.split(b"\n", 1)[1] == b'\xc3\xa9.png,,,damaged,\n\xff.png,,,damaged,\n"a\nb.png",,,damaged,\n'
+        )
+
+
+def test_json_on_a_pipe_is_one_ascii_line_a_row() -> None:
+    file = io.StringIO()
+    jsonl_writer(file, top_k=1)(ROWS)
+    assert file.getvalue().isascii() and len(file.getvalue().splitlines()) == len(ROWS)
+
+
+def test_a_tally_judges_predictions_by_the_folder_that_a_file_lies_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cat").mkdir()
+    monkeypatch.chdir(tmp_path / "cat")
+    tally = Tally(frozenset({"cat", "dog"}))
+    assert str(tally) == "0 files"
+    for path, label in [
+        ("in/cat/1.png", "cat"),
+        ("in/dog/2.png", "cat"),
+        ("here.png", "cat"),  # the current folder is called cat
+        ("../cat/4.png", "dog"),
+        ("in/cow/5.png", "dog"),  # not judged: no label of the model
+        ("in/cat/more/6.png", "cat"),  # not judged: the folder itself is what counts
+    ]:
+        tally.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
+    assert (tally.ok, tally.failed, tally.judged, tally.right) == (6, 0, 4, 2)
+    assert str(tally) == "6 files; accuracy 50.00% (2 of 4 in folders named like a label)"
+    tally.add([Row("in/cat/7.png", status="damaged", message="cannot be decoded")])
+    assert (tally.ok, tally.failed, tally.judged) == (6, 1, 4)
+    assert str(tally).startswith("7 files, 1 of them with an error; accuracy 50.00% (2 of 4 ")
+
+
+def test_a_tally_of_many_separates_thousands_and_gives_no_accuracy_without_labelled_folders() -> None:
+    assert str(Tally(frozenset("01"), ok=1_234_000, failed=1_567)) == "1,235,567 files, 1,567 of them with an error"

@@ -1,0 +1,101 @@
+"""The optimizer, against torch's SGD and against the singular values of the steps that it makes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from netkit.nets.training.optim import Optimizer
+from netkit.nets.training.recipe import Recipe, recipe_named
+
+CPU = torch.device("cpu")
+SGD = replace(recipe_named("fast"), muon=0.0, largest_gradient=0.0)
+MUON = replace(SGD, muon=0.5)
+
+
+def small_net(*, channels_last: bool = True) -> nn.Module:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(54, 4))
+    return net.to(memory_format=torch.channels_last) if channels_last else net
+
+
+def loss_of(net: nn.Module, step: int) -> torch.Tensor:
+    images = torch.randn(16, 3, 7, 7, generator=torch.Generator().manual_seed(step))
+    return F.cross_entropy(net(images), torch.arange(16) % 4)
+
+
+def stepped(net: nn.Module, recipe: Recipe, *, steps: int = 3) -> Optimizer:
+    optimizer = Optimizer(net, recipe, device=CPU, scaled=False)
+    for step in range(steps):
+        optimizer.step(loss_of(net, step), lr=0.1)
+    return optimizer
+
+
+def test_without_muon_it_is_torchs_sgd() -> None:
+    ours, theirs = small_net(), small_net()
+    stepped(ours, SGD)
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    for step in range(3):
+        optimizer.zero_grad()
+        loss_of(theirs, step).backward()
+        optimizer.step()
+    for weight, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected)
+
+
+def test_muon_moves_kernels_by_near_orthogonal_steps_and_sgd_all_else() -> None:
+    ours, plain = small_net(), small_net()
+    before = {name: weight.detach().clone() for name, weight in ours.named_parameters()}
+    stepped(ours, MUON, steps=1)
+    stepped(plain, SGD, steps=1)
+    for name, weight in ours.named_parameters():
+        if weight.ndim != 4:
+            torch.testing.assert_close(weight, plain.get_parameter(name))
+            continue
+        moved = (before[name] - weight.detach()).flatten(1) / (0.1 * 0.5)
+        downhill = (before[name] - plain.get_parameter(name).detach()).flatten(1)
+        left, _, right = torch.linalg.svd(downhill, full_matrices=False)
+        assert torch.linalg.matrix_norm(moved - left @ right, 2) < 0.75  # 1 for no step at all, 2 for one uphill
+        assert torch.linalg.svdvals(moved).max() < 1.3
+
+
+def test_the_layout_of_kernels_does_not_matter() -> None:
+    one, other = small_net(channels_last=True), small_net(channels_last=False)
+    stepped(one, MUON)
+    stepped(other, MUON)
+    for weight, expected in zip(one.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gradients_are_scaled_down_to_the_largest_allowed() -> None:
+    net = small_net()
+    before = [weight.detach().clone() for weight in net.parameters()]
+    stepped(net, replace(SGD, largest_gradient=0.01, weight_decay=0.0), steps=1)
+    moved = sum((now - then).square().sum().item() for now, then in zip(net.parameters(), before, strict=True)) ** 0.5
+    assert moved == pytest.approx(0.1 * 0.01 * 1.9, rel=1e-3)  # Nesterov's first step is 1.9 as long
+
+
+@pytest.mark.parametrize("recipe", [SGD, MUON])
+def test_with_its_momenta_another_goes_on_to_the_same_bits(recipe: Recipe) -> None:
+    net = small_net()
+    first = stepped(net, recipe)
+    copy = small_net()
+    copy.load_state_dict(net.state_dict())
+    second = Optimizer(copy, recipe, device=CPU, scaled=False)
+    assert second.momenta() == {}
+    second.restore({name: momentum.clone() for name, momentum in first.momenta().items()}, first.scaling())
+    assert first.momenta().keys() == dict(net.named_parameters()).keys()
+    for step in (3, 4):
+        first.step(loss_of(net, step), lr=0.1)
+        second.step(loss_of(copy, step), lr=0.1)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))
+
+
+def test_momenta_of_another_net_are_refused() -> None:
+    optimizer = Optimizer(small_net(), MUON, device=CPU, scaled=False)
+    with pytest.raises(KeyError):
+        optimizer.restore({"9.weight": torch.zeros(4)}, {})
+    with pytest.raises(RuntimeError):
+        optimizer.restore({"0.weight": torch.zeros(3, 5)}, {})

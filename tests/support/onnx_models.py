@@ -1,0 +1,34 @@
+"""Models written by hand, without torch."""
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from netkit.core.model_card import METADATA_KEY, ModelCard
+
+SAVED = numpy_helper.from_array(np.zeros(10, np.float32), "saved")
+
+
+def weights(card: ModelCard) -> NDArray[np.float32]:
+    """The weights of `linear_model`, (pixels, classes): small enough that no probability is 0 or 1."""
+    shape = card.channels * card.height * card.width, len(card.labels)
+    return (np.random.default_rng(0).normal(size=shape) / 2000).astype(np.float32)
+
+
+def linear_model(card: ModelCard) -> ModelProto:
+    """A model written by hand, without torch: logits = pixels x weights."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["cast"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["cast"], ["pixels"]),
+        helper.make_node("MatMul", ["pixels", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", card.channels, card.height, card.width])
+    outputs = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", len(card.labels)])
+        for name in ("logits", "probabilities")
+    ]
+    graph = helper.make_graph(nodes, "linear", [images], outputs, [numpy_helper.from_array(weights(card), "weights")])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    return proto

@@ -1,0 +1,88 @@
+"""All that reads what strangers may have written, each with a sound example, for those who feed it with other things.
+
+Whatever a reader is given, it gives an answer or raises an error for people; anything else is a fault of netkit's.
+"""
+
+import io
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from netkit.core.model_card import Input, ModelCard, Origin
+from netkit.data import idx, image_folder
+from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.infer.model import onnx_file
+from netkit.nets.build import build
+from netkit.nets.training import checkpoint
+from tests.support.onnx_models import linear_model
+
+ORIGIN = Origin("digits", "0" * 64, {"name": "fast", "epochs": 1, "lr": 0.1}, 0, 0.5, "0.1.0", "2.14.1")
+CARD = ModelCard("residual", tuple("0123456789"), 1, 28, 28, (0.1307,), (0.3081,), ORIGIN)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads bytes, or a text or a file with them; `examples` are sound."""
+
+    read: Callable[[bytes], object]
+    examples: tuple[bytes, ...]
+
+
+@contextmanager
+def _file(content: bytes, name: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as place:
+        path = Path(place) / name
+        path.write_bytes(content)
+        yield path
+
+
+def _card(content: bytes) -> object:
+    return ModelCard.from_json(content.decode("utf-8", "surrogateescape"))
+
+
+def _weights(content: bytes) -> object:
+    with _file(content, "model.safetensors") as path:
+        return checkpoint.load(path)
+
+
+def _image(content: bytes) -> object:
+    with _file(content, "image.png") as path, pillow_silenced():
+        return Decoder(Input(1, 28, 28), largest_image=1_000_000)(str(path))
+
+
+def _idx(content: bytes) -> object:
+    with _file(
+        content, "train-images-idx3-ubyte.gz" if content[:2] == b"\x1f\x8b" else "train-images-idx3-ubyte"
+    ) as path:
+        return idx.read(path, dimensions=3)
+
+
+def _table(content: bytes) -> object:
+    with _file(content, "table.csv") as path:
+        return image_folder.entries(path)
+
+
+def _pictures() -> tuple[bytes, ...]:
+    levels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+    contents = []
+    for kind, mode in (("PNG", "L"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("BMP", "L"), ("GIF", "P"), ("TIFF", "RGB"),
+                       ("WEBP", "RGB"), ("PPM", "L")):  # fmt: skip
+        file = io.BytesIO()
+        Image.fromarray(levels).convert(mode).save(file, kind)
+        contents.append(file.getvalue())
+    return tuple(contents)
+
+
+READERS: Mapping[str, Reader] = {
+    "card": Reader(_card, (CARD.to_json().encode(),)),
+    "weights": Reader(_weights, (checkpoint.content(build(CARD), CARD),)),
+    "model": Reader(lambda content: onnx_file.check(content, "m.onnx"), (linear_model(CARD).SerializeToString(),)),
+    "image": Reader(_image, _pictures()),
+    "idx": Reader(_idx, (np.array([0x0803, 2, 4, 4], ">u4").tobytes() + bytes(range(32)),)),
+    "table": Reader(_table, (b"path,label,split\na.png,cat,train\nb.png,dog,test\n", b'path,label\n"a\n.png",1\n')),
+}
