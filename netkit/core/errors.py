@@ -82,6 +82,11 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(exc: BaseException) -> str:
+    """The first line of the exception's message, or the name of its class where the message is empty."""
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is none of `known`; offers the closest one."""
     import difflib  # 2 ms that only a mistake should cost

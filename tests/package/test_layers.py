@@ -45,7 +45,5 @@ def test_a_layer_loads_no_layer_above_it(package: str) -> None:
 
 
 def test_help_loads_neither_torch_nor_onnxruntime_nor_numpy() -> None:
-    loaded = loaded_by(
-        "from netkit.cli import cli\ntry: cli(['--help'])\nexcept SystemExit: pass"
-    )
+    loaded = loaded_by("from netkit.cli import cli\ntry: cli(['--help'])\nexcept SystemExit: pass")
     assert not {"torch", "onnx", "onnxruntime", "numpy", "rich", "PIL"} & loaded
