@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from netkit.core import schema
 from netkit.core.errors import ModelError
-from netkit.core.schema import Fields
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"  # what ONNX Runtime calls providers
 KEY = "netkit.certificate"  # in ONNX metadata
@@ -108,41 +108,13 @@ class Certificate:
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
         """The certificate that `to_json` wrote; ModelError names the field that is missing or of the wrong type."""
-        fields = Fields.parse(text, "the certificate", ModelError)
-        fields.require(VERSION)
-        if fields.one(SUM, str) != _sum_of(json.loads(text)):
+        values = schema.parse(text, what="the certificate", error=ModelError, version=VERSION)
+        if values.get(SUM) != _sum_of(values):
             raise ModelError("the certificate was changed since it was written")
-        comparisons = tuple(
-            Comparison(
-                provider=part.one("provider", str),
-                optimised=part.one("optimised", bool),
-                test_images=part.one("test_images", int),
-                error=part.one("error", float),
-                probability_error=part.one("probability_error", float),
-                torch_error=part.one("torch_error", float),
-                bound=part.one("bound", float),
-                agreeing=part.one("agreeing", int),
-                accuracy=part.one("accuracy", float),
-                interval=_pair(part.each("interval", float)),
-                at_risk=part.each("at_risk", int),
-            )
-            for part in fields.parts("comparisons")
-        )
-        if not comparisons:
+        certificate = schema.load(cls, values, what="the certificate", error=ModelError)
+        if not certificate.comparisons:
             raise ModelError("the certificate certifies nothing: it has no comparisons")
-        return cls(
-            precision=fields.one("precision", str),
-            weights_sha256=fields.one("weights_sha256", str),
-            graph_sha256=fields.one("graph_sha256", str),
-            card_sha256=fields.one("card_sha256", str),
-            probes_sha256=fields.one("probes_sha256", str),
-            versions=fields.mapping("versions", str),
-            platform=fields.one("platform", str),
-            inputs=fields.mapping("inputs", int),
-            batches=fields.each("batches", int),
-            torch_accuracy=fields.one("torch_accuracy", float),
-            comparisons=comparisons,
-        )
+        return certificate
 
 
 def sealed(fields: Mapping[str, Any]) -> str:
@@ -152,12 +124,6 @@ def sealed(fields: Mapping[str, Any]) -> str:
 
 def _sum_of(fields: Mapping[str, Any]) -> str:
     return sha256(json.dumps({name: value for name, value in fields.items() if name != SUM}))
-
-
-def _pair(values: tuple[float, ...]) -> tuple[float, float]:
-    if len(values) != 2:
-        raise ModelError(f"the certificate's 'interval' has two ends, not {len(values)}")
-    return values[0], values[1]
 
 
 def sha256(content: bytes | str) -> str:

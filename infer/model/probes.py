@@ -1,16 +1,15 @@
 """Probes: a few real images with the logits that a model gives them, by which it proves itself wherever it runs."""
 
 import base64
-import binascii
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from netkit.core import schema
 from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
-from netkit.core.schema import Fields
 
 KEY = "netkit.probes"  # in ONNX metadata
 MOST = 16
@@ -28,27 +27,32 @@ class Probes:
 
     def to_json(self) -> str:
         pixels = base64.b64encode(self.images_u8.tobytes()).decode()
-        return json.dumps(
-            {"version": VERSION, "images": pixels, "logits": self.logits.tolist(), "labels": list(self.labels)}
-        )
+        return json.dumps({"version": VERSION, **asdict(_Encoded(pixels, self.logits.tolist(), self.labels))})
 
     @classmethod
     def from_json(cls, text: str, card: ModelCard) -> "Probes":
         """The probes that `to_json` wrote, for a model with that card; ModelError says what is wrong with others."""
-        fields = Fields.parse(text, "the probe set", ModelError)
-        fields.require(VERSION)
-        labels = fields.each("labels", str)
-        rows = fields.each("logits", list)
+        encoded = schema.load(_Encoded, text, what="the probe set", error=ModelError, version=VERSION)
+        labels = encoded.labels
         try:
-            pixels = base64.b64decode(fields.one("images", str), validate=True)
+            pixels = base64.b64decode(encoded.images, validate=True)
             images_u8 = np.frombuffer(pixels, np.uint8).reshape(len(labels), card.channels, card.height, card.width)
-            logits = np.array(rows, np.float64).reshape(len(labels), len(card.labels))
-        except (binascii.Error, ValueError, TypeError, OverflowError) as fault:
-            raise ModelError(f"the probes do not fit the model's card: {fault}") from None
-        if not labels or not np.isfinite(logits).all():
-            raise ModelError("the probes prove nothing: there are none, or their logits are no numbers")
+            logits = np.array(encoded.logits, np.float64).reshape(len(labels), len(card.labels))
+        except ValueError as exc:
+            raise ModelError(f"the probes do not fit the model's card: {exc}") from None
+        if not labels:
+            raise ModelError("the probe set is empty")
         if len(labels) > MOST or (len(labels) > 1 and len(text) > LARGEST):
             raise ModelError(
                 f"{len(labels)} probes in {len(text):,} bytes: a model carries {MOST} in {LARGEST:,} at most"
             )
         return cls(images_u8, logits, labels)
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The probes as JSON has them: `images` are the pixels in base64."""
+
+    images: str
+    logits: tuple[tuple[float, ...], ...]
+    labels: tuple[str, ...]

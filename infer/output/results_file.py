@@ -11,15 +11,15 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from io import FileIO, StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from netkit.core import atomic_io
+from netkit.core import atomic_io, schema
 from netkit.core.errors import MissingExtraError, UsageError
-from netkit.core.schema import Fields
 from netkit.infer.output.writers import Row, Tally, csv_writer, jsonl_writer
 
 logger = logging.getLogger(__name__)
@@ -156,17 +156,30 @@ def _is_named(file: FileIO, path: Path) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class _Journal:
+    """How far a run came: `bytes` of its rows are on the disk; `inputs` is the SHA-256 of their paths."""
+
+    arguments: Mapping[str, Any]
+    bytes: int
+    inputs: str
+    ok: int
+    failed: int
+    judged: int
+    right: int
+
+
 def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any]) -> str:
     """Set file and tally to where the journal says that all is whole; gives the SHA-256 of the inputs so far."""
-    fields = Fields.parse(_journal_of(path).read_text(), f"{path}: the journal", UsageError)
-    require_same(path, fields.one("arguments", dict), arguments)
-    whole = fields.one("bytes", int)
-    if os.fstat(file.fileno()).st_size < whole:
+    text = _journal_of(path).read_text()
+    journal = schema.load(_Journal, text, what=f"{path}: the journal", error=UsageError)
+    require_same(path, journal.arguments, arguments)
+    if os.fstat(file.fileno()).st_size < journal.bytes:
         raise UsageError(f"{path}: its rows are gone; leave out --resume to start anew")
     for name in tally.counts():
-        setattr(tally, name, fields.one(name, int))
-    file.seek(whole)
-    return fields.one("inputs", str)
+        setattr(tally, name, getattr(journal, name))
+    file.seek(journal.bytes)
+    return journal.inputs
 
 
 def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:

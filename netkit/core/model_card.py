@@ -5,8 +5,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from netkit.core import schema
 from netkit.core.errors import CardError
-from netkit.core.schema import Fields
 
 VERSION = 2  # of the card's form; a reader refuses any other
 METADATA_KEY = "netkit.card"  # in ONNX metadata and in the safetensors header
@@ -57,7 +57,7 @@ class Origin:
 
     data: str
     data_sha256: str
-    recipe: Mapping[str, str | int | float]
+    recipe: Mapping[str, str | int | float | bool]
     seed: int
     test_accuracy: float
     netkit: str
@@ -110,27 +110,15 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
-        """The card that `to_json` wrote; CardError names the field that is missing or of the wrong type."""
-        fields = Fields.parse(text, "the model card", CardError)
-        fields.require(VERSION)
-        shape, origin = fields.part("input"), fields.part("origin")
-        return cls(
-            arch=fields.one("arch", str),
-            labels=fields.each("labels", str),
-            channels=shape.one("channels", int),
-            height=shape.one("height", int),
-            width=shape.one("width", int),
-            resize=shape.maybe("resize", int),
-            mean=fields.each("mean", float),
-            std=fields.each("std", float),
-            origin=Origin(
-                data=origin.one("data", str),
-                data_sha256=origin.one("data_sha256", str),
-                recipe=origin.one("recipe", dict),
-                seed=origin.one("seed", int),
-                test_accuracy=origin.one("test_accuracy", float),
-                netkit=origin.one("netkit", str),
-                torch=origin.one("torch", str),
-                val_split=origin.maybe("val_split", float),
-            ),
-        )
+        """The card that `to_json` wrote. Raises CardError with the field that is missing, mistyped or impossible."""
+        what = "the model card"
+        values = schema.parse(text, what=what, error=CardError, version=VERSION)
+        shape = schema.load(_Shape, values, what=what, error=CardError).input
+        return schema.load(cls, {**values, **asdict(shape)}, what=what, error=CardError)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The part of the card that JSON holds as an object of its own."""
+
+    input: Input

@@ -1,65 +1,123 @@
-"""Fields: JSON that came in a file, read by name and type, so that a wrong one is named. Standard library only."""
+"""Typed JSON: a dataclass filled from JSON by its annotations. Standard library only."""
 
 import json
 import math
-from typing import TypeVar
+import reprlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import fields, is_dataclass
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from netkit.core.errors import NetkitError
 
 T = TypeVar("T")
 
+EXACT_INTEGERS = 2**53  # float64 represents every smaller integer
 
-class Fields:
-    """A JSON object. `what` it is, for messages; all of them are raised as `error`."""
 
-    def __init__(self, values: object, what: str, error: type[NetkitError]) -> None:
-        self._values, self._what, self._error = values, what, error
+class _Mismatch(Exception):
+    """The JSON does not have the form that the annotations describe."""
 
-    @classmethod
-    def parse(cls, text: str, what: str, error: type[NetkitError]) -> "Fields":
-        try:
-            return cls(json.loads(text), what, error)
-        except (ValueError, RecursionError) as fault:
-            raise error(f"{what} is not JSON: {fault}") from None
 
-    def require(self, version: int) -> None:
-        """Raise where the object is of another version of its form than `version`."""
-        found = self.one("version", int)
-        if found != version:
-            raise self._error(f"{self._what} has version {found}; this netkit reads version {version}")
+def parse(text: str | bytes, *, what: str, error: type[NetkitError], version: int | None = None) -> dict[str, Any]:
+    """The JSON object in `text`; its field `version` must be `version`, unless that is None.
 
-    def one(self, name: str, kind: type[T]) -> T:
-        """The value called `name`, of exactly that type."""
-        if not isinstance(self._values, dict) or name not in self._values:
-            raise self._error(f"{self._what} lacks {name!r}")
-        return self._as(self._values[name], name, kind)
+    Raises `error`, with `what` as the subject of the message.
+    """
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise error(f"{what} is not JSON: {exc}") from None
+    if not isinstance(values, dict):
+        raise error(f"{what} is {reprlib.repr(values)}, not a JSON object")
+    if version is not None:
+        if "version" not in values:
+            raise error(f"{what} lacks 'version'")
+        if type(values["version"]) is not int or values["version"] != version:
+            raise error(f"{what} has version {reprlib.repr(values['version'])}; this netkit reads version {version}")
+    return values
 
-    def maybe(self, name: str, kind: type[T]) -> T | None:
-        """The value called `name`, which may be null."""
-        missing = isinstance(self._values, dict) and name in self._values and self._values[name] is None
-        return None if missing else self.one(name, kind)
 
-    def each(self, name: str, kind: type[T]) -> tuple[T, ...]:
-        """The values in the list called `name`, each of exactly that type."""
-        return tuple(self._as(value, name, kind) for value in self.one(name, list))
+def load(
+    cls: type[T], source: str | bytes | Mapping[str, Any], *, what: str, error: type[NetkitError],
+    version: int | None = None,
+) -> T:  # fmt: skip
+    """An instance of the dataclass `cls` from `source`: JSON text, or the object parsed from it.
 
-    def mapping(self, name: str, kind: type[T]) -> dict[str, T]:
-        """The object called `name`, whose values are each of exactly that type."""
-        return {key: self._as(value, name, kind) for key, value in self.one(name, dict).items()}
+    Annotations may use str, int, float, bool, None, Any, Literal, unions, tuple, Mapping[str, ...] and dataclasses.
+    JSON must hold every field, also one with a default; fields that `cls` does not have are ignored. Types are exact:
+    True is not an int. An integer becomes a float where the float has the same value. NaN and infinity are refused.
+    A union takes the first member that fits.
 
-    def part(self, name: str) -> "Fields":
-        """The object called `name`."""
-        return Fields(self.one(name, dict), self._what, self._error)
+    Raises `error` with `what` as the subject of the message, and whatever `cls` raises for impossible values.
+    """
+    values = source if isinstance(source, Mapping) else parse(source, what=what, error=error, version=version)
+    try:
+        instance: T = _dataclass(cls, values, "")
+    except _Mismatch as exc:
+        raise error(f"{what}{exc}") from None
+    return instance
 
-    def parts(self, name: str) -> "tuple[Fields, ...]":
-        """The objects in the list called `name`."""
-        return tuple(Fields(value, self._what, self._error) for value in self.each(name, dict))
 
-    def _as(self, value: object, name: str, kind: type[T]) -> T:
-        if kind is float and type(value) is int and abs(value) < 2**53:
-            value = float(value)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise self._error(f"{self._what}'s {name!r} holds {value!r}, which is no number")
-        if type(value) is not kind:  # not isinstance: True is no number of channels
-            raise self._error(f"{self._what}'s {name!r} holds {value!r:.80}, not a value of type {kind.__name__}")
+def _dataclass(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
+    hints, arguments = get_type_hints(cls), {}
+    for field in fields(cls):
+        place = f"{path}.{field.name}" if path else field.name
+        if field.name not in values:
+            raise _Mismatch(f" lacks {place!r}")
+        arguments[field.name] = _convert(hints[field.name], values[field.name], place)
+    return cls(**arguments)
+
+
+def _convert(kind: Any, value: Any, path: str) -> Any:
+    """`value` as the annotation `kind` has it; `path` is its place in the document, such as "origin.seed"."""
+    origin, parameters = get_origin(kind), get_args(kind)
+    if kind is Any:
         return value
+    if is_dataclass(kind) and isinstance(kind, type):
+        return _dataclass(kind, _of_type(dict, value, path), path)
+    if origin is tuple:
+        return _tuple(parameters, _of_type(list, value, path), path)
+    if origin is Mapping:
+        items = _of_type(dict, value, path).items()
+        return {key: _convert(parameters[1], item, f"{path}.{key}") for key, item in items}
+    if origin in (Union, UnionType):
+        for member in parameters:
+            with suppress(_Mismatch):
+                return _convert(member, value, path)
+        raise _mismatch(path, value, f"of type {kind}")
+    if origin is Literal:
+        if not any(type(value) is type(choice) and value == choice for choice in parameters):
+            raise _mismatch(path, value, f"one of {', '.join(map(repr, parameters))}")
+        return value
+    if kind is float:
+        return _float(value, path)
+    return _of_type(kind, value, path)
+
+
+def _tuple(kinds: tuple[Any, ...], values: list[Any], path: str) -> tuple[Any, ...]:
+    if kinds[1:] == (...,):
+        kinds = kinds[:1] * len(values)
+    if len(values) != len(kinds):
+        raise _mismatch(path, values, f"a list of {len(kinds)}")
+    pairs = zip(kinds, values, strict=True)
+    return tuple(_convert(kind, value, f"{path}[{index}]") for index, (kind, value) in enumerate(pairs))
+
+
+def _float(value: Any, path: str) -> float:
+    if type(value) is int and abs(value) < EXACT_INTEGERS:
+        value = float(value)
+    if type(value) is not float or not math.isfinite(value):
+        raise _mismatch(path, value, "a finite float")
+    return value
+
+
+def _of_type(kind: type[T], value: Any, path: str) -> T:
+    if type(value) is not kind:  # not isinstance: True would pass as an int
+        raise _mismatch(path, value, f"of type {kind.__name__}")
+    return value
+
+
+def _mismatch(path: str, value: Any, expected: str) -> _Mismatch:
+    return _Mismatch(f": {path!r} is {reprlib.repr(value)}, not {expected}")

@@ -1,6 +1,7 @@
 """The card: it survives its round trip, and names what is wrong with one that is not right."""
 
 import json
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +17,16 @@ from netkit.core.model_card import ModelCard
 def test_card_survives_the_round_trip_through_json(card: ModelCard, resize: int | None) -> None:
     card = replace(card, resize=resize)
     assert ModelCard.from_json(card.to_json()) == card
+
+
+def test_json_is_the_same_byte_for_byte_after_a_round_trip() -> None:
+    text = (
+        '{"version": 2, "input": {"channels": 3, "height": 28, "width": 30, "resize": null}, "arch": "residual", '
+        '"labels": ["cat", "\\u00e9"], "mean": [0.5, 0.25, 0.1], "std": [1.0, 2.0, 0.3], "origin": {"data": "digits", '
+        '"data_sha256": "0", "recipe": {"name": "fast", "epochs": 2.5, "batch_size": 64, "nesterov": true}, "seed": 0, '
+        '"test_accuracy": 0.5, "netkit": "0.1.0", "torch": "2.9", "val_split": 0.1}}'
+    )
+    assert ModelCard.from_json(text).to_json() == text
 
 
 def test_json_holds_the_input_as_one_thing_and_the_version(card: ModelCard) -> None:
@@ -48,14 +59,14 @@ FIELDS = [
 
 @pytest.mark.parametrize("path", FIELDS)
 def test_a_missing_field_is_named(card: ModelCard, path: str) -> None:
-    with pytest.raises(CardError, match=f"the model card lacks '{path.split('.')[-1]}'"):
+    with pytest.raises(CardError, match=f"the model card lacks '{path}'"):
         ModelCard.from_json(changed(card, path, ...))
 
 
 @pytest.mark.parametrize("path", FIELDS)
 @pytest.mark.parametrize("value", [None, True])
 def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: object) -> None:
-    with pytest.raises(CardError, match=f"the model card's '{path.split('.')[-1]}' holds {value}"):
+    with pytest.raises(CardError, match=f"the model card(: '{path}' is| has version) {value}"):
         ModelCard.from_json(changed(card, path, value))
 
 
@@ -68,25 +79,25 @@ def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: o
         ("input.width", 10**9, "sides of 1 to 4096 pixels"),
         ("input.resize", 27, "images of 28x28 cannot be cut from the middle of images with a shorter side of 27"),
         ("input.resize", 4097, "with a shorter side of 4097"),
-        ("input.resize", True, "'resize' holds True, not a value of type int"),
-        ("input.resize", ..., "lacks 'resize'"),
+        ("input.resize", True, "'input.resize' is True, not of type int | None"),
+        ("input.resize", ..., "lacks 'input.resize'"),
         ("origin.val_split", 1.0, "val_split lies between 0 and 1, not at 1.0"),
         ("labels", ["a"], "two or more different names"),
         ("labels", ["a", "b", "a"], "two or more different names"),
-        ("labels", ["a", 1], "'labels' holds 1"),
+        ("labels", ["a", 1], "'labels[1]' is 1, not of type str"),
         ("labels", ["a", ""], "labels are text that can be written"),
         ("labels", ["a", "b\ud800"], "labels are text that can be written"),
-        ("labels", "0123456789", "'labels' holds '0123456789'"),
+        ("labels", "0123456789", "'labels' is '0123456789', not of type list"),
         ("mean", [0.1, 0.2], "one mean and std a channel"),
         ("std", [0], "std above 0"),
         ("std", [-0.5], "std above 0"),
-        ("mean", [float("nan")], "'mean' holds nan, which is no number"),
-        ("std", [float("inf")], "'std' holds inf, which is no number"),
-        ("mean", [10**400], "'mean' holds 1000"),
+        ("mean", [float("nan")], "'mean[0]' is nan, not a finite float"),
+        ("std", [float("inf")], "'std[0]' is inf, not a finite float"),
+        ("mean", [10**400], "'mean[0]' is 1000"),
     ],
 )
 def test_impossible_values_are_refused(card: ModelCard, path: str, value: object, says: str) -> None:
-    with pytest.raises(CardError, match=says):
+    with pytest.raises(CardError, match=re.escape(says)):
         ModelCard.from_json(changed(card, path, value))
 
 
