@@ -1,4 +1,4 @@
-"""Job: one run of a model over many inputs, from what was asked for to the last row."""
+"""Job: one run of a model over many inputs, from the options to the last row."""
 
 import time
 from collections.abc import Iterator
@@ -12,20 +12,21 @@ from netkit.core.progress import Advance
 from netkit.core.remote import AT_ONCE, is_remote
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.infer.output.prediction import Counts, rows_of
 from netkit.infer.output.results_file import Results, open_results
-from netkit.infer.output.writers import Printed, Tally, Write
-from netkit.infer.pipeline import batches as pipeline
-from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.output.writers import Printed, Write
+from netkit.infer.pipeline.batches import predict, split_evenly
+from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to do with the `inputs` that were named.
+    """What to run.
 
-    Batches are of up to `batch_size` images, and `threads` of them at work at once, by default one for each core. Rows
-    have `top_k` labels and go to `out`: what writes them, or a results file, of which with `resume` the run that was
-    stopped is gone on with.
+    `inputs` are as the user named them. `threads` batches of at most `batch_size` images run at once; None means one
+    for each core. Rows have `top_k` labels and go to `out`, a function that writes them or a results file, which
+    `resume` continues.
     """
 
     inputs: tuple[str, ...]
@@ -38,7 +39,7 @@ class Job:
 
 
 def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int) -> dict[str, Any]:
-    """On what rows depend, beside their inputs and the provider: a run that is gone on with has the same."""
+    """What the rows depend on besides the inputs and the provider. A resumed run must have the same."""
     return {
         "model": model_sha256,
         "batch size": batch_size,
@@ -51,56 +52,56 @@ def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int
 
 @dataclass(frozen=True)
 class Outcome:
-    """The counts of all rows, and how many a second were made, on which provider; "" where nothing had to be run."""
+    """The counts of all rows; the speed in images per second and the provider, "" if nothing had to be run."""
 
-    tally: Tally
-    per_s: float
+    counts: Counts
+    images_per_s: float
     provider: str
 
     def __str__(self) -> str:
-        return f"{self.tally} ({self.per_s:,.0f}/s, {self.provider})" if self.provider else str(self.tally)
+        return f"{self.counts} ({self.images_per_s:,.0f}/s, {self.provider})" if self.provider else str(self.counts)
 
 
 def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-    """Do the job on the `paths` that its inputs stand for; tells `advance` of rows as they are made.
+    """Write a row for each of `paths`, which `job.inputs` stand for. `advance` is called as rows are made.
 
-    Raises UsageError where the results file cannot be written or gone on with, ModelError where the model fails.
+    Raises UsageError if the results file cannot be written or resumed, ModelError if the model fails.
     """
     started = time.monotonic()
     first = next(paths, None)
     paths = paths if first is None else chain([first], paths)
-    far = first is not None and is_remote(first)
-    workers = job.threads or max(usable_cores(), AT_ONCE) if far else min(job.threads or usable_cores(), usable_cores())
-    size, paths = pipeline.shared_out(paths, batch_size=job.batch_size, workers=workers)
-    tally = Tally(frozenset(session.card.labels))
-    with _sink(job, session, size, tally) as sink:
-        before = tally.count
+    remote = first is not None and is_remote(first)
+    cores = usable_cores()
+    workers = job.threads or max(cores, AT_ONCE) if remote else min(job.threads or cores, cores)
+    batch_size, inputs = split_evenly(paths, batch_size=job.batch_size, workers=workers)
+    counts = Counts(frozenset(session.card.labels))
+    with _sink(job, session, batch_size, counts) as sink:
+        before = counts.total
         advance(before, "")
-        rest = sink.rest(paths)
-        batches = pipeline.infer(
+        batches = predict(
             session,
-            rest,
+            sink.remaining(inputs),
             decoder=job.decoder,
-            batch_size=size,
+            batch_size=batch_size,
             workers=workers,
-            top_k=job.top_k,
-            # few are done before a process has begun; and threads wait for files far away as well as processes
-            forks=size == job.batch_size and session.can_fork and not far,
-            light=Judge(card=session.card, inverted=job.decoder.invert),
+            # a few images are done before a process has started; remote files keep threads waiting, not computing
+            processes=batch_size == job.batch_size and workers > 1 and session.can_fork and not remote,
+            brightness=BrightnessCheck(card=session.card, inverted=job.decoder.invert),
         )
         with pillow_silenced(), closing(batches):
-            for rows in batches:
-                sink.write(rows)
-                advance(len(rows), "")
-    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), session.provider)
+            for predictions in batches:
+                sink.write(rows_of(predictions, session.card.labels, top_k=job.top_k))
+                advance(len(predictions.paths), "")
+    made = counts.total - before
+    return Outcome(counts, made / (time.monotonic() - started), session.provider if made else "")
 
 
-def _sink(job: Job, session: Session, size: int, tally: Tally) -> AbstractContextManager[Results | Printed]:
+def _sink(job: Job, session: Session, batch_size: int, counts: Counts) -> AbstractContextManager[Results | Printed]:
     if not isinstance(job.out, Path):
-        return nullcontext(Printed(job.out, tally))
+        return nullcontext(Printed(job.out, counts))
     arguments = {
         "inputs": list(job.inputs),
         "provider": session.provider,
-        **settings(job.decoder, model_sha256=session.model.sha256, batch_size=size, top_k=job.top_k),
+        **settings(job.decoder, model_sha256=session.model.sha256, batch_size=batch_size, top_k=job.top_k),
     }
-    return open_results(job.out, top_k=job.top_k, tally=tally, arguments=arguments, resume=job.resume)
+    return open_results(job.out, top_k=job.top_k, counts=counts, arguments=arguments, resume=job.resume)

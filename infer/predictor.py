@@ -1,8 +1,8 @@
 """Classifier: a model as a Python object, to be called with paths or arrays."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from os import PathLike, fspath
 from typing import overload
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from netkit.core.errors import UsageError
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
-from netkit.infer.output.writers import Row
-from netkit.infer.pipeline.batches import infer
-from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.output.prediction import Row, rows_of
+from netkit.infer.pipeline.batches import predict
+from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session
 
 Name = str | PathLike[str]
@@ -61,17 +61,17 @@ class Classifier:
             return next(self._rows([_name(images)]))
         return list(self._rows([_name(path) for path in images]))
 
-    def _rows(self, inputs: Iterable[str] | NDArray[np.uint8]) -> Iterator[Row]:
-        batches = infer(
+    def _rows(self, inputs: Sequence[str] | NDArray[np.uint8]) -> Iterator[Row]:
+        batches = predict(
             self.session,
             inputs,
             decoder=self.decoder,
             batch_size=self.batch_size,
-            workers=usable_cores(),
-            top_k=self.top_k,
-            light=Judge(card=self.session.card, inverted=self.decoder.invert),
+            workers=min(usable_cores(), math.ceil(len(inputs) / self.batch_size)) or 1,
+            brightness=BrightnessCheck(card=self.session.card, inverted=self.decoder.invert),
         )
-        return chain.from_iterable(batches)
+        for predictions in batches:
+            yield from rows_of(predictions, self.labels, top_k=self.top_k)
 
 
 def _name(path: Name) -> str:

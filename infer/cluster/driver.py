@@ -22,9 +22,9 @@ from netkit.core.progress import Advance
 from netkit.infer.cluster.shards import MODEL, Made, Plan, Shard
 from netkit.infer.job import Outcome
 from netkit.infer.model.onnx_file import Model
+from netkit.infer.output.prediction import Counts
 from netkit.infer.output.results_file import require_same
-from netkit.infer.output.writers import Tally
-from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.pipeline.brightness import BrightnessCheck
 
 logger = logging.getLogger(__name__)
 
@@ -78,12 +78,12 @@ def run(
                 _clear(plan.folder)
             _begin(plan.folder, model, manifest, missing)
             if work:
-                judge = Judge(card=model.card, inverted=plan.decoder.invert)
-                _make(plan.folder, missing, len(shards), work, judge, advance)
-        tally, providers = _counted(_all(plan, shards))
-        _write(plan.folder / MANIFEST, {**manifest, "rows": tally.counts(), "providers": providers})
+                brightness = BrightnessCheck(card=model.card, inverted=plan.decoder.invert)
+                _make(plan.folder, missing, len(shards), work, brightness, advance)
+        counts, providers = _counted(_all(plan, shards))
+        _write(plan.folder / MANIFEST, {**manifest, "rows": counts.as_dict(), "providers": providers})
         atomic_io.write_whole(plan.folder / SUCCESS, b"")
-    return Outcome(tally, (tally.count - before) / (time.monotonic() - started), ", ".join(providers))
+    return Outcome(counts, (counts.total - before) / (time.monotonic() - started), ", ".join(providers))
 
 
 def _begin(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:
@@ -100,7 +100,7 @@ def _make(
     missing: Sequence[Shard],
     count: int,
     work: Work,
-    judge: Judge,
+    brightness: BrightnessCheck,
     advance: Advance,
 ) -> None:
     """Let those be made that are missing of so many."""
@@ -111,9 +111,9 @@ def _make(
                 if made.fault:
                     raise ModelError(made.fault)
                 left.discard(made.number)
-                judge.see(made.counts["ok"], made.level)
+                brightness.update(made.counts["ok"], made.level)
                 advance(made.rows, "")
-        judge.end()
+        brightness.finish()
     except BaseException:
         logger.info("%s: %s shards are kept; go on with --resume", folder, f"{count - len(left):,} of {count:,}")
         raise
@@ -128,14 +128,14 @@ def _all(plan: Plan, shards: Iterable[Shard]) -> Iterator[Made]:
         yield made
 
 
-def _counted(parts: Iterable[Made]) -> tuple[Tally, list[str]]:
+def _counted(parts: Iterable[Made]) -> tuple[Counts, list[str]]:
     """The counts of all of them, and what ran them."""
-    tally, providers = Tally(frozenset()), set()
+    counts, providers = Counts(), set()
     for made in parts:
         providers.add(made.provider)
         for name, count in made.counts.items():
-            setattr(tally, name, getattr(tally, name) + count)
-    return tally, sorted(providers)
+            setattr(counts, name, getattr(counts, name) + count)
+    return counts, sorted(providers)
 
 
 def _hash_of(paths: Iterable[str]) -> str:

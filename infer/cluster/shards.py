@@ -16,9 +16,9 @@ from netkit.images.decoder import Decoder, pillow_silenced
 from netkit.infer.job import settings
 from netkit.infer.model import onnx_file, verify
 from netkit.infer.output import parquet
-from netkit.infer.output.writers import Tally
-from netkit.infer.pipeline import batches as pipeline
-from netkit.infer.pipeline.brightness import Brightness
+from netkit.infer.output.prediction import Counts, rows_of
+from netkit.infer.pipeline.batches import predict, split_evenly
+from netkit.infer.pipeline.brightness import MeanBrightness
 from netkit.infer.runtime.session import Session, open_session
 
 MODEL = "_model.onnx"
@@ -139,16 +139,16 @@ class Worker:
     def _made(self, shard: Shard) -> Made:
         plan, session = self._plan, self._opened()
         workers = AT_ONCE if any(map(is_remote, shard.paths)) else 1
-        size, paths = pipeline.shared_out(shard.paths, batch_size=plan.batch_size, workers=workers)
-        light = Brightness()
-        batches = pipeline.infer(
-            session, paths, decoder=plan.decoder, batch_size=size, workers=workers, top_k=plan.top_k, light=light
+        batch_size, paths = split_evenly(shard.paths, batch_size=plan.batch_size, workers=workers)
+        brightness = MeanBrightness()
+        batches = predict(
+            session, paths, decoder=plan.decoder, batch_size=batch_size, workers=workers, brightness=brightness
         )
-        tally = Tally(frozenset(session.card.labels))
+        counts = Counts(frozenset(session.card.labels))
         with pillow_silenced(), closing(batches):
-            rows = [row for batch in batches for row in batch]
-        tally.add(rows)
-        made = Made(shard.number, tally.counts(), light.mean, session.provider)
+            rows = [row for batch in batches for row in rows_of(batch, session.card.labels, top_k=plan.top_k)]
+        counts.add(rows)
+        made = Made(shard.number, counts.as_dict(), brightness.mean, session.provider)
         noted = {KEY: json.dumps({"identity": plan.identity(shard), "made": asdict(made)})}
         parquet.write(
             plan.folder / shard.name, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=noted

@@ -8,13 +8,10 @@ that others report on the paper's own files.
 import math
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-
-from netkit.images.decoder import Decoder
 
 Levels = NDArray[np.float32]  # (channels, height, width), from 0 to 1
 Random = np.random.Generator
@@ -26,20 +23,6 @@ LIGHT = 0.4
 FOG = 0.8
 DROPS = 0.85  # of the pixels are free of them
 WEAK, STRONG = 0.1, 0.2  # edges, in levels a unit; a weak one counts beside a strong one
-
-
-@dataclass(frozen=True)
-class CorruptingDecoder(Decoder):
-    """Decodes as Decoder does, and lets the corruption of that name befall the pixels."""
-
-    corruption: str = field(kw_only=True)
-
-    @classmethod
-    def of(cls, decoder: Decoder, corruption: str) -> "CorruptingDecoder":
-        return cls(**vars(decoder), corruption=corruption)
-
-    def __call__(self, image: str | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return corrupted(super().__call__(image), self.corruption)
 
 
 def corrupted(pixels: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:

@@ -1,9 +1,10 @@
-"""Evaluate: how good a model's answers are on images whose classes are known, as they are and corrupted."""
+"""How good a model's predictions are on labelled images: accuracy, confusion, calibration, robustness."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,26 +12,24 @@ from numpy.typing import NDArray
 from netkit.core.errors import DataError, one_line
 from netkit.core.progress import Advance
 from netkit.core.system import usable_cores
+from netkit.data.classification import Indices, confusion_matrix, worst_mistakes
 from netkit.images.decoder import Decoder, pillow_silenced
-from netkit.infer.evaluation.corruptions import CORRUPTIONS, CorruptingDecoder
-from netkit.infer.pipeline import batches as pipeline
-from netkit.infer.pipeline.brightness import Judge
+from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupted
+from netkit.infer.pipeline.batches import predict, split_evenly
+from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session
 
 logger = logging.getLogger(__name__)
 
-BINS = 15  # of probability, as many as Guo et al. 2017 (arXiv:1706.04599) take
-WORST = 24  # mistakes that are named
-UNREADABLE = -1  # as an answer
+BINS = 15  # of probability, as in Guo et al. 2017 (arXiv:1706.04599)
+MAX_MISTAKES = 24  # listed one by one
 
 Inputs = Sequence[str] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """So many `images` are of the class. `precision`: the share of the answers with its name that are right; `recall`:
-    the share of its images that get them; each from 0 to 1, None where there are none.
-    """
+    """Precision and recall of a class, from 0 to 1. None without a prediction, or without an image, of the class."""
 
     label: str
     images: int
@@ -39,15 +38,15 @@ class ClassScore:
 
     @property
     def cells(self) -> dict[str, str | int]:
-        """For a table."""
+        """The scores as text for a table."""
         shares = {"precision": self.precision, "recall": self.recall}
-        told = {name: "-" if share is None else f"{share:.2%}" for name, share in shares.items()}
-        return {"class": one_line(self.label), "images": self.images, **told}
+        texts = {name: "-" if share is None else f"{share:.2%}" for name, share in shares.items()}
+        return {"class": one_line(self.label), "images": self.images, **texts}
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers with a probability over `above` and up to `up_to`: their mean probability, and how many are right."""
+    """The predictions with a probability above `above` and up to `up_to`: their mean probability and their accuracy."""
 
     above: float
     up_to: float
@@ -58,7 +57,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer: the image's index and path (empty where it has none), its class, the answer's probability."""
+    """A wrong prediction: index and path (empty for an array) of the image, its class, and what was predicted."""
 
     index: int
     path: str
@@ -69,11 +68,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of it. Shares lie in [0, 1] and are of the images that could be read; `unreadable` counts the others.
+    """The result of an evaluation. Shares lie in [0, 1] and refer to the `images` that could be read.
 
-    In `confusion` a row is a class and a column an answer, in the order of `classes`. `calibration_error` is the
-    expected one (ECE): by how much the probabilities of a bin miss the share that is right, in the mean. `mistakes` are
-    those with the highest probability. `corrupted` has the accuracy under each corruption.
+    Rows of `confusion` are true classes, columns predicted ones, in the order of `classes`. `calibration_error` is the
+    expected calibration error (ECE). `mistakes` have the largest cross entropy. `corrupted` holds the accuracy under
+    each corruption.
     """
 
     model: str
@@ -93,12 +92,12 @@ class Evaluation:
 
     @property
     def mean_corrupted(self) -> float | None:
-        """The mean accuracy under all corruptions; None where there were none."""
+        """The mean accuracy under all corruptions; None if there were none."""
         return float(np.mean(list(self.corrupted.values()))) if self.corrupted else None
 
     @property
     def corruption_cells(self) -> list[dict[str, str]]:
-        """For a table: each corruption, the accuracy under it, and by how many points that differs."""
+        """For a table: each corruption, the accuracy under it, and the difference in percentage points."""
         return [
             {"corruption": name, "accuracy": f"{share:.2%}", "points": f"{100 * (share - self.accuracy):+.2f}"}
             for name, share in self.corrupted.items()
@@ -113,17 +112,22 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """For each input the index of its label, or UNREADABLE, and the probability of that label."""
+class _Outputs:
+    """The network's outputs for M readable images, whose positions among all inputs are `indices` (M,).
 
-    labels: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
+    `probabilities` (M, classes); `predictions` (M,) class indices; `corrupted` (C, M) the same under each corruption.
+    """
+
+    indices: Indices
+    probabilities: NDArray[np.float32]
+    predictions: Indices
+    corrupted: Indices
 
 
 def evaluate(
     session: Session,
     inputs: Inputs,
-    truth: NDArray[np.int64],
+    labels: Indices,
     *,
     data: str,
     decoder: Decoder,
@@ -131,127 +135,113 @@ def evaluate(
     corrupt: bool,
     advance: Advance,
 ) -> Evaluation:
-    """Let the model answer all inputs, whose classes are the indices `truth` (N,); once more for each corruption.
+    """Compare the model's predictions for all inputs with their classes, the indices `labels` (N,).
 
-    Inputs are paths, or images as levels (N, height, width, channels). `data` is what they are called; `advance` is
-    told of answers as they come. Raises DataError where no input can be read, or one not each time; ModelError where
-    the model fails.
+    Inputs are paths, or images uint8 (N, height, width, channels). With `corrupt` each image is also classified under
+    every corruption. `data` is the name of the data set; `advance` is called with the number of images done.
+
+    Raises DataError if no input can be read, ModelError if the model fails.
     """
-
-    def answers(decoder: Decoder, note: str = "") -> _Answers:
-        return _answers(session, inputs, decoder, batch_size, note, advance)
-
-    card = session.card
-    plain = answers(decoder)
-    read = plain.labels != UNREADABLE
-    if not read.any():
-        raise DataError(f"{data}: none of its {len(truth):,} images can be read")
-    right = plain.labels == truth
-    corrupted: dict[str, float] = {}
-    for name in CORRUPTIONS if corrupt else ():
-        under = answers(CorruptingDecoder.of(decoder, name), name).labels[read]
-        if lost := int((under == UNREADABLE).sum()):
-            raise DataError(f"{data}: {lost:,} of its images could be read at first, and not once more ({name})")
-        corrupted[name] = float((under == truth[read]).mean())
-    confusion = _confusion(truth[read], plain.labels[read], len(card.labels))
-    calibration = _bins(plain.probabilities[read], right[read])
+    names = tuple(CORRUPTIONS) if corrupt else ()
+    outputs = _run(session, inputs, decoder, batch_size, names, advance)
+    if not len(outputs.indices):
+        raise DataError(f"{data}: none of its {len(labels):,} images can be read")
+    card, true = session.card, labels[outputs.indices]
+    correct = outputs.predictions == true
+    confidences = outputs.probabilities[np.arange(len(true)), outputs.predictions].astype(np.float64)
+    confusion = confusion_matrix(true, outputs.predictions, len(card.labels))
+    calibration = _bins(confidences, correct)
     return Evaluation(
         model=session.model.name,
         model_sha256=session.model.sha256,
         arch=card.arch,
         provider=session.provider,
         data=data,
-        images=int(read.sum()),
-        unreadable=int((~read).sum()),
-        accuracy=float(right[read].mean()),
+        images=len(true),
+        unreadable=len(labels) - len(true),
+        accuracy=float(correct.mean()),
         calibration_error=_calibration_error(calibration),
         classes=_scores(card.labels, confusion),
         confusion=tuple(map(tuple, confusion.tolist())),
         calibration=calibration,
-        mistakes=_worst(plain, truth, inputs, card.labels),
-        corrupted=corrupted,
+        mistakes=_mistakes(outputs, true, inputs, card.labels),
+        corrupted={name: float((under == true).mean()) for name, under in zip(names, outputs.corrupted, strict=True)},
     )
 
 
-def _answers(
-    session: Session,
-    inputs: Inputs,
-    decoder: Decoder,
-    batch_size: int,
-    note: str,
-    advance: Advance,
-) -> _Answers:
-    number = {label: index for index, label in enumerate(session.card.labels)}
-    labels = np.full(len(inputs), UNREADABLE, np.int64)
-    probabilities = np.zeros(len(inputs))
+def _run(
+    session: Session, inputs: Inputs, decoder: Decoder, batch_size: int, corruptions: tuple[str, ...], advance: Advance
+) -> _Outputs:
     workers = usable_cores()
-    size, remaining = pipeline.shared_out(inputs, batch_size=batch_size, workers=workers)
-    batches = pipeline.infer(
+    size, remaining = split_evenly(inputs, batch_size=batch_size, workers=workers)
+    batches = predict(
         session,
         remaining,
         decoder=decoder,
         batch_size=size,
         workers=workers,
-        forks=size == batch_size and session.can_fork,
-        light=None if note else Judge(card=session.card, inverted=decoder.invert),
+        processes=(size == batch_size or bool(corruptions)) and workers > 1 and session.can_fork,
+        brightness=BrightnessCheck(card=session.card, inverted=decoder.invert),
+        transforms=[partial(corrupted, name=name) for name in corruptions],
     )
-    at = 0
+    decoded, probabilities, predictions, under = [], [], [], []
     with pillow_silenced(), closing(batches):
-        for rows in batches:
-            for row in rows:
-                if row.ranked:
-                    labels[at], probabilities[at] = number[row.ranked[0][0]], row.ranked[0][1]
-                elif not note:
-                    logger.warning("%s: %s", row.path or f"#{at}", row.message)
-                at += 1
-            advance(len(rows), note)
-    return _Answers(labels, probabilities)
+        for batch in batches:
+            for path, error in zip(batch.paths, batch.errors, strict=True):
+                decoded.append(error is None)
+                if error:
+                    logger.warning("%s: %s", path or f"#{len(decoded) - 1}", error.message)
+            probabilities.append(batch.probabilities)
+            predictions.append(batch.logits.argmax(axis=1))
+            under.append(batch.transformed)
+            advance(len(batch.paths), "")
+    return _Outputs(
+        np.flatnonzero(decoded), np.concatenate(probabilities), np.concatenate(predictions), np.concatenate(under, 1)
+    )
 
 
-def _confusion(truth: NDArray[np.int64], answers: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    return np.bincount(truth * classes + answers, minlength=classes**2).reshape(classes, classes)
-
-
-def _scores(labels: Sequence[str], confusion: NDArray[np.int64]) -> tuple[ClassScore, ...]:
-    right, images, answers = np.diag(confusion).tolist(), confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
+def _scores(labels: Sequence[str], confusion: Indices) -> tuple[ClassScore, ...]:
+    correct, images, predicted = (
+        np.diag(confusion).tolist(), confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
+    )  # fmt: skip
     return tuple(
         ClassScore(label, of_class, hits / named if named else None, hits / of_class if of_class else None)
-        for label, hits, of_class, named in zip(labels, right, images, answers, strict=True)
+        for label, hits, of_class, named in zip(labels, correct, images, predicted, strict=True)
     )
 
 
-def _bins(probabilities: NDArray[np.float64], right: NDArray[np.bool_]) -> tuple[Bin, ...]:
-    """Of equal width; empty ones are left out."""
+def _bins(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[Bin, ...]:
+    """Bins of equal width; empty ones are left out."""
     edges = np.linspace(0, 1, BINS + 1)
-    of_each = np.digitize(probabilities, edges[1:-1], right=True)
+    bin_of_each = np.digitize(confidences, edges[1:-1], right=True)
     return tuple(
         Bin(
             float(edges[index]),
             float(edges[index + 1]),
-            int(chosen.sum()),
-            float(probabilities[chosen].mean()),
-            float(right[chosen].mean()),
+            int(members.sum()),
+            float(confidences[members].mean()),
+            float(correct[members].mean()),
         )
         for index in range(BINS)
-        if (chosen := of_each == index).any()
+        if (members := bin_of_each == index).any()
     )
 
 
 def _calibration_error(bins: Sequence[Bin]) -> float:
-    missed = sum(each.images * abs(each.accuracy - each.confidence) for each in bins)
-    return missed / sum(each.images for each in bins)
+    gaps = sum(each.images * abs(each.accuracy - each.confidence) for each in bins)
+    return gaps / sum(each.images for each in bins)
 
 
-def _worst(answers: _Answers, truth: NDArray[np.int64], inputs: Inputs, labels: Sequence[str]) -> tuple[Mistake, ...]:
-    wrong = np.flatnonzero((answers.labels != truth) & (answers.labels != UNREADABLE))
-    worst = wrong[np.argsort(-answers.probabilities[wrong], kind="stable")][:WORST]
+def _mistakes(outputs: _Outputs, true: Indices, inputs: Inputs, labels: Sequence[str]) -> tuple[Mistake, ...]:
+    rows = np.arange(len(true))
+    worst = worst_mistakes(true, outputs.predictions, outputs.probabilities[rows, true], count=MAX_MISTAKES)
     return tuple(
         Mistake(
-            index,
-            each if isinstance(each := inputs[index], str) else "",
-            labels[truth[index]],
-            labels[answers.labels[index]],
-            round(float(answers.probabilities[index]), 6),
+            index := int(outputs.indices[row]),
+            path if isinstance(path := inputs[index], str) else "",
+            labels[true[row]],
+            labels[outputs.predictions[row]],
+            round(float(outputs.probabilities[row, outputs.predictions[row]]), 6),
         )
-        for index in worst.tolist()
+        for row in worst.tolist()
     )

@@ -11,7 +11,7 @@ from pyarrow import parquet as pq
 from netkit.core import remote
 from netkit.core.atomic_io import written_whole
 from netkit.core.errors import UsageError
-from netkit.infer.output.writers import columns
+from netkit.infer.output.prediction import columns
 
 ROWS = 65_536  # in memory at a time, and in a row group
 PATH = "path"

@@ -1,7 +1,8 @@
-"""Results: the file that rows go to. It takes its name when all are there; a run that was stopped can be resumed.
+"""The results file of a run. It gets its name when all rows are there; a run that was stopped can be resumed.
 
-Until then the rows lie in a file beside it, and every few seconds a journal says how far that file is whole. Who goes
-on cuts it there and writes on, so that the finished file is the one that would have been written at a stretch.
+Until then the rows are in `.NAME.part` beside it, which the run locks. Every few seconds `.NAME.journal` records how
+far that file is complete. A resumed run truncates the file there and appends, so the finished file equals the one of an
+uninterrupted run. The journal stays beside the finished file: with it, --resume knows which run wrote the file.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from io import FileIO, StringIO
 from itertools import islice
@@ -20,68 +21,112 @@ from typing import Any
 
 from netkit.core import atomic_io, schema
 from netkit.core.errors import MissingExtraError, UsageError
-from netkit.infer.output.writers import Row, Tally, csv_writer, jsonl_writer
+from netkit.infer.output.prediction import Counts, Row
+from netkit.infer.output.writers import csv_writer, jsonl_writer
 
 logger = logging.getLogger(__name__)
 
-FORMS = (".csv", ".jsonl", ".parquet")
-SAVE_EVERY_S = 2.0  # a kill costs no more work than that
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+SAVE_EVERY_S = 2.0  # a killed run loses no more work than that
+START_ANEW = "leave out --resume to start anew"
+
+
+@dataclass(frozen=True)
+class Journal:
+    """How far a run is: `size` bytes of its file are complete, the rows of the inputs with the hash `inputs_sha256`.
+
+    `arguments` are what the rows depend on; `counts` are those of the rows. In a finished run `size` is that of the
+    results file.
+    """
+
+    arguments: Mapping[str, Any]
+    size: int = 0
+    inputs_sha256: str = hashlib.sha256().hexdigest()
+    counts: Mapping[str, int] = field(default_factory=lambda: Counts().as_dict())
+    finished: bool = False
+
+    @classmethod
+    def read(cls, path: Path) -> "Journal | None":
+        """The journal of the run into `path`; None if there is none. Raises UsageError if it is damaged."""
+        try:
+            text = _journal_path(path).read_text()
+        except FileNotFoundError:
+            return None
+        return schema.load(cls, text, what=f"{path}: the journal", error=UsageError)
+
+    def write(self, path: Path) -> None:
+        atomic_io.write_whole(_journal_path(path), json.dumps(asdict(self)).encode())
 
 
 class Results:
-    """Takes rows, a batch at a time, and counts them in `tally`; `inputs` is the SHA-256 of their paths.
+    """Takes rows, a batch at a time, and counts them in `counts`. `saved` rows would survive a kill.
 
-    Of these, `kept` rows are on the disk, where another run can go on after them.
+    If `finished`, the results file already has all rows.
     """
 
-    def __init__(
-        self, path: Path, file: FileIO, tally: Tally, *, inputs: str, top_k: int, arguments: Mapping[str, Any]
-    ) -> None:
-        self.tally, self.kept = tally, tally.count
-        self._inputs, self._done = hashlib.sha256(), inputs
-        self._path, self._file, self._arguments = path, file, arguments
+    def __init__(self, path: Path, file: FileIO, journal: Journal, counts: Counts, *, top_k: int) -> None:
+        self.counts, self.saved, self.finished = counts, counts.total, journal.finished
+        self._path, self._file, self._journal = path, file, journal
+        self._inputs = hashlib.sha256()
         self._text = StringIO(newline="")
-        if _form_of(path) == ".csv":
-            self._spell = csv_writer(self._text, top_k=top_k, header=file.tell() == 0)
+        if path.suffix.lower() == ".csv":
+            self._write_rows = csv_writer(self._text, top_k=top_k, header=not journal.size)
         else:
-            self._spell = jsonl_writer(self._text, top_k=top_k)
-        self._saved = time.monotonic()
+            self._write_rows = jsonl_writer(self._text, top_k=top_k)
+        self._saved_at = time.monotonic()
 
-    def rest(self, paths: Iterator[str]) -> Iterator[str]:
-        """The inputs that are still to be done. Raises UsageError where those that are done are others."""
-        done = self.tally.count
+    def remaining(self, paths: Iterator[str]) -> Iterator[str]:
+        """The inputs that have no row yet. Raises UsageError if the first ones are not those that have a row."""
+        done = self.counts.total
         for path in islice(paths, done):
-            self._note([path])
-        if done and self._inputs.hexdigest() != self._done:
-            raise UsageError(
-                f"{self._path}: the first {done:,} inputs are others than when the run was stopped; leave out --resume "
-                "to start anew"
-            )
+            self._hash([path])
+        if self._inputs.hexdigest() != self._journal.inputs_sha256:
+            raise UsageError(f"{self._path}: the first {done:,} inputs are not those of the earlier run; {START_ANEW}")
+        if self.finished:
+            if next(paths, None) is not None:
+                raise UsageError(f"{self._path}: the earlier run had {done:,} inputs, now there are more; {START_ANEW}")
+            logger.info("%s: this run has ended: nothing is left to do; %s", self._path, START_ANEW)
         return paths
 
-    def _note(self, paths: Iterable[str]) -> None:
-        self._inputs.update(os.fsencode("".join(path + "\0" for path in paths)))
-
     def write(self, rows: list[Row]) -> None:
-        self._spell(rows)
-        self._hand_on()
-        self.tally.add(rows)
-        self._note(row.path for row in rows)
-        if time.monotonic() - self._saved >= SAVE_EVERY_S:
+        self._write_rows(rows)
+        self.counts.add(rows)
+        self._hash(row.path for row in rows)
+        self._flush()
+        if time.monotonic() - self._saved_at >= SAVE_EVERY_S:
             self.save()
 
     def save(self) -> None:
-        """Put all rows so far on the disk, and then the journal."""
-        self._hand_on()
+        """Put all rows so far on the disk, then the journal."""
+        self._flush()
         os.fsync(self._file.fileno())
-        whole = {
-            "arguments": self._arguments, "bytes": self._file.tell(), "inputs": self._inputs.hexdigest(),
-            **self.tally.counts(),
-        }  # fmt: skip
-        atomic_io.write_whole(_journal_of(self._path), json.dumps(whole).encode())
-        self.kept, self._saved = self.tally.count, time.monotonic()
+        self._write_journal(self._file.tell(), finished=False)
+        self.saved, self._saved_at = self.counts.total, time.monotonic()
 
-    def _hand_on(self) -> None:
+    def publish(self, top_k: int) -> None:
+        """Give the complete file its name."""
+        partial = _partial_path(self._path)
+        if self._path.suffix.lower() == ".parquet":
+            from netkit.infer.output import parquet  # needs an extra
+
+            with open(partial, encoding="ascii") as lines:
+                parquet.write(self._path, (list(json.loads(line).values()) for line in lines), top_k=top_k)
+            self._write_journal(self._path.stat().st_size, finished=True)
+            partial.unlink()
+        else:
+            self._write_journal(self._file.tell(), finished=True)
+            os.replace(partial, self._path)
+        atomic_io.sync_folder(self._path.parent)
+
+    def _write_journal(self, size: int, *, finished: bool) -> None:
+        Journal(
+            self._journal.arguments, size, self._inputs.hexdigest(), self.counts.as_dict(), finished=finished
+        ).write(self._path)
+
+    def _hash(self, paths: Iterable[str]) -> None:
+        self._inputs.update(os.fsencode("".join(path + "\0" for path in paths)))
+
+    def _flush(self) -> None:
         # surrogateescape: file names that are not UTF-8 come back byte for byte
         content = memoryview(self._text.getvalue().encode("utf-8", "surrogateescape"))
         self._text.seek(0)
@@ -92,62 +137,76 @@ class Results:
 
 @contextmanager
 def open_results(
-    path: Path, *, top_k: int, tally: Tally, arguments: Mapping[str, Any], resume: bool = False
+    path: Path, *, top_k: int, counts: Counts, arguments: Mapping[str, Any], resume: bool = False
 ) -> Iterator[Results]:
-    """A results file, .csv, .jsonl or .parquet, which takes its name when the block ends well.
+    """A results file, .csv, .jsonl or .parquet, which gets its name when the block ends without an exception.
 
-    Where it does not, the rows of all but the last seconds are kept, and `resume` goes on after them: `tally` counts
-    them, too. Raises UsageError for another suffix, where the file cannot be made or another run is making it, or where
-    the run to go on with had other `arguments`; MissingExtraError where there is no pyarrow to write .parquet.
+    Otherwise the rows up to the last save are kept, and `resume` continues after them; `counts` then includes them.
+    With `resume`, a finished run of the same inputs and arguments is left as it is.
+
+    Raises UsageError for another suffix, if the file cannot be written, if another run is writing it, or if the run to
+    resume had other arguments or is unknown; MissingExtraError if .parquet needs pyarrow.
     """
-    if _form_of(path) not in FORMS:
-        raise UsageError(f"--out {path}: results are written as {', '.join(FORMS[:-1])} or {FORMS[-1]}")
-    if _form_of(path) == ".parquet" and not find_spec("pyarrow"):
-        raise MissingExtraError("pyarrow", "parquet")
-    atomic_io.refuse(path)
-    with _alone(path) as file:
-        stopped = _journal_of(path).exists()
-        if stopped and not resume:
-            logger.info("%s: starting anew; --resume would go on with the run that was stopped", path)
-        inputs = _go_on(path, file, tally, arguments) if stopped and resume else ""
-        file.truncate()
-        results = Results(path, file, tally, inputs=inputs, top_k=top_k, arguments=arguments)
+    _require_format(path)
+    with _locked(path) as file:
+        journal = _journal_to_resume(path, file, arguments) if resume else None
+        if not resume and _is_unfinished(path):
+            logger.info("%s: starting anew; --resume continues the run that was stopped", path)
+        started = journal or Journal(arguments)
+        for name, count in started.counts.items():
+            setattr(counts, name, count)
+        if not started.finished:
+            file.seek(started.size)
+            file.truncate()
+        results = Results(path, file, started, counts, top_k=top_k)
         try:
-            if not inputs:
+            if not journal:
                 results.save()
             yield results
-            results.save()
-        except BaseException as fault:
-            _keep_or_remove(results, path, stopped=not isinstance(fault, Exception))
-            if isinstance(fault, OSError) and not fault.filename:
-                raise OSError(fault.errno, fault.strerror, str(path)) from None
+            if not results.finished:
+                results.save()
+        except BaseException as exc:
+            _keep_or_remove(results, path, stopped=not isinstance(exc, Exception))
+            if isinstance(exc, OSError) and not exc.filename:
+                raise OSError(exc.errno, exc.strerror, str(path)) from None
             raise
-        _publish(path, top_k)
+        if not results.finished:
+            results.publish(top_k)
 
 
-def _form_of(path: Path) -> str:
-    """What rows are written as: the suffix, in small letters."""
-    return path.suffix.lower()
+def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Raise UsageError if the run into `path` that is to be resumed had other arguments."""
+    for name, value in arguments.items():
+        if earlier.get(name) != value:
+            raise UsageError(
+                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; resume it with the "
+                f"same, or {START_ANEW}"
+            )
 
 
-def is_finished(path: Path) -> bool:
-    """Whether no run into `path` is waiting to be gone on with, and one has ended."""
-    journal, partial = _journal_of(path), _partial_of(path)
-    if journal.exists() and not partial.exists() and path.exists():
-        journal.unlink()  # killed when all was done but this
-    return path.exists() and not journal.exists()
+def _require_format(path: Path) -> None:
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--out {path}: results are written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+    if path.suffix.lower() == ".parquet" and not find_spec("pyarrow"):
+        raise MissingExtraError("pyarrow", "parquet")
+    atomic_io.refuse(path)
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[FileIO]:
+def _locked(path: Path) -> Iterator[FileIO]:
     """The file of rows beside `path`, open for this run and no other."""
-    partial = _partial_of(path)
+    partial = _partial_path(path)
     while True:
         with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
             atomic_io.claim(file.fileno(), path)
-            if _is_named(file, partial):  # else another run has ended meanwhile, and given that very file its name
+            if not _is_named(file, partial):  # another run has ended meanwhile and renamed this file
+                continue
+            try:
                 yield file
-                return
+            finally:
+                if _is_named(file, partial) and not os.fstat(file.fileno()).st_size:
+                    partial.unlink()
+            return
 
 
 def _is_named(file: FileIO, path: Path) -> bool:
@@ -156,70 +215,46 @@ def _is_named(file: FileIO, path: Path) -> bool:
     return False
 
 
-@dataclass(frozen=True)
-class _Journal:
-    """How far a run came: `bytes` of its rows are on the disk; `inputs` is the SHA-256 of their paths."""
-
-    arguments: Mapping[str, Any]
-    bytes: int
-    inputs: str
-    ok: int
-    failed: int
-    judged: int
-    right: int
+def _is_unfinished(path: Path) -> bool:
+    with suppress(UsageError):
+        journal = Journal.read(path)
+        return journal is not None and not journal.finished
+    return False
 
 
-def _go_on(path: Path, file: FileIO, tally: Tally, arguments: Mapping[str, Any]) -> str:
-    """Set file and tally to where the journal says that all is whole; gives the SHA-256 of the inputs so far."""
-    text = _journal_of(path).read_text()
-    journal = schema.load(_Journal, text, what=f"{path}: the journal", error=UsageError)
+def _journal_to_resume(path: Path, file: FileIO, arguments: Mapping[str, Any]) -> Journal | None:
+    """Where to resume; None if no run was there. Raises UsageError as `open_results` does."""
+    journal = Journal.read(path)
+    if journal is None:
+        if path.exists():
+            raise UsageError(f"{path}: no journal says which run wrote this file; {START_ANEW}")
+        return None
     require_same(path, journal.arguments, arguments)
-    if os.fstat(file.fileno()).st_size < journal.bytes:
-        raise UsageError(f"{path}: its rows are gone; leave out --resume to start anew")
-    for name in tally.counts():
-        setattr(tally, name, getattr(journal, name))
-    file.seek(journal.bytes)
-    return journal.inputs
-
-
-def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Raise UsageError where the run into `path` that is to be gone on with had others."""
-    for name, value in arguments.items():
-        if earlier.get(name) != value:
-            raise UsageError(
-                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; go on with the same, "
-                "or leave out --resume to start anew"
-            )
+    size = os.fstat(file.fileno()).st_size
+    if journal.finished:
+        if path.suffix.lower() != ".parquet" and size == journal.size > 0:  # killed before it got its name
+            return replace(journal, finished=False)
+        if path.exists() and path.stat().st_size == journal.size:
+            return journal
+    if journal.finished or size < journal.size:
+        raise UsageError(f"{path}: the rows of the earlier run are gone or were changed; {START_ANEW}")
+    return journal
 
 
 def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
-    # a run that was stopped before any row is there to go on with: an earlier file is not its result
-    if results.kept or (stopped and path.exists()):
-        logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.kept:,}")
+    """Keep what a later run can resume. A run that was stopped before its first row hides an earlier results file."""
+    if results.finished:
+        return
+    if results.saved or (stopped and path.exists()):
+        logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.saved:,}")
     else:
-        _journal_of(path).unlink(missing_ok=True)  # first: without its rows it would stand for a run that has ended
-        _partial_of(path).unlink(missing_ok=True)
+        _partial_path(path).unlink(missing_ok=True)
+        _journal_path(path).unlink(missing_ok=True)
 
 
-def _publish(path: Path, top_k: int) -> None:
-    partial = _partial_of(path)
-    if _form_of(path) == ".parquet":
-        from netkit.infer.output import parquet  # needs an extra
-
-        with open(partial, encoding="ascii") as lines:
-            parquet.write(path, (list(json.loads(line).values()) for line in lines), top_k=top_k)
-        partial.unlink()
-    else:
-        os.replace(partial, path)
-    _journal_of(path).unlink(
-        missing_ok=True
-    )  # who asks for this run to be gone on with may have seen that it has ended
-    atomic_io.sync_folder(path.parent)
-
-
-def _partial_of(path: Path) -> Path:
+def _partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
 
 
-def _journal_of(path: Path) -> Path:
+def _journal_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.journal")

@@ -1,16 +1,15 @@
-"""The way of every input to its row: files are decoded while the network runs over others, a batch at a time.
+"""From inputs to predictions: workers decode files and run the network, a batch at a time.
 
-A team of processes, or of threads, keeps all cores busy, whichever of the two is the slower; and one thread for each
-run of the network is faster than several that wait for each other at every operator.
+Each worker decodes a batch and then runs the network on it in the same thread. That keeps every core busy whichever of
+the two is slower, and one thread per run is faster than several that synchronise at every operator.
 """
 
-import logging
 import math
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,166 +17,176 @@ from numpy.typing import NDArray
 from netkit.core.errors import ImageError, ModelError, OutOfMemoryError
 from netkit.core.remote import is_remote
 from netkit.images.decoder import Decoder
-from netkit.infer.output.writers import Row
-from netkit.infer.pipeline.brightness import Brightness
-from netkit.infer.pipeline.threads import AHEAD, Team
+from netkit.infer.pipeline.brightness import MeanBrightness
+from netkit.infer.pipeline.workers import map_in_processes, map_in_threads
 from netkit.infer.runtime.session import Session
 
-if TYPE_CHECKING:
-    from netkit.infer.pipeline.processes import Processes
-
-logger = logging.getLogger(__name__)
-
-SMALL = 2048  # bytes of a file; of 1,819 (48x48) 52 us each, and side by side 49; of 3,144 (64x64) 72, and 53
+# Threads that decode small files side by side wait for Python's lock: 1,819 bytes (48x48) took 52 us in turns and 49 us
+# side by side, 3,144 bytes (64x64) 72 us and 53 us.
+SMALL_FILE_BYTES = 2048
+BATCHES_PER_TASK = 8  # of small files: handing a task of one batch to a process took 11 % of the cores' time, of 8, 1 %
 
 Input = str | NDArray[np.uint8]
+Floats = NDArray[np.float32]
+T = TypeVar("T")
+Transform = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
+
+class InputError(NamedTuple):
+    """Why an input has no prediction: a status word for programs and a message for people."""
+
+    status: str
+    message: str
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """What became of some inputs: `pixels` (N, channels, height, width) of those for which there is no fault."""
+class Predictions:
+    """The network's outputs for a batch of N inputs, of which K could be decoded.
+
+    `paths` (N,) are empty for inputs that are arrays; `errors` (N,) holds None for each input that could be decoded.
+    `logits` and `probabilities` (K, classes) are float32. `mean_level`, from 0 to 255, is the mean of all pixels.
+    `transformed` (T, K) holds the predicted class indices after each of T transforms.
+    """
 
     paths: list[str]
-    faults: list[Row | None]
-    pixels: NDArray[np.uint8]
+    errors: list[InputError | None]
+    logits: Floats
+    probabilities: Floats
+    mean_level: float
+    transformed: NDArray[np.int64]
+
+    @property
+    def decoded(self) -> NDArray[np.bool_]:
+        """Which inputs (N,) could be decoded."""
+        return np.array([error is None for error in self.errors], bool)
 
 
-_Batch = list[Input] | _Decoded
-
-
-@dataclass(frozen=True)
-class _Answered:
-    """What became of them in the end: logits and probabilities (N, classes), and the mean level of all pixels."""
-
-    paths: list[str]
-    faults: list[Row | None]
-    level: float
-    logits: NDArray[np.float32]
-    probabilities: NDArray[np.float32]
-
-
-def infer(
+def predict(
     session: Session,
     inputs: Iterable[Input],
     *,
     decoder: Decoder,
     batch_size: int,
     workers: int,
-    top_k: int = 1,
-    forks: bool = False,
-    light: Brightness | None = None,
-) -> Generator[list[Row]]:
-    """Exactly one row for each input, in their order: a prediction, or an error with its code; a batch at a time.
+    processes: bool = False,
+    brightness: MeanBrightness | None = None,
+    transforms: Sequence[Transform] = (),
+) -> Generator[Predictions]:
+    """Yield the predictions of all inputs in their order, a batch at a time.
 
-    Inputs are paths, or images as levels, whose rows have an empty path. Workers are threads; or with `forks`, for
-    which the session `can_fork`, processes. `light` sees how bright the images are.
+    Inputs are paths, or images uint8 (height, width) or (height, width, channels). Workers are threads, or with
+    `processes` forks of this process, which requires `session.can_fork`. `brightness` is updated with each batch.
+
+    Raises ModelError if the network fails or its outputs are NaN or infinite.
     """
+    first, inputs = _peek(inputs)
+    small = first is not None and _is_small(first)
+    worker = _Worker(session, decoder, batch_size, tuple(transforms))
+    tasks = _chunks(inputs, batch_size * (BATCHES_PER_TASK if processes and small else 1))
+    if processes:
+        results = map_in_processes(worker, tasks, workers=workers)
+    elif small:  # decoded in the thread that submits them
+        results = map_in_threads(worker.run, map(worker.decode, tasks), workers=workers)
+    else:
+        results = map_in_threads(worker, tasks, workers=workers)
+    for batches in results:
+        for predictions in batches:
+            if brightness:
+                brightness.update(len(predictions.logits), predictions.mean_level)
+            yield predictions
+    if brightness:
+        brightness.finish()
+
+
+def split_evenly(inputs: Iterable[T], *, batch_size: int, workers: int) -> tuple[int, Iterator[T]]:
+    """The batch size, at most `batch_size`, that gives each worker a batch if inputs are few; and all the inputs."""
     remaining = iter(inputs)
-    work = _Work(session, decoder, batch_size, top_k)
-    with _team(workers, work, forks) as team:
-        while True:
-            while len(team) < workers * AHEAD and (batch := list(islice(remaining, batch_size))):
-                team.give(batch if forks else work.begun(batch))
-            if not team:
-                break
-            done = team.take()
-            if light:
-                light.see(len(done.logits), done.level)
-            yield work.rows(done)
-    if light:
-        light.end()
-
-
-def _team(size: int, work: "_Work", forks: bool) -> "Team[_Batch, _Answered] | Processes[_Batch, _Answered]":
-    if not forks:
-        return Team(size, work)
-    from netkit.infer.pipeline.processes import Processes  # 9 ms, and for Linux alone
-
-    return Processes(size, work)
-
-
-def shared_out(paths: Iterable[str], *, batch_size: int, workers: int) -> tuple[int, Iterator[str]]:
-    """The size of batches that gives each worker one where paths are few, up to `batch_size`; and all the paths."""
-    remaining = iter(paths)
     first = list(islice(remaining, batch_size * workers))
     return max(1, math.ceil(len(first) / workers)), chain(first, remaining)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What is done to a batch of at most `batch_size` inputs: its files are decoded, then the network is run."""
+class _Decoded:
+    """A batch of N inputs after decoding: `pixels` (K, channels, height, width) uint8."""
+
+    paths: list[str]
+    errors: list[InputError | None]
+    pixels: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Decodes tasks and runs the network on them, in batches of at most `batch_size`."""
 
     session: Session
     decoder: Decoder
     batch_size: int
-    top_k: int
+    transforms: tuple[Transform, ...]
 
-    def __call__(self, batch: _Batch) -> _Answered:
-        decoded = batch if isinstance(batch, _Decoded) else self._decoded(batch)
-        if not len(decoded.pixels):
-            nothing = np.empty((0, len(self.session.card.labels)), np.float32)
-            return _Answered(decoded.paths, decoded.faults, 0.0, nothing, nothing)
-        answers = self._answers(decoded.pixels, self.batch_size)
-        return _Answered(decoded.paths, decoded.faults, float(decoded.pixels.mean()), *answers)
+    def __call__(self, inputs: list[Input]) -> list[Predictions]:
+        return [self._predict(self.decode(batch)) for batch in _chunks(inputs, self.batch_size)]
 
-    def begun(self, batch: list[Input]) -> _Batch:
-        """Small files are decoded in the thread that gives the work out.
+    def run(self, decoded: _Decoded) -> list[Predictions]:
+        return [self._predict(decoded)]
 
-        Each takes so little that threads which decode side by side spend the time on handing Python's lock to and fro.
-        """
-        return self._decoded(batch) if _is_small(batch[0]) else batch
-
-    def rows(self, answered: _Answered) -> list[Row]:
-        """A row for each input. Raises ModelError where an answer is no number."""
-        ranked = self._ranked(answered.logits, answered.probabilities)
-        return [
-            fault or Row(path, ranked=next(ranked)) for path, fault in zip(answered.paths, answered.faults, strict=True)
-        ]
-
-    def _decoded(self, inputs: list[Input]) -> _Decoded:
+    def decode(self, inputs: list[Input]) -> _Decoded:
         card = self.session.card
         pixels: list[NDArray[np.uint8]] = []
-        faults: list[Row | None] = []
-        paths = [each if isinstance(each, str) else "" for each in inputs]
-        for path, each in zip(paths, inputs, strict=True):
+        errors: list[InputError | None] = []
+        for image in inputs:
             try:
-                pixels.append(self.decoder(each))
-                faults.append(None)
-            except ImageError as fault:
-                faults.append(Row(path, status=fault.code, message=str(fault)))
+                pixels.append(self.decoder(image))
+                errors.append(None)
+            except ImageError as exc:
+                errors.append(InputError(exc.code, str(exc)))
         stacked = np.stack(pixels) if pixels else np.empty((0, card.channels, card.height, card.width), np.uint8)
-        return _Decoded(paths, faults, stacked)
+        return _Decoded([image if isinstance(image, str) else "" for image in inputs], errors, stacked)
 
-    def _ranked(
-        self, logits: NDArray[np.float32], probabilities: NDArray[np.float32]
-    ) -> Iterator[tuple[tuple[str, float], ...]]:
-        """For each image the `top_k` most probable labels with their probabilities, most probable first."""
-        if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
-            raise ModelError(f"{self.session.model.name}: gives answers that are no numbers")
-        # by logit: where two probabilities round to the same number, the logits still tell them apart
-        order = np.argsort(-logits, axis=1, kind="stable")[:, : self.top_k]
-        chances = np.take_along_axis(probabilities, order, axis=1)
-        label_at = self.session.card.labels.__getitem__
-        ranks = zip(order.T.tolist(), chances.T.tolist(), strict=True)
-        return zip(*(zip(map(label_at, places), shares, strict=True) for places, shares in ranks), strict=True)
+    def _predict(self, decoded: _Decoded) -> Predictions:
+        pixels = decoded.pixels
+        logits, probabilities = self._outputs(pixels, self.batch_size)
+        transformed = np.empty((len(self.transforms), len(pixels)), np.int64)
+        for index, transform in enumerate(self.transforms if len(pixels) else ()):
+            images = np.stack([transform(image) for image in pixels])
+            transformed[index] = self._outputs(images, self.batch_size)[0].argmax(axis=1)
+        level = float(pixels.mean()) if len(pixels) else 0.0
+        return Predictions(decoded.paths, decoded.errors, logits, probabilities, level, transformed)
 
-    def _answers(self, images_u8: NDArray[np.uint8], size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits and probabilities; where the memory does not last for batches of that size, in two of half."""
+    def _outputs(self, pixels: NDArray[np.uint8], size: int) -> tuple[Floats, Floats]:
+        """Logits and probabilities. If memory is too small for batches of `size`, halves are tried."""
+        if not len(pixels):
+            empty = np.empty((0, len(self.session.card.labels)), np.float32)
+            return empty, empty
         try:
-            return self.session.run(images_u8, size=size)
+            logits, probabilities = self.session.run(pixels, size=size)
         except OutOfMemoryError:
             if size == 1:
                 raise
-        half = math.ceil(size / 2)
-        parts = (self._answers(images_u8[start : start + half], half) for start in range(0, len(images_u8), half))
-        logits, probabilities = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(probabilities)
+            half = math.ceil(size / 2)
+            parts = [self._outputs(pixels[start : start + half], half) for start in range(0, len(pixels), half)]
+            logits, probabilities = (np.concatenate(part) for part in zip(*parts, strict=True))
+        if not (np.isfinite(logits).all() and np.isfinite(probabilities).all()):
+            raise ModelError(f"{self.session.model.name}: an output of the network is NaN or infinite")
+        return logits, probabilities
+
+
+def _peek(inputs: Iterable[Input]) -> tuple[Input | None, Iterator[Input]]:
+    remaining = iter(inputs)
+    first = next(remaining, None)
+    return first, remaining if first is None else chain([first], remaining)
+
+
+def _chunks(inputs: Iterable[Input], size: int) -> Iterator[list[Input]]:
+    remaining = iter(inputs)
+    while chunk := list(islice(remaining, size)):
+        yield chunk
 
 
 def _is_small(image: Input) -> bool:
+    """Whether decoding takes so little time that threads do not pay off."""
     if isinstance(image, str) and is_remote(image):
         return False
     try:
-        return (os.stat(image).st_size if isinstance(image, str) else image.nbytes) <= SMALL
+        return (os.stat(image).st_size if isinstance(image, str) else image.nbytes) <= SMALL_FILE_BYTES
     except (OSError, ValueError):
         return True

@@ -424,7 +424,7 @@ def infer(
     from netkit.infer import engines
     from netkit.infer.job import Job
     from netkit.infer.model import onnx_file, verify
-    from netkit.infer.output import results_file, writers
+    from netkit.infer.output import writers
     from netkit.infer.pipeline.inputs import STDIN, find_inputs
     from netkit.infer.runtime.session import open_session
 
@@ -436,9 +436,6 @@ def infer(
     runs = engines.chosen(
         engine, out=out, device=device, proven=not unverified, threads=threads, workers=workers, address=address
     )
-    if out is not None and resume and engine == "local" and results_file.is_finished(out):  # Ray's manifest says more
-        terminal.print(f"{out}: this run has ended: nothing is left to do; leave out --resume to start anew")
-        return
     found = find_inputs(
         paths, separator=b"\0" if nul else b"\n"
     )  # first: a wrong name is told before a model is opened
@@ -460,7 +457,7 @@ def infer(
     more = ["--out", "results.csv"] if not out else ["--top-k", str(top_k + 2)] if top_k == 1 else []
     if more and engine == "local" and len(paths) <= FEW and "--" not in words:
         _next("netkit", *words, *more)
-    if outcome.tally.failed:
+    if outcome.counts.failed:
         click.get_current_context().exit(1)
 
 

@@ -14,13 +14,24 @@ NetkitError                 1  everything netkit raises on purpose
 └── ImageError              1  one input file gives no pixels; it has a code, and becomes a row
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class NetkitError(Exception):
     """A fault that the message explains to a person: what, where, and what next."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle the message and the attributes: subclasses have other arguments."""
+        return _unpickled, (type(self), self.args, vars(self))
+
+
+def _unpickled(cls: type[NetkitError], args: tuple[object, ...], attributes: Mapping[str, object]) -> NetkitError:
+    exc = cls.__new__(cls)
+    exc.args = args
+    vars(exc).update(attributes)
+    return exc
 
 
 class UsageError(NetkitError):

@@ -23,7 +23,7 @@ from netkit.infer import job
 from netkit.infer.cluster import driver
 from netkit.infer.cluster.shards import Plan
 from netkit.infer.model.onnx_file import Model
-from netkit.infer.output.writers import Row
+from netkit.infer.output.prediction import Row
 from netkit.infer.pipeline.inputs import find_inputs
 from netkit.infer.runtime.session import open_session
 from tests.support.clusters import engine_of, in_turn

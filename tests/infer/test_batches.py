@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator
-from itertools import chain, cycle
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,11 @@ from netkit.core.model_card import ModelCard
 from netkit.data.dataset import HeldDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
-from netkit.infer.output.writers import Row
+from netkit.infer.output.prediction import Row, rows_of
 from netkit.infer.pipeline import batches
-from netkit.infer.pipeline.batches import infer, shared_out
-from netkit.infer.pipeline.brightness import Judge
-from netkit.infer.pipeline.threads import AHEAD
+from netkit.infer.pipeline.batches import predict, split_evenly
+from netkit.infer.pipeline.brightness import BrightnessCheck
+from netkit.infer.pipeline.workers import TASKS_PER_WORKER
 from netkit.infer.runtime.session import Session, open_session
 from tests.support.onnx_models import linear_model, weights
 
@@ -35,7 +35,7 @@ def linear(card: ModelCard) -> Session:
     return open_session(onnx_file.check(linear_model(card).SerializeToString(), "linear.onnx"), device="cpu", threads=1)
 
 
-def rows_of(
+def rows_of_paths(
     session: Session,
     paths: Iterable[str],
     *,
@@ -46,11 +46,17 @@ def rows_of(
     forks: bool = False,
 ) -> Iterator[Row]:
     decoder = decoder or Decoder(session.card.input)
-    light = Judge(card=session.card, inverted=decoder.invert)
-    batches = infer(
-        session, paths, decoder=decoder, batch_size=batch_size, workers=workers, top_k=top_k, forks=forks, light=light
+    batches = predict(
+        session,
+        paths,
+        decoder=decoder,
+        batch_size=batch_size,
+        workers=workers,
+        processes=forks,
+        brightness=BrightnessCheck(card=session.card, inverted=decoder.invert),
     )
-    return chain.from_iterable(batches)
+    for predictions in batches:
+        yield from rows_of(predictions, session.card.labels, top_k=top_k)
 
 
 def children() -> set[str]:
@@ -87,11 +93,11 @@ def mixed(tmp_path: Path) -> list[str]:
 def test_each_input_has_one_row_in_order_with_the_answer_it_gets_alone(
     linear: Session, card: ModelCard, mixed: list[str], batch_size: int, workers: int, forks: bool
 ) -> None:
-    rows = list(rows_of(linear, iter(mixed), batch_size=batch_size, top_k=10, workers=workers, forks=forks))
+    rows = list(rows_of_paths(linear, iter(mixed), batch_size=batch_size, top_k=10, workers=workers, forks=forks))
     assert [row.path for row in rows] == mixed
     assert [row.status for row in rows] == [status for status, _ in zip(cycle(STATUSES), mixed, strict=False)]
     for row in rows:
-        (alone,) = rows_of(linear, [row.path], batch_size=1, top_k=3)
+        (alone,) = rows_of_paths(linear, [row.path], batch_size=1, top_k=3)
         assert (row.status, row.message) == (alone.status, alone.message)
         assert [label for label, _ in row.ranked[:3]] == [label for label, _ in alone.ranked]
         assert [p for _, p in row.ranked[:3]] == pytest.approx([p for _, p in alone.ranked], abs=1e-6)
@@ -109,16 +115,16 @@ def test_each_input_has_one_row_in_order_with_the_answer_it_gets_alone(
 def test_files_decoded_side_by_side_and_in_turns_give_the_same_rows(
     linear: Session, mixed: list[str], monkeypatch: pytest.MonkeyPatch, small: int
 ) -> None:
-    expected = list(rows_of(linear, mixed, batch_size=4, top_k=10, workers=3))
-    monkeypatch.setattr(batches, "SMALL", small)
-    assert list(rows_of(linear, mixed, batch_size=4, top_k=10, workers=3)) == expected
+    expected = list(rows_of_paths(linear, mixed, batch_size=4, top_k=10, workers=3))
+    monkeypatch.setattr(batches, "SMALL_FILE_BYTES", small)
+    assert list(rows_of_paths(linear, mixed, batch_size=4, top_k=10, workers=3)) == expected
 
 
 def test_a_trained_model_has_the_accuracy_that_its_card_says(
     session: Session, digits_data: HeldDataSet, tmp_path: Path
 ) -> None:
     paths = [save(tmp_path / f"{i}.png", image[0]) for i, image in enumerate(digits_data.test_images)]
-    rows = rows_of(session, paths, batch_size=50)
+    rows = rows_of_paths(session, paths, batch_size=50)
     right = sum(row.ranked[0][0] == str(label) for row, label in zip(rows, digits_data.test_labels, strict=True))
     assert right / len(paths) == pytest.approx(session.card.origin.test_accuracy, abs=1e-12)
 
@@ -128,7 +134,7 @@ def test_a_trained_model_has_the_accuracy_that_its_card_says(
 def test_where_no_image_can_be_read_there_is_still_a_row_for_each(
     linear: Session, paths: list[str], forks: bool
 ) -> None:
-    rows = list(rows_of(linear, paths, batch_size=3, forks=forks))
+    rows = list(rows_of_paths(linear, paths, batch_size=3, forks=forks))
     assert [(row.path, row.status, row.message) for row in rows] == [(p, "vanished", "no such file") for p in paths]
 
 
@@ -140,7 +146,7 @@ def test_labels_whose_probabilities_all_round_to_zero_keep_the_order_of_their_lo
     proto.graph.initializer[0].raw_data = steep.tobytes()
     path = save(tmp_path / "a.png", np.random.default_rng(1).integers(0, 256, (28, 28), dtype=np.uint8))
     steep_session = open_session(onnx_file.check(proto.SerializeToString(), "steep.onnx"), device="cpu")
-    (row,) = rows_of(steep_session, [path], batch_size=1, top_k=10)
+    (row,) = rows_of_paths(steep_session, [path], batch_size=1, top_k=10)
     order = np.argsort(-(np.asarray(Image.open(path)).reshape(-1) @ steep.astype(float)))
     assert [label for label, _ in row.ranked] == [card.labels[rank] for rank in order]
     assert [p for _, p in row.ranked].count(0.0) > 2
@@ -171,7 +177,9 @@ def test_strange_brightness_is_warned_of_once_and_only_where_it_is_far(
     path = save(tmp_path / "a.png", np.full((28, 28), level, np.uint8))
     decoder = Decoder(linear.card.input, invert=invert)
     with caplog.at_level(logging.INFO):
-        rows = list(rows_of(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder, forks=forks))
+        rows = list(
+            rows_of_paths(linear, ["no.png", "no.png", *[path] * 6], batch_size=2, decoder=decoder, forks=forks)
+        )
     warning = f"warning: the images' mean brightness is {mean}, the model was trained on 0.13; {advice}"
     assert len(rows) == 8
     assert caplog.messages == ([warning] if advice else [])
@@ -182,8 +190,8 @@ def test_answers_that_are_no_numbers_are_no_answers(card: ModelCard, tmp_path: P
     proto.graph.initializer[0].raw_data = (weights(card) * np.float32("nan")).tobytes()
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
     nan = open_session(onnx_file.check(proto.SerializeToString(), "nan.onnx"), device="cpu")
-    with pytest.raises(ModelError, match=r"nan\.onnx: gives answers that are no numbers"):
-        list(rows_of(nan, [path], batch_size=1))
+    with pytest.raises(ModelError, match=r"nan\.onnx: an output of the network is NaN or infinite"):
+        list(rows_of_paths(nan, [path], batch_size=1))
 
 
 def breaking_off(path: str) -> Iterator[str]:
@@ -200,16 +208,17 @@ def test_closing_early_and_exceptions_leave_no_thread_and_no_process(
     path = save(tmp_path / "a.png", np.zeros((28, 28), np.uint8))
     decoder = Decoder(linear.card.input)
     closed, interrupted = (
-        infer(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2, forks=forks) for _ in range(2)
+        predict(linear, cycle([path]), decoder=decoder, batch_size=batch_size, workers=2, processes=forks)
+        for _ in range(2)
     )
     assert isinstance(closed, Generator) and isinstance(interrupted, Generator)
-    assert next(closed)[0].status == next(interrupted)[0].status == "ok"
-    assert len(children() - before) == 2 * forks
+    assert len(next(closed).logits) == len(next(interrupted).logits) == batch_size
+    assert len(children() - before) == 4 * forks
     closed.close()
     with pytest.raises(KeyboardInterrupt):
         interrupted.throw(KeyboardInterrupt)
     with pytest.raises(ValueError, match="the list of paths broke off"):
-        list(rows_of(linear, breaking_off(path), batch_size=batch_size, forks=forks))
+        list(rows_of_paths(linear, breaking_off(path), batch_size=batch_size, forks=forks))
     assert children() == before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("infer")]
 
@@ -227,8 +236,9 @@ def test_no_more_batches_are_taken_than_keep_all_at_work(
             taken.append(index)
             yield path
 
-    for made, _ in enumerate(rows_of(linear, paths(), batch_size=5, workers=workers, forks=forks)):
-        assert len(taken) <= (made // 5 + workers * AHEAD) * 5
+    task = 5 * (batches.BATCHES_PER_TASK if forks else 1)
+    for made, _ in enumerate(rows_of_paths(linear, paths(), batch_size=5, workers=workers, forks=forks)):
+        assert len(taken) <= (made // 5 + 1) * 5 + TASKS_PER_WORKER * workers * task + task
 
 
 @pytest.mark.parametrize(
@@ -237,5 +247,5 @@ def test_no_more_batches_are_taken_than_keep_all_at_work(
 )
 def test_few_paths_are_shared_out_among_the_workers(count: int, batch_size: int, workers: int, size: int) -> None:
     given = [str(index) for index in range(count)]
-    found, paths = shared_out(iter(given), batch_size=batch_size, workers=workers)
+    found, paths = split_evenly(iter(given), batch_size=batch_size, workers=workers)
     assert (found, list(paths)) == (size, given)

@@ -109,8 +109,8 @@ def test_shards_hold_the_rows_of_the_local_engine_bad_files_included(
     session = open_session(model, device="cpu", threads=1)
     expected = job.run(alone, session, find_inputs([str(images)]), advance=lambda count, note: None)
     assert rows_in(plan.folder) == pq.read_table(tmp_path / "alone.parquet").to_pylist()
-    assert outcome.tally.counts() == expected.tally.counts()
-    assert outcome.tally.failed == 5 and outcome.tally.count == COUNT
+    assert outcome.counts.as_dict() == expected.counts.as_dict()
+    assert outcome.counts.failed == 5 and outcome.counts.total == COUNT
     assert outcome.provider == expected.provider
     assert len(pq.read_table(plan.folder)) == COUNT  # the folder is a data set to others, too
 
@@ -138,7 +138,7 @@ def test_who_goes_on_makes_only_what_is_not_there(run: Run, plan: Plan, images: 
     rest: list[int] = []
     outcome = run(counting(rest), resume=True)
     assert rest == list(range(31, COUNT))  # shards of one: the last that nobody was told of is there as well
-    assert outcome.tally.count == COUNT
+    assert outcome.counts.total == COUNT
     assert {path: path.stat().st_mtime_ns for path in whole} == whole
     assert len({row["path"] for row in rows_in(plan.folder)}) == COUNT == len(rows_in(plan.folder))
 
@@ -161,7 +161,7 @@ def test_a_run_that_has_ended_is_looked_at_and_left_as_it_is(run: Run, plan: Pla
     rest: list[int] = []
     again = run(counting(rest), resume=True)
     assert before == {path: path.stat().st_mtime_ns for path in plan.folder.iterdir()}
-    assert rest == [] and again.tally.counts() == first.tally.counts() and again.provider == ""
+    assert rest == [] and again.counts.as_dict() == first.counts.as_dict() and again.provider == ""
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     with pytest.raises(UsageError, match="started with model"):
@@ -181,7 +181,7 @@ def test_of_no_inputs_no_worker_is_asked(plan: Plan, model: Model, images: Path)
         raise AssertionError
 
     done = driver.run(plan, model, [], iter(()), none, workers=2, resume=False, advance=lambda count, note: None)
-    assert done.tally.count == 0 and (plan.folder / "_SUCCESS").exists()
+    assert done.counts.total == 0 and (plan.folder / "_SUCCESS").exists()
 
 
 def test_a_part_is_whole_to_the_last_bit_of_its_rows_or_made_anew(run: Run, plan: Plan, images: Path) -> None:

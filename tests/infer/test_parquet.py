@@ -11,7 +11,7 @@ from pyarrow import parquet as pq
 
 from netkit.core.errors import UsageError
 from netkit.infer.output import parquet
-from netkit.infer.output.writers import Row
+from netkit.infer.output.prediction import Row
 from netkit.infer.pipeline.inputs import find_inputs
 
 

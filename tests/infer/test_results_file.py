@@ -18,8 +18,8 @@ from pyarrow import parquet
 from netkit.core.errors import UsageError
 from netkit.data.dataset import HeldDataSet
 from netkit.infer.output import results_file
+from netkit.infer.output.prediction import Counts, Row
 from netkit.infer.output.results_file import open_results
-from netkit.infer.output.writers import Row, Tally
 from tests.support.rows import NAMES, RANKED, ROWS
 
 COLUMNS = ["path", "label", "probability", "status", "message"]
@@ -28,7 +28,7 @@ FORMS = ("r.csv", "r.jsonl", "r.parquet")
 
 
 def write(path: Path, rows: list[Row], *, top_k: int = 1, **options: Any) -> None:
-    with open_results(path, **{"top_k": top_k, "tally": Tally(frozenset()), "arguments": {}, **options}) as sink:
+    with open_results(path, **{"top_k": top_k, "counts": Counts(frozenset()), "arguments": {}, **options}) as sink:
         for start in range(0, len(rows), 5):
             sink.write(rows[start : start + 5])
 
@@ -89,7 +89,7 @@ def test_a_suffix_in_capitals_means_the_same(tmp_path: Path, name: str) -> None:
 def test_no_rows_make_a_file_with_the_columns_alone(tmp_path: Path, name: str) -> None:
     write(tmp_path / name, [])
     content = (tmp_path / name).read_bytes()
-    assert os.listdir(tmp_path) == [name]
+    assert sorted(os.listdir(tmp_path)) == [f".{name}.journal", name]
     if name == "r.parquet":
         assert parquet.read_table(tmp_path / name).num_rows == 0
     else:
@@ -111,15 +111,14 @@ def test_an_exception_before_anything_is_kept_leaves_no_file_and_an_earlier_one_
             path.write_bytes(earlier)
         with (
             pytest.raises(fault),
-            open_results(path, top_k=1, tally=Tally(frozenset()), arguments={}) as sink,
+            open_results(path, top_k=1, counts=Counts(frozenset()), arguments={}) as sink,
         ):
             sink.write([Row("a.png", RANKED)])
             assert path.exists() == bool(earlier)
             raise fault
         left = {name} if earlier else set()
         if earlier and not issubclass(fault, Exception):  # stopped: what is there is not the result of this run
-            assert not results_file.is_finished(path)
-            left |= {f".{name}.part", f".{name}.journal"}
+            left |= {f".{name}.journal", f".{name}.part"}
         assert {found.name for found in tmp_path.iterdir()} == left
         assert not earlier or path.read_bytes() == earlier
 
@@ -127,16 +126,19 @@ def test_an_exception_before_anything_is_kept_leaves_no_file_and_an_earlier_one_
 def test_a_run_that_was_stopped_at_once_is_gone_on_with_although_an_earlier_one_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     write(path, ROWS[:1])
-    with pytest.raises(KeyboardInterrupt), open_results(path, top_k=1, tally=Tally(frozenset()), arguments={}) as sink:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_results(path, top_k=1, counts=Counts(frozenset()), arguments={}) as sink,
+    ):
         sink.write(ROWS[:3])
         raise KeyboardInterrupt
-    tally = Tally(frozenset())
-    with open_results(path, top_k=1, tally=tally, arguments={}, resume=True) as sink:
-        assert list(sink.rest(iter([row.path for row in ROWS]))) == [row.path for row in ROWS]
+    counts = Counts(frozenset())
+    with open_results(path, top_k=1, counts=counts, arguments={}, resume=True) as sink:
+        assert list(sink.remaining(iter([row.path for row in ROWS]))) == [row.path for row in ROWS]
         sink.write(ROWS)
     write(tmp_path / "whole.csv", ROWS)
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == ["r.csv", "whole.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".r.csv.journal", ".whole.csv.journal", "r.csv", "whole.csv"]
 
 
 def test_a_results_file_takes_the_place_of_an_earlier_one_when_all_is_written(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_a_results_file_takes_the_place_of_an_earlier_one_when_all_is_written(tm
     path.write_text("earlier results, much longer than the new ones, which must not show behind them" * 9)
     write(path, [Row("a.png", RANKED)])
     assert path.read_text() == "path,label,probability,status,message\na.png,7,0.751235,ok,\n"
-    assert os.listdir(tmp_path) == ["r.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".r.csv.journal", "r.csv"]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_a_place_where_results_cannot_be_written_is_refused_before_anything_runs
 
 def test_two_runs_into_one_file_are_one_too_many(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
-    with open_results(path, top_k=1, tally=Tally(frozenset()), arguments={}) as sink:
+    with open_results(path, top_k=1, counts=Counts(frozenset()), arguments={}) as sink:
         sink.write(ROWS[:1])
         with pytest.raises(UsageError, match=r"r\.csv: another run is writing it$"):
             write(path, ROWS)
@@ -185,7 +187,7 @@ def stopped(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch, **argu
     monkeypatch.setattr(results_file, "SAVE_EVERY_S", 0)
     with (
         pytest.raises(KeyboardInterrupt),
-        open_results(path, top_k=1, tally=Tally(frozenset()), arguments=arguments) as sink,
+        open_results(path, top_k=1, counts=Counts(frozenset()), arguments=arguments) as sink,
     ):
         sink.write(rows)
         raise KeyboardInterrupt
@@ -194,54 +196,98 @@ def stopped(path: Path, rows: list[Row], monkeypatch: pytest.MonkeyPatch, **argu
 def test_going_on_takes_the_rows_that_are_kept_and_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.csv"
     stopped(path, ROWS[:7], monkeypatch)
-    assert not results_file.is_finished(path)
-    tally = Tally(frozenset())
-    with open_results(path, top_k=1, tally=tally, arguments={}, resume=True) as sink:
-        assert (tally.ok, tally.failed) == (4, 3)
-        rest = list(sink.rest(iter([row.path for row in ROWS])))
-        assert rest == [row.path for row in ROWS[7:]]
+    counts = Counts(frozenset())
+    with open_results(path, top_k=1, counts=counts, arguments={}, resume=True) as sink:
+        assert (counts.ok, counts.failed) == (4, 3)
+        remaining = list(sink.remaining(iter([row.path for row in ROWS])))
+        assert remaining == [row.path for row in ROWS[7:]]
         sink.write(ROWS[7:])
     write(tmp_path / "whole.csv", ROWS)
     assert path.read_bytes() == (tmp_path / "whole.csv").read_bytes()
-    assert results_file.is_finished(path)
-    assert sorted(os.listdir(tmp_path)) == ["r.csv", "whole.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".r.csv.journal", ".whole.csv.journal", "r.csv", "whole.csv"]
 
 
 def test_going_on_with_another_run_or_other_inputs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "r.csv"
     stopped(path, ROWS[:7], monkeypatch, model="a", inputs=["x/"])
-    with pytest.raises(UsageError, match=r"r\.csv: this run was started with model 'a', not 'b'; go on with the same"):
+    with pytest.raises(UsageError, match=r"r\.csv: this run was started with model 'a', not 'b'; resume it"):
         write(path, [], arguments={"model": "b", "inputs": ["x/"]}, resume=True)
     same = {"model": "a", "inputs": ["x/"]}
-    tally = Tally(frozenset())
+    counts = Counts(frozenset())
     with (
-        pytest.raises(UsageError, match=r"r\.csv: the first 7 inputs are others than when the run was stopped; leave"),
-        open_results(path, top_k=1, tally=tally, arguments=same, resume=True) as sink,
+        pytest.raises(UsageError, match=r"r\.csv: the first 7 inputs are not those of the earlier run; leave"),
+        open_results(path, top_k=1, counts=counts, arguments=same, resume=True) as sink,
     ):
-        sink.rest(iter(["another", *[row.path for row in ROWS[1:]]]))
+        sink.remaining(iter(["another", *[row.path for row in ROWS[1:]]]))
     (tmp_path / ".r.csv.part").write_bytes(b"")
-    with pytest.raises(UsageError, match=r"r\.csv: its rows are gone; leave out --resume to start anew"):
+    with pytest.raises(
+        UsageError,
+        match=r"r\.csv: the rows of the earlier run are gone or were changed",
+    ):
         write(path, [], arguments=same, resume=True)
     (tmp_path / ".r.csv.journal").write_text("{")
     with pytest.raises(UsageError, match=r"r\.csv: the journal is not JSON"):
         write(path, [], arguments=same, resume=True)
     write(path, ROWS)
-    assert os.listdir(tmp_path) == ["r.csv"]
+    assert sorted(os.listdir(tmp_path)) == [".r.csv.journal", "r.csv"]
 
 
-def test_a_run_killed_when_all_was_done_but_the_journal_is_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def resumed(path: Path, rows: list[Row], **arguments: Any) -> Counts:
+    counts = Counts(frozenset())
+    with open_results(path, top_k=1, counts=counts, arguments=arguments, resume=True) as sink:
+        assert list(sink.remaining(iter([row.path for row in rows]))) == []
+        assert sink.finished
+    return counts
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_resuming_a_finished_run_changes_nothing_and_counts_its_rows(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path, ROWS, arguments={"model": "a"})
+    before = {found.name: found.read_bytes() for found in tmp_path.iterdir()}
+    counts = resumed(path, ROWS, model="a")
+    assert (counts.ok, counts.failed) == (len(ROWS) / 2, len(ROWS) / 2)
+    assert {found.name: found.read_bytes() for found in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_file_is_no_finished_run_of_another_model_other_inputs_or_an_unknown_writer(
+    tmp_path: Path, name: str
 ) -> None:
-    path = tmp_path / "r.csv"
-    assert not results_file.is_finished(path)
-    stopped(path, ROWS, monkeypatch)
-    os.replace(tmp_path / ".r.csv.part", path)
-    assert results_file.is_finished(path)
-    assert os.listdir(tmp_path) == ["r.csv"]
+    path = tmp_path / name
+    write(path, ROWS, arguments={"model": "a"})
+    before = path.read_bytes()
+    with pytest.raises(UsageError, match="this run was started with model 'a', not 'b'"):
+        resumed(path, ROWS, model="b")
+    with pytest.raises(UsageError, match=f"the first {len(ROWS)} inputs are not those of the earlier run"):
+        resumed(path, [Row("other.png"), *ROWS[1:]], model="a")
+    with pytest.raises(UsageError, match=f"the earlier run had {len(ROWS)} inputs, now there are more"):
+        resumed(path, [*ROWS, Row("more.png")], model="a")
+    path.write_bytes(before + b"by hand")
+    with pytest.raises(UsageError, match="the rows of the earlier run are gone or were changed"):
+        resumed(path, ROWS, model="a")
+    (tmp_path / f".{name}.journal").unlink()
+    with pytest.raises(UsageError, match="no journal says which run wrote this file; leave out --resume to start anew"):
+        resumed(path, ROWS, model="a")
+    assert path.read_bytes() == before + b"by hand" and os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_a_run_killed_just_before_its_file_got_its_name_is_finished_by_the_next(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    write(path, ROWS)
+    content = path.read_bytes()
+    os.replace(path, tmp_path / f".{name}.part")
+    counts = Counts(frozenset())
+    with open_results(path, top_k=1, counts=counts, arguments={}, resume=True) as sink:
+        assert list(sink.remaining(iter([row.path for row in ROWS]))) == []
+    assert path.read_bytes() == content and counts.total == len(ROWS)
+    assert resumed(path, ROWS).total == len(ROWS)
 
 
 PROGRAM = """
-import sys, netkit
+import sys
+from netkit.cli import cli
 from netkit.infer.output import results_file
 results_file.SAVE_EVERY_S = 0.02
 cli(sys.argv[1:])
@@ -278,4 +324,5 @@ def test_killed_at_random_moments_and_gone_on_with_gives_the_uninterrupted_file(
         assert time.monotonic() - begun < 120
     assert kills > 1
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
-    assert sorted(os.listdir(tmp_path)) == sorted(["a", "b", name, f"whole-{name}"])
+    names = [name, f"whole-{name}"]
+    assert sorted(os.listdir(tmp_path)) == sorted(["a", "b", *names, *(f".{name}.journal" for name in names)])

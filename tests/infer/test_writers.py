@@ -1,4 +1,4 @@
-"""Rows come back from their files as they were, whatever a file is called; and a tally counts them."""
+"""Rows come back from their files as they were, whatever a file is called; and a counts counts them."""
 
 import io
 import os
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from netkit.infer.output.writers import Row, Tally, csv_writer, jsonl_writer, table_writer
+from netkit.infer.output.prediction import Counts, Row
+from netkit.infer.output.writers import csv_writer, jsonl_writer, table_writer
 from tests.support.rows import RANKED, ROWS
 
 
@@ -52,28 +53,28 @@ def test_json_on_a_pipe_is_one_ascii_line_a_row() -> None:
     assert file.getvalue().isascii() and len(file.getvalue().splitlines()) == len(ROWS)
 
 
-def test_a_tally_judges_predictions_by_the_folder_that_a_file_lies_in(
+def test_predictions_are_counted_as_correct_by_the_name_of_their_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cat").mkdir()
     monkeypatch.chdir(tmp_path / "cat")
-    tally = Tally(frozenset({"cat", "dog"}))
-    assert str(tally) == "0 files"
+    counts = Counts(frozenset({"cat", "dog"}))
+    assert str(counts) == "0 files"
     for path, label in [
         ("in/cat/1.png", "cat"),
         ("in/dog/2.png", "cat"),
         ("here.png", "cat"),  # the current folder is called cat
         ("../cat/4.png", "dog"),
-        ("in/cow/5.png", "dog"),  # not judged: no label of the model
-        ("in/cat/more/6.png", "cat"),  # not judged: the folder itself is what counts
+        ("in/cow/5.png", "dog"),  # not counted: no label of the model
+        ("in/cat/more/6.png", "cat"),  # not counted: the folder itself is what counts
     ]:
-        tally.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
-    assert (tally.ok, tally.failed, tally.judged, tally.right) == (6, 0, 4, 2)
-    assert str(tally) == "6 files; accuracy 50.00% (2 of 4 in folders named like a label)"
-    tally.add([Row("in/cat/7.png", status="damaged", message="cannot be decoded")])
-    assert (tally.ok, tally.failed, tally.judged) == (6, 1, 4)
-    assert str(tally).startswith("7 files, 1 of them with an error; accuracy 50.00% (2 of 4 ")
+        counts.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
+    assert (counts.ok, counts.failed, counts.labelled, counts.correct) == (6, 0, 4, 2)
+    assert str(counts) == "6 files; accuracy 50.00% (2 of 4 in folders named like a label)"
+    counts.add([Row("in/cat/7.png", status="damaged", message="cannot be decoded")])
+    assert (counts.ok, counts.failed, counts.labelled) == (6, 1, 4)
+    assert str(counts).startswith("7 files, 1 of them with an error; accuracy 50.00% (2 of 4 ")
 
 
-def test_a_tally_of_many_separates_thousands_and_gives_no_accuracy_without_labelled_folders() -> None:
-    assert str(Tally(frozenset("01"), ok=1_234_000, failed=1_567)) == "1,235,567 files, 1,567 of them with an error"
+def test_counts_of_many_separate_thousands_and_give_no_accuracy_without_labelled_folders() -> None:
+    assert str(Counts(frozenset("01"), ok=1_234_000, failed=1_567)) == "1,235,567 files, 1,567 of them with an error"

@@ -2,7 +2,7 @@
 
 import os
 
-from netkit.infer.output.writers import Row
+from netkit.infer.output.prediction import Row
 
 NAMES = [
     "plain.png", "a\nb.png", "a\rb.png", "a\r\nb.png", "a,b;c.png", 'a"b".png', "it's.png", "=1+1.png", "<b>&amp;",

@@ -1,0 +1,114 @@
+"""Row: what netkit says about one input; rows from predictions; and counts of rows."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from netkit.infer.pipeline.batches import Predictions
+
+OK = "ok"  # the status of an input that has a prediction
+DECIMALS = 6  # of probabilities in a results file
+
+
+class Row(NamedTuple):
+    """The prediction for one input, or the reason why there is none.
+
+    `ranked` holds (label, probability) pairs, the most probable first. It is empty unless `status` is "ok"; other
+    statuses are error codes, which `message` explains.
+    """
+
+    path: str
+    ranked: tuple[tuple[str, float], ...] = ()
+    status: str = OK
+    message: str = ""
+
+    @property
+    def label(self) -> str | None:
+        """The most probable label; None without a prediction."""
+        return self.ranked[0][0] if self.ranked else None
+
+    @property
+    def probability(self) -> float | None:
+        """The probability of `label`, from 0 to 1; None without a prediction."""
+        return self.ranked[0][1] if self.ranked else None
+
+    def cells(self, top_k: int) -> list[str | float | None]:
+        """The cells of the row in a results file, in the order of `columns`."""
+        ranked: list[str | float | None] = []
+        for label, probability in self.ranked[:top_k]:
+            ranked += label, round(probability, DECIMALS)
+        ranked += [None] * (2 * top_k - len(ranked))
+        return [self.path, *ranked[:2], self.status, self.message, *ranked[2:]]
+
+
+def columns(top_k: int) -> list[str]:
+    """The columns of a results file: path, label, probability, status, message, label_2, probability_2, ..."""
+    more = [f"{name}_{rank}" for rank in range(2, top_k + 1) for name in ("label", "probability")]
+    return ["path", "label", "probability", "status", "message", *more]
+
+
+def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int) -> list[Row]:
+    """A row for each input, with the `top_k` most probable of `labels`, which name the classes in order."""
+    # by logit: where two probabilities round to the same number, the logits still differ
+    order = np.argsort(-predictions.logits, axis=1, kind="stable")[:, :top_k]
+    probabilities = np.take_along_axis(predictions.probabilities, order, axis=1)
+    columns = zip(order.T.tolist(), probabilities.T.tolist(), strict=True)
+    ranked = zip(*(zip(map(labels.__getitem__, ranks), shares, strict=True) for ranks, shares in columns), strict=True)
+    return [
+        Row(path, status=error.status, message=error.message) if error else Row(path, next(ranked))
+        for path, error in zip(predictions.paths, predictions.errors, strict=True)
+    ]
+
+
+@dataclass
+class Counts:
+    """Counts of rows.
+
+    `labelled` counts predictions for files in a folder that is named like one of `labels`, `correct` those of them
+    whose predicted label is the folder's name.
+    """
+
+    labels: frozenset[str] = frozenset()
+    ok: int = 0
+    failed: int = 0
+    labelled: int = 0
+    correct: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.ok + self.failed
+
+    def as_dict(self) -> dict[str, int]:
+        """The numbers without the labels."""
+        fields = asdict(self)
+        del fields["labels"]
+        return fields
+
+    def add(self, rows: Iterable[Row]) -> None:
+        for row in rows:
+            self._add(row)
+
+    def _add(self, row: Row) -> None:
+        if row.status != OK:
+            self.failed += 1
+            return
+        self.ok += 1
+        folder = os.path.dirname(row.path)
+        name = os.path.basename(folder)
+        if name in ("", ".", ".."):  # rare; abspath is slow
+            name = os.path.basename(os.path.abspath(folder))
+        if name in self.labels:
+            self.labelled += 1
+            self.correct += row.ranked[0][0] == name
+
+    def __str__(self) -> str:
+        text = f"{self.total:,} file{'' if self.total == 1 else 's'}"
+        if self.failed:
+            text += f", {self.failed:,} of them with an error"
+        if self.labelled:
+            accuracy = self.correct / self.labelled
+            text += f"; accuracy {accuracy:.2%} ({self.correct:,} of {self.labelled:,} in folders named like a label)"
+        return text

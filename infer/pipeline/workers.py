@@ -1,0 +1,120 @@
+"""Worker threads and worker processes: each maps a function over tasks, in order, with a bounded number in flight."""
+
+import ctypes
+import logging
+import os
+import signal
+import warnings
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from itertools import chain
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
+
+from netkit.core.errors import ModelError, first_line
+from netkit.core.ordered_map import ordered_map
+
+logger = logging.getLogger(__name__)
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TASKS_PER_WORKER = 2  # one runs, the next one waits
+MAX_RESTARTS = 3  # of the processes, without a result in between
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
+PR_SET_PDEATHSIG = 1  # see prctl(2)
+
+
+def map_in_threads(function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int) -> Generator[Result]:
+    """Yield `function(task)` for each task, in order. One worker is the calling thread itself."""
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    with ThreadPoolExecutor(workers, "infer") as pool:
+        yield from ordered_map(pool, function, tasks, window=TASKS_PER_WORKER * workers)
+
+
+def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int) -> Generator[Result]:
+    """Yield `function(task)` for each task, in order, computed by forks of this process. Linux only.
+
+    Forks inherit `function`; tasks and results are pickled. An exception in a worker reaches the caller. If a worker is
+    killed, new workers run its tasks again. If no process can be forked, threads do the work. Leaving the iteration
+    early kills the workers.
+
+    Raises ModelError if workers are killed again and again.
+    """
+    unfinished: deque[Task] = deque()
+    remaining = iter(tasks)
+    restarts = 0
+    while restarts <= MAX_RESTARTS:
+        todo = chain(tuple(unfinished), remaining)
+        unfinished.clear()
+        try:
+            pool, processes = _fork_workers(function, workers)
+        except (OSError, NotImplementedError) as exc:  # also where the system has no semaphores
+            logger.info("threads do the work, not processes: %s", first_line(exc))
+            yield from map_in_threads(function, todo, workers=workers)
+            return
+        window = TASKS_PER_WORKER * workers
+        try:
+            with closing(ordered_map(pool, _call, _remembered(todo, unfinished), window=window)) as results:
+                for result in results:
+                    unfinished.popleft()
+                    restarts = 0
+                    yield result
+            return
+        except BrokenProcessPool:
+            restarts += 1
+            logger.warning("warning: a worker process was killed; its images are processed again")
+        except BaseException:
+            for process in processes:
+                process.kill()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+    raise ModelError("worker processes are killed again and again: by an image, or for lack of memory")
+
+
+def _remembered(tasks: Iterable[Task], unfinished: deque[Task]) -> Iterator[Task]:
+    for task in tasks:
+        unfinished.append(task)
+        yield task
+
+
+def _fork_workers(function: Callable[[Any], Any], workers: int) -> tuple[ProcessPoolExecutor, set[BaseProcess]]:
+    """A pool and its running processes. Raises OSError or NotImplementedError if there can be none."""
+    pool = ProcessPoolExecutor(
+        workers, mp_context=get_context("fork"), initializer=_become_worker, initargs=(function, os.getpid())
+    )
+    before = set(active_children())
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the workers ignore them
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # the workers use no lock of this process's threads
+            pool.submit(int)  # forks all workers
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    return pool, set(active_children()) - before
+
+
+_function: Callable[[Any], Any]  # in a worker: what it computes
+
+
+def _become_worker(function: Callable[[Any], Any], parent: int) -> None:
+    """Only the parent handles signals; a worker ends with its parent, even if the parent is killed."""
+    global _function
+    _function = function
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _call(task: Any) -> Any:
+    return _function(task)

@@ -1,0 +1,231 @@
+"""Workers give each task's result in order, whichever of them computes it, and although some are killed."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from netkit.core.errors import ImageError, Interrupted, MissingExtraError, ModelError, NetkitError
+from netkit.infer.pipeline.workers import MAX_RESTARTS, TASKS_PER_WORKER, map_in_processes, map_in_threads
+
+PARENT = os.getpid()
+Map = Callable[..., Generator[object]]
+BOTH = pytest.mark.parametrize("map_tasks", [map_in_threads, map_in_processes])
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{PARENT}/children").read_text().split())
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("infer")]
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_results_come_in_the_order_of_the_tasks(map_tasks: Map, workers: int) -> None:
+    def later_tasks_are_faster(number: int) -> int:
+        time.sleep(0.002 * (number % 5 == 0))
+        return number**2
+
+    assert list(map_tasks(later_tasks_are_faster, range(50), workers=workers)) == [number**2 for number in range(50)]
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_tasks_are_taken_than_keep_the_workers_busy(map_tasks: Map, workers: int) -> None:
+    taken: list[int] = []
+
+    def tasks() -> Iterator[int]:
+        for number in range(40):
+            taken.append(number)
+            yield number
+
+    for done, _ in enumerate(map_tasks(str, tasks(), workers=workers)):
+        assert len(taken) <= done + 1 + TASKS_PER_WORKER * workers
+
+
+def fails_at_three(number: int) -> int:
+    if number == 3:
+        raise ValueError("three is not possible")
+    return number
+
+
+@BOTH
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_exception_in_a_worker_reaches_the_caller_in_its_turn(map_tasks: Map, workers: int) -> None:
+    results = map_tasks(fails_at_three, range(6), workers=workers)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three is not possible"):
+        next(results)
+    assert not threads()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ModelError("a.onnx: fails"),
+        ImageError("damaged", "cannot be decoded"),
+        MissingExtraError("pyarrow", "parquet"),
+        Interrupted("stopped", 15),
+    ],
+)
+def test_errors_of_netkit_reach_the_caller_from_another_process_as_they_were(error: NetkitError) -> None:
+    def fail(number: int) -> int:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        list(map_in_processes(fail, range(3), workers=2))
+    assert str(caught.value) == str(error) and vars(caught.value).items() >= vars(error).items()
+
+
+@BOTH
+def test_an_exception_in_the_source_of_the_tasks_reaches_the_caller(map_tasks: Map) -> None:
+    def tasks() -> Iterator[int]:
+        yield from range(3)
+        raise OSError("the list broke off")
+
+    before = children()
+    with pytest.raises(OSError, match="the list broke off"):
+        list(map_tasks(str, tasks(), workers=2))
+    assert children() == before and not threads()
+
+
+def test_tasks_of_a_killed_worker_run_again(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    def deadly_once(number: int) -> int:
+        mark = tmp_path / str(number)
+        if number % 15 == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number**2
+
+    with caplog.at_level(logging.WARNING):
+        assert list(map_in_processes(deadly_once, range(40), workers=3)) == [number**2 for number in range(40)]
+    assert set(caplog.messages) == {"warning: a worker process was killed; its images are processed again"}
+
+
+def test_a_task_that_kills_every_worker_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    def deadly(number: int) -> int:
+        if number == 5:
+            with open(tmp_path / "tries", "ab") as file:
+                file.write(b".")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    done = []
+    with pytest.raises(ModelError, match="worker processes are killed again and again"):
+        for number in map_in_processes(deadly, range(20), workers=2):
+            done.append(number)
+    assert done == [0, 1, 2, 3, 4]
+    assert (tmp_path / "tries").stat().st_size == MAX_RESTARTS + 1
+
+
+LARGE = 10 * 65_536  # bytes; a pipe holds 65,536
+
+
+def test_tasks_and_results_may_be_larger_than_a_pipe() -> None:
+    tasks = [bytes([number]) * LARGE for number in range(8)]
+    assert list(map_in_processes(lambda content: content * 2, tasks, workers=2)) == [task * 2 for task in tasks]
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, ValueError, GeneratorExit])
+def test_leaving_early_ends_the_processes_although_they_are_busy(exception: type[BaseException]) -> None:
+    def slow(number: int) -> int:
+        time.sleep(60 if number else 0)
+        return number
+
+    before = children()
+    results = map_in_processes(slow, range(4), workers=2)
+    assert next(results) == 0
+    assert len(children() - before) == 2
+    if exception is GeneratorExit:
+        results.close()
+    else:
+        with pytest.raises(exception):
+            results.throw(exception)
+    assert children() == before
+
+
+def test_only_the_parent_handles_stop_signals() -> None:
+    before = children()
+    results = map_in_processes(str, range(50), workers=2)
+    assert next(results) == "0"
+    for worker in children() - before:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(int(worker), number)
+    assert list(results) == [str(number) for number in range(1, 50)]
+
+
+ORPHANS = """
+import sys, time
+from netkit.infer.pipeline.workers import map_in_processes
+def slow(number):
+    time.sleep(60 if number else 0)
+results = map_in_processes(slow, range(8), workers=3)
+next(results)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_workers_end_when_their_parent_is_killed() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout and parent.stdout.readline() == b"ready\n"
+        parent.kill()
+        assert parent.stdout.read() == b""  # the end of the stream comes when the last of them has closed it
+
+
+def test_a_parent_may_ignore_that_children_end() -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert list(map_in_processes(str, range(9), workers=2)) == [str(number) for number in range(9)]
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+LIMITED = """
+import logging, multiprocessing.popen_fork, multiprocessing.queues, multiprocessing.synchronize, os, resource
+from netkit.infer.pipeline.workers import map_in_processes
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+if os.getuid() == 0:  # which has no limit
+    os.setuid(65534)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+print(list(map_in_processes(str, range(5), workers=1)))
+"""
+
+
+def test_where_no_process_can_be_forked_threads_do_the_work() -> None:
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "['0', '1', '2', '3', '4']\n", done.stderr
+    assert "threads do the work, not processes: [Errno 11] Resource temporarily unavailable" in done.stderr
+
+
+def test_one_thread_is_the_calling_thread() -> None:
+    names = map_in_threads(lambda _: threading.current_thread().name, range(3), workers=1)
+    assert set(names) == {threading.current_thread().name}
+
+
+def test_leaving_early_ends_the_threads_and_drops_what_none_has_begun() -> None:
+    done: list[int] = []
+
+    def note(number: int) -> int:
+        done.append(number)
+        return number
+
+    def endless() -> Iterable[int]:
+        number = 0
+        while True:
+            yield number
+            number += 1
+
+    results = map_in_threads(note, endless(), workers=2)
+    assert next(results) == 0
+    results.close()
+    assert not threads() and len(done) <= 1 + TASKS_PER_WORKER * 2
