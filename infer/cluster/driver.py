@@ -16,7 +16,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from pathlib import Path
 from typing import Any
 
-from netkit.core import atomic_io
+from netkit.core import atomic_io, schema
 from netkit.core.errors import ModelError, UsageError
 from netkit.core.progress import Advance
 from netkit.infer.cluster.shards import MODEL, Made, Plan, Shard
@@ -178,7 +178,7 @@ def _size_there(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> int
             f"{wanted['count']}; go on with the same, or leave out --resume to start anew"
         )
     require_same(folder, manifest, wanted)
-    return int(manifest["shard size"])
+    return manifest["shard size"]
 
 
 def _clear(folder: Path) -> None:
@@ -193,11 +193,10 @@ def _clear(folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
-        int(found["shard size"])
-    except (ValueError, KeyError, TypeError):
+        manifest = schema.parse(path.read_bytes(), what=str(path), error=UsageError)
+        return {**manifest, "shard size": int(manifest["shard size"])}
+    except (UsageError, KeyError, TypeError, ValueError):
         raise UsageError(f"{path}: cannot be read; leave out --resume to start anew") from None
-    return found
 
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:

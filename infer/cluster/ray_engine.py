@@ -19,7 +19,7 @@ import ray
 from ray.client_builder import ClientContext
 from ray.data import ActorPoolStrategy, DataContext
 
-from netkit.core.errors import DeviceError, ModelError, UsageError
+from netkit.core.errors import DeviceError, ModelError, UsageError, first_line
 from netkit.infer.cluster.driver import Engine, Work
 from netkit.infer.cluster.shards import Made, Plan, Shard, Worker
 
@@ -104,7 +104,7 @@ def _made(give: Give, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Genera
                     told.add(kind)
             yield Made(**json.loads(given["made"]))
     except (ray.exceptions.RayError, ConnectionError) as fault:
-        raise ModelError(f"Ray failed: {_told(fault)}; go on with --resume") from None
+        raise ModelError(f"Ray failed: {first_line(fault)}; go on with --resume") from None
 
 
 def _given(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Given]:
@@ -184,10 +184,10 @@ def _start(address: str | None, workers: int) -> bool:
         )
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as fault:
         if not address:
-            raise UsageError(f"Ray cannot be started here: {_told(fault)}") from None
+            raise UsageError(f"Ray cannot be started here: {first_line(fault)}") from None
         is_shut = isinstance(fault, ConnectionError | ray.exceptions.AuthenticationError)
         hint = "; if it asks for a token, set RAY_AUTH_MODE=token" if is_shut else ""
-        raise UsageError(f"--address {address}: no Ray cluster there: {_told(fault)}{hint}") from None
+        raise UsageError(f"--address {address}: no Ray cluster there: {first_line(fault)}{hint}") from None
     return isinstance(context, ClientContext)
 
 
@@ -213,8 +213,3 @@ def _require_listener(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
     except (OSError, OverflowError) as fault:
         raise UsageError(f"--address {address}: no Ray cluster there: {fault}") from None
-
-
-def _told(fault: Exception) -> str:
-    """Its first line: traces of Ray's own code follow."""
-    return str(fault).strip().partition("\n")[0]

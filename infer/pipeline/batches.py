@@ -18,7 +18,7 @@ from netkit.core.errors import ImageError, ModelError, OutOfMemoryError
 from netkit.core.remote import is_remote
 from netkit.images.decoder import Decoder
 from netkit.infer.pipeline.brightness import MeanBrightness
-from netkit.infer.pipeline.workers import map_in_processes, map_in_threads
+from netkit.infer.pipeline.threads import map_in_threads
 from netkit.infer.runtime.session import Session
 
 # Threads that decode small files side by side wait for Python's lock: 1,819 bytes (48x48) took 52 us in turns and 49 us
@@ -84,6 +84,8 @@ def predict(
     worker = _Worker(session, decoder, batch_size, tuple(transforms))
     tasks = _chunks(inputs, batch_size * (BATCHES_PER_TASK if processes and small else 1))
     if processes:
+        from netkit.infer.pipeline.processes import map_in_processes  # multiprocessing takes 10 ms to import
+
         results = map_in_processes(worker, tasks, workers=workers)
     elif small:  # decoded in the thread that submits them
         results = map_in_threads(worker.run, map(worker.decode, tasks), workers=workers)

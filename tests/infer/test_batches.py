@@ -21,7 +21,7 @@ from netkit.infer.output.prediction import Row, rows_of
 from netkit.infer.pipeline import batches
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
-from netkit.infer.pipeline.workers import TASKS_PER_WORKER
+from netkit.infer.pipeline.threads import TASKS_PER_WORKER
 from netkit.infer.runtime.session import Session, open_session
 from tests.support.onnx_models import linear_model, weights
 

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from netkit.core.errors import ImageError, Interrupted, MissingExtraError, ModelError, NetkitError
-from netkit.infer.pipeline.workers import MAX_RESTARTS, TASKS_PER_WORKER, map_in_processes, map_in_threads
+from netkit.infer.pipeline.processes import MAX_RESTARTS, map_in_processes
+from netkit.infer.pipeline.threads import TASKS_PER_WORKER, map_in_threads
 
 PARENT = os.getpid()
 Map = Callable[..., Generator[object]]
@@ -165,7 +166,7 @@ def test_only_the_parent_handles_stop_signals() -> None:
 
 ORPHANS = """
 import sys, time
-from netkit.infer.pipeline.workers import map_in_processes
+from netkit.infer.pipeline.processes import map_in_processes
 def slow(number):
     time.sleep(60 if number else 0)
 results = map_in_processes(slow, range(8), workers=3)
@@ -192,7 +193,7 @@ def test_a_parent_may_ignore_that_children_end() -> None:
 
 LIMITED = """
 import logging, multiprocessing.popen_fork, multiprocessing.queues, multiprocessing.synchronize, os, resource
-from netkit.infer.pipeline.workers import map_in_processes
+from netkit.infer.pipeline.processes import map_in_processes
 logging.basicConfig(level=logging.INFO, format="%(message)s")
 if os.getuid() == 0:  # which has no limit
     os.setuid(65534)

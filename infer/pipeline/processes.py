@@ -1,4 +1,4 @@
-"""Worker threads and worker processes: each maps a function over tasks, in order, with a bounded number in flight."""
+"""Worker processes: a function mapped over tasks by forks of this process. Linux only."""
 
 import ctypes
 import logging
@@ -7,7 +7,7 @@ import signal
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import chain
@@ -17,29 +17,20 @@ from typing import Any, TypeVar
 
 from netkit.core.errors import ModelError, first_line
 from netkit.core.ordered_map import ordered_map
+from netkit.infer.pipeline.threads import TASKS_PER_WORKER, map_in_threads
 
 logger = logging.getLogger(__name__)
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-TASKS_PER_WORKER = 2  # one runs, the next one waits
 MAX_RESTARTS = 3  # of the processes, without a result in between
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
 PR_SET_PDEATHSIG = 1  # see prctl(2)
 
 
-def map_in_threads(function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int) -> Generator[Result]:
-    """Yield `function(task)` for each task, in order. One worker is the calling thread itself."""
-    if workers == 1:
-        yield from map(function, tasks)
-        return
-    with ThreadPoolExecutor(workers, "infer") as pool:
-        yield from ordered_map(pool, function, tasks, window=TASKS_PER_WORKER * workers)
-
-
 def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int) -> Generator[Result]:
-    """Yield `function(task)` for each task, in order, computed by forks of this process. Linux only.
+    """Yield `function(task)` for each task, in order, computed by forks of this process.
 
     Forks inherit `function`; tasks and results are pickled. An exception in a worker reaches the caller. If a worker is
     killed, new workers run its tasks again. If no process can be forked, threads do the work. Leaving the iteration

@@ -1,0 +1,21 @@
+"""Worker threads: a function mapped over tasks, in order, with a bounded number in flight."""
+
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from netkit.core.ordered_map import ordered_map
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TASKS_PER_WORKER = 2  # one runs, the next one waits
+
+
+def map_in_threads(function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int) -> Generator[Result]:
+    """Yield `function(task)` for each task, in order. One worker is the calling thread itself."""
+    if workers == 1:
+        yield from map(function, tasks)
+        return
+    with ThreadPoolExecutor(workers, "infer") as pool:
+        yield from ordered_map(pool, function, tasks, window=TASKS_PER_WORKER * workers)
