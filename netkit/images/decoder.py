@@ -19,7 +19,6 @@ from netkit.images import png
 from netkit.images.limits import LARGEST_HEADER, Bounded, weight
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # Pillow's names; nothing else is tried
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")  # in any case
 ENDS = {png.SIGNATURE: b"IEND", b"\xff\xd8\xff": b"\xff\xd9", b"GIF8": b"\x3b"}  # start and end of such files
 LARGEST_FILE = 64 * 2**20  # bytes
 LARGEST_IMAGE = 24_000_000  # pixels; see netkit.images.limits for those that count more than once
