@@ -192,7 +192,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey to 8 bits, which convert("L") would clip. 32-bit pixels raise ImageError: they have no white."""
+    """Scale 16-bit grey to 8 bits, which convert("L") would clip. Raises ImageError for 32-bit pixels."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         levels = np.asarray(image).astype(np.uint16)
         rounded_up = levels % 257 > 128  # 65535 = 255 * 257

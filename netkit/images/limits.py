@@ -7,7 +7,7 @@ import io
 import math
 import re
 
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from netkit.core.errors import ImageError
 
@@ -66,9 +66,9 @@ class BoundedFile(io.BytesIO):
 def decoding_cost(image: ImageFile.ImageFile, content: bytes) -> int:
     """Return how many pixels of an ordinary file take as much time or memory as decoding `image` from `content`."""
     pixels = pixel_cost(*image.size)
-    if isinstance(image, TiffImagePlugin.TiffImageFile):  # tiles are decoded whole, even where they exceed the image
-        tile_width = int(image.tag_v2.get(TiffImagePlugin.TILEWIDTH, 1))
-        tile_height = int(image.tag_v2.get(TiffImagePlugin.TILELENGTH, 1))
+    if image.format == "TIFF":  # tiles are decoded whole, even where they exceed the image
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        tile_width, tile_height = (int(tags.get(tag, 1)) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
         pixels = pixel_cost(-(-image.width // tile_width) * tile_width, -(-image.height // tile_height) * tile_height)
         # the number of scans of JPEG within TIFF is not known
         return SLOW_COST * pixels if image.info.get("compression") in ("jpeg", "tiff_jpeg") else pixels
