@@ -1,38 +1,41 @@
-"""Remote: folders and files behind a URL, as s3://bucket/images, by fsspec: netkit's extra [remote] installs it."""
+"""Files and folders behind URLs such as s3://bucket/images, by fsspec, which netkit's extra [remote] installs."""
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError
+from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
+from netkit.core.walk import Entry, walk
 
-MARK = "://"
-CHAIN = "::"  # fsspec's: what comes before lies in what comes behind
-MAGIC = frozenset("*?[")
-AT_ONCE = 16  # files read, at least: each takes as long as the way there and back, whatever the cores
+CHAIN = "::"  # fsspec's mark in a chained URL: zip://a.png::s3://bucket/all.zip is a.png in that archive
+GLOB_CHARACTERS = frozenset("*?[")
+AT_ONCE = 16  # files to read concurrently, at least: the time goes into round trips, however many cores there are
 
 
 def is_remote(path: str) -> bool:
-    """Whether it is a URL, not a path."""
-    return MARK in path
+    """Whether `path` is a URL."""
+    return "://" in path
 
 
 def read(url: str, *, largest: int) -> bytes:
-    """A file's bytes; ImageError where it cannot be had, or has over `largest`.
+    """Return the content of a file of 1 to `largest` bytes.
 
-    Raises MissingExtraError or UsageError where a package is missing that it takes to ask for it.
+    Raises ImageError if the file cannot be read or has another size, and MissingExtraError or UsageError if a package
+    for such URLs is not installed.
     """
     try:
-        system, path = _system(url)
-        size = system.info(path)["size"]
+        filesystem, path = _filesystem(url)
+        size = filesystem.info(path)["size"]
         if size is not None and size > largest:
             raise ImageError("too-large", f"{size:,} bytes, over the limit of {largest:,}")
-        content = b"" if size == 0 else _start(system, path, largest + 1)  # object stores refuse to send no bytes
+        # object stores refuse to send a range of no bytes
+        content = b"" if size == 0 else _read_start(filesystem, path, largest + 1)
     except FileNotFoundError:
         raise ImageError("vanished", "no such file") from None
     except NetkitError:
         raise
-    except Exception as fault:  # each system has its own
-        raise ImageError("unreadable", f"cannot be read: {_told(fault)}") from None
+    except Exception as exc:  # each file system raises its own kind
+        raise ImageError("unreadable", f"cannot be read: {first_line(exc)}") from None
     if len(content) > largest:
         raise ImageError("too-large", f"over the limit of {largest:,} bytes")
     if not content:
@@ -40,118 +43,90 @@ def read(url: str, *, largest: int) -> bytes:
     return content
 
 
-def _start(system: Any, path: str, count: int) -> bytes:
+def opened(url: str) -> Any:
+    """Open a file for reading, with random access. Raises UsageError, also MissingExtraError, if it cannot be read."""
+    with _usage_error(url, "cannot be read"):
+        filesystem, path = _filesystem(url)
+        return filesystem.open(path)
+
+
+def find(url: str, *, is_wanted: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the URLs of the files behind `url`, which is a folder, a glob pattern or a file, in sorted order.
+
+    Folders are walked for the files whose names `is_wanted` accepts, one folder in memory at a time; a subfolder that
+    cannot be listed is yielded itself. URLs keep the host and the chain of `url`.
+    Raises UsageError, before the first URL, if `url` cannot be listed; MissingExtraError if fsspec is not installed.
+    """
+
+    def list_folder(folder: str) -> list[Entry]:
+        infos = filesystem.ls(folder, detail=True)
+        entries = ((info["name"], info["type"] == "directory") for info in infos)
+        itself = folder.rstrip("/")  # object stores list a marker of the folder in the folder
+        return sorted(
+            (path, is_folder)
+            for path, is_folder in entries
+            if path.rstrip("/") != itself and (is_folder or is_wanted(path))
+        )
+
+    with _usage_error(url, "cannot be listed"):
+        filesystem, path = _filesystem(url)
+        if filesystem.isdir(path):
+            root, root_path = url, path
+            entries: Iterator[Entry] = iter(list_folder(path))
+        elif not GLOB_CHARACTERS & set(path) or filesystem.exists(path):
+            return iter([url])
+        else:
+            root = _folder_above_pattern(url)
+            root_path = _filesystem(root)[1]
+            matches = ((match, filesystem.isdir(match)) for match in sorted(filesystem.glob(path)))
+            entries = ((match, is_folder) for match, is_folder in matches if is_folder or is_wanted(match))
+    return (_url_of(path, root, root_path) for path in walk(entries, list_folder))
+
+
+def _read_start(filesystem: Any, path: str, count: int) -> bytes:
     from fsspec.implementations.arrow import ArrowFSWrapper  # needs an extra
 
-    # Arrow's files, Hadoop's among them, are else opened as streams, which cannot say where they are
-    options = {"seekable": True} if isinstance(system, ArrowFSWrapper) else {}
-    content: bytes = system.cat_file(path, start=0, end=count, **options)
+    # by default Arrow's file systems, which include Hadoop's, open streams, which do not know their position
+    options = {"seekable": True} if isinstance(filesystem, ArrowFSWrapper) else {}
+    content: bytes = filesystem.cat_file(path, start=0, end=count, **options)
     return content
 
 
-def opened(url: str) -> Any:
-    """A file, to be read from anywhere in it. Raises UsageError where it cannot be had, MissingExtraError as `read`."""
-    try:
-        system, path = _system(url)
-        return system.open(path)
-    except NetkitError:
-        raise
-    except Exception as fault:  # as above
-        raise UsageError(f"{url}: cannot be read: {_told(fault)}") from None
-
-
-def find(url: str, *, wanted: Callable[[str], bool]) -> Iterator[str]:
-    """The URLs of files with `wanted` names in a folder and its subfolders, or in all that match; or the URL itself.
-
-    In sorted order; of folders one's names are in memory at a time. They begin as `url` does, whatever lies before or
-    behind its path. A subfolder that cannot be listed stands for itself. Raises UsageError, before the first, where the
-    URL cannot be asked for; MissingExtraError where there is no fsspec.
-    """
-    try:
-        system, path = _system(url)
-        is_folder = system.isdir(path)
-        if not is_folder and (not set(path) & MAGIC or system.exists(path)):
-            return iter([url])
-        if is_folder:
-            place = _Place(system, url, path)
-            return _walk(place, _entries(system, path), wanted)
-        place = _Place.above(url)
-        return _matching(place, sorted(system.glob(path)), wanted)
-    except NetkitError:
-        raise
-    except Exception as fault:  # as above
-        raise UsageError(f"{url}: cannot be listed: {_told(fault)}") from None
-
-
-class _Place(NamedTuple):
-    """A folder: what keeps it, its URL, and its path there."""
-
-    system: Any
-    url: str
-    path: str
-
-    @classmethod
-    def above(cls, pattern: str) -> "_Place":
-        """The folder in whose subfolders all that matches lies."""
-        first, mark, rest = pattern.partition(CHAIN)
-        start = min(first.index(sign) for sign in MAGIC if sign in first)
-        url = first[: first.rindex("/", 0, start)] + mark + rest
-        return cls(_system(url)[0], url, _system(url)[1])
-
-    def url_of(self, path: str) -> str:
-        """That of a path in it."""
-        within = self.path.rstrip("/")
-        if within and not path.startswith(f"{within}/"):
-            raise UsageError(f"{self.url}: gives {path}, which does not lie in it")
-        first, mark, rest = self.url.partition(CHAIN)
-        start = first.rstrip("/")
-        return start + ("//" if start.endswith(":") else "") + path[len(within) :] + mark + rest
-
-
-def _matching(place: _Place, paths: Iterable[str], wanted: Callable[[str], bool]) -> Iterator[str]:
-    for path in paths:
-        if place.system.isdir(path):
-            yield from _walk(place, _entries(place.system, path), wanted)
-        elif wanted(path):
-            yield place.url_of(path)
-
-
-def _walk(place: _Place, first: Iterator[tuple[str, bool]], wanted: Callable[[str], bool]) -> Iterator[str]:
-    levels = [first]
-    while levels:
-        for path, is_folder in levels[-1]:
-            if not is_folder:
-                if wanted(path):
-                    yield place.url_of(path)
-                continue
-            try:
-                levels.append(_entries(place.system, path))
-                break
-            except Exception:  # as above
-                yield place.url_of(path)
-        else:
-            levels.pop()
-
-
-def _entries(system: Any, folder: str) -> Iterator[tuple[str, bool]]:
-    """Sorted by name; True for folders."""
-    found = system.ls(folder, detail=True)
-    itself = folder.rstrip("/")  # object stores list a folder's own mark in it
-    entries = ((entry["name"], entry["type"] == "directory") for entry in found)
-    return iter(sorted(entry for entry in entries if entry[0].rstrip("/") != itself))
-
-
-def _system(url: str) -> tuple[Any, str]:
-    """What keeps the file, and its path there."""
+def _filesystem(url: str) -> tuple[Any, str]:
+    """Return the file system of a URL, and the path in it."""
     try:
         from fsspec.core import url_to_fs  # needs an extra
     except ModuleNotFoundError:
         raise MissingExtraError("fsspec", "remote") from None
     try:
         return url_to_fs(url)
-    except ImportError as fault:  # of a package for systems of that kind
-        raise UsageError(f"{url}: {_told(fault)}") from None
+    except ImportError as exc:  # of a package for URLs of this kind
+        raise UsageError(f"{url}: {first_line(exc)}") from None
 
 
-def _told(fault: Exception) -> str:
-    return f"{fault}".strip().partition("\n")[0] or type(fault).__name__
+@contextmanager
+def _usage_error(url: str, problem: str) -> Iterator[None]:
+    """Raise UsageError for any exception in the block that is not netkit's own."""
+    try:
+        yield
+    except NetkitError:
+        raise
+    except Exception as exc:  # each file system raises its own kind
+        raise UsageError(f"{url}: {problem}: {first_line(exc)}") from None
+
+
+def _folder_above_pattern(url: str) -> str:
+    """Return the URL of the deepest folder that contains all matches of a glob pattern."""
+    pattern, chain, archive = url.partition(CHAIN)
+    first = min(pattern.index(character) for character in GLOB_CHARACTERS if character in pattern)
+    return pattern[: pattern.rindex("/", 0, first)] + chain + archive
+
+
+def _url_of(path: str, root: str, root_path: str) -> str:
+    """Return the URL of a path in the folder whose URL is `root` and whose path is `root_path`."""
+    prefix = root_path.rstrip("/")
+    if prefix and not path.startswith(f"{prefix}/"):
+        raise UsageError(f"{root}: gives {path}, which does not lie in it")
+    folder, chain, archive = root.partition(CHAIN)
+    folder = folder.rstrip("/")
+    return folder + ("//" if folder.endswith(":") else "") + path.removeprefix(prefix) + chain + archive

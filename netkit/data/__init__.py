@@ -1,13 +1,15 @@
-"""Where images and labels come from. Each source gives the same thing: uint8 images and their labels.
+"""Data sets, without PyTorch. Every source gives a DataSet of uint8 images and their labels.
 
-options   what can be asked of a data set: its images' size and channels, and how it is split
-lazy      images in files, decoded when they are asked for
-dataset   the DataSet record
-idx       MNIST's file format: four files in a folder
-mnist     MNIST itself: where its files lie, their hashes, and the download
-digits    scikit-learn's bundled handwritten digits, for machines with no network
-folder    image files in class folders, or listed in a table
-sources   the only map from what --data says to one of them
-labelled  images to judge a model by, with classes as it numbers them
-sample    test images as PNG files, to try a model on
+registry       maps the value of --data to one of the sources below
+digits         scikit-learn's bundled digits, for machines without a network
+mnist          MNIST: its folder, its hashes, its download
+idx            MNIST's file format: four files in a folder
+image_files    image files in class folders (image_folder) or listed in a table (table); image_entry describes one file
+
+dataset        the DataSet record
+options        how images are prepared and split
+lazy           images that are decoded from files on each use
+labelled       images to evaluate a model on, with classes as the model numbers them
+classification the confusion matrix and the worst mistakes
+sample         test images as PNG files, to try a model on
 """

@@ -6,21 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from netkit.data.lazy import Images, slices
+from netkit.data.lazy import Images, batches
 
-CHUNK = 10_000  # images whose squares are in memory at once
+PIXELS_AT_ONCE = 10_000 * 28 * 28  # whose squares are in memory
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images uint8 (N, channels, height, width) and labels int64 (N,), indices into `labels`.
+    """Images uint8 (N, channels, height, width), in memory or in files, and labels int64 (N,), indices into `labels`.
 
-    Images are an array, or lie in files. `resize` is that of model_card.Input, by which they became what they are;
-    `given` are mean and std where somebody said them; `val_split` is the share that was kept for testing, None where
-    the data set has tests of its own.
-    `source` is what --data takes to get the same data set again: "digits", or an absolute path.
-    `sha256` is that of the four unpacked parts, one after the other: train images, train labels, test images, test
-    labels; of image files, that of their names, labels and contents.
+    `source` is what --data takes to load the same data set again: "digits", or an absolute path. `sha256` is the hash
+    of the four unpacked parts (train images, train labels, test images, test labels), or, for image files, of their
+    names, labels and contents. `resize` is how the images were prepared, as in model_card.Input. `fixed_mean_and_std`
+    holds mean and std if the user set them. `val_split` is the share of images that was drawn for testing, None if the
+    data set has its own test images.
     """
 
     name: str
@@ -32,16 +31,18 @@ class DataSet:
     test_images: Images
     test_labels: NDArray[np.int64]
     resize: int | None = None
-    given: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    fixed_mean_and_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     val_split: float | None = None
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and standard deviation of the training pixels in [0, 1], one number a channel, to four decimals."""
-        if self.given:
-            return self.given
+        if self.fixed_mean_and_std:
+            return self.fixed_mean_and_std
         count, channels, height, width = self.train_images.shape
-        totals, squares = np.zeros((2, channels), object)  # Python's integers, which have no largest
-        for images in slices(self.train_images, max(1, CHUNK * 784 // (height * width))):
+        totals, squares = np.zeros((2, channels), object)  # Python's integers, which do not overflow
+        size = max(1, PIXELS_AT_ONCE // (height * width))
+        index_arrays = (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+        for images in batches(self.train_images, index_arrays):
             for channel in range(channels):
                 totals[channel] += int(images[:, channel].sum(dtype=np.int64))
                 squares[channel] += int(np.square(images[:, channel], dtype=np.uint16).sum(dtype=np.int64))
@@ -53,7 +54,7 @@ class DataSet:
 
 @dataclass(frozen=True)
 class HeldDataSet(DataSet):
-    """One whose images are arrays in memory."""
+    """A data set whose images are arrays in memory."""
 
     train_images: NDArray[np.uint8]
     test_images: NDArray[np.uint8]

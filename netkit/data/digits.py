@@ -7,11 +7,11 @@ from PIL import Image
 
 from netkit.data.dataset import HeldDataSet
 
-SIDE = 28  # pixels; 8x8 images scaled to MNIST's size, so that the same nets take them
+SIDE = 28  # pixels, as in MNIST, so that the same networks fit; the bundled images have 8x8
 
 
 def load() -> HeldDataSet:
-    """The digits at 28x28, white on black like MNIST; in each class every fifth image of the bundle is for tests."""
+    """Load the digits at 28x28, white on black like MNIST. Every fifth image of each class is a test image."""
     from sklearn.datasets import load_digits
 
     bundle = load_digits()
@@ -26,7 +26,7 @@ def load() -> HeldDataSet:
 
 
 def _scaled(levels: np.ndarray) -> np.ndarray:
-    """An 8x8 image of levels 0 to 16 as 28x28 uint8."""
+    """Scale an 8x8 image with levels 0 to 16 to 28x28 uint8."""
     small = Image.fromarray((levels * 255 / 16).round().astype(np.uint8))
     return np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
 

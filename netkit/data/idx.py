@@ -23,33 +23,37 @@ FILES = {  # the four parts, in the order in which they are hashed
     "test-labels": "t10k-labels-idx1-ubyte",
 }
 NAME = re.compile(r"(?P<prefix>.*?)(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
-LARGEST_FILE = 2**31  # bytes unpacked; a header that promises more is damaged, or a bomb
+MAX_ARRAY_BYTES = 2**31  # unpacked; a header that claims more is damaged or malicious
 
 
 class Idx(NamedTuple):
+    """The array in an IDX file, and the file's unpacked content."""
+
     array: NDArray[np.uint8]
     content: bytes
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` is a folder of such files, or a folder and the prefix of some in it (emnist/emnist-letters)."""
+    """Whether `path` is a folder of IDX files, or a folder and the prefix of some in it (emnist/emnist-letters)."""
     return bool(_sets_in(path)) or path.name in _sets_in(path.parent)
 
 
 def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> HeldDataSet:
-    """The data set whose four files lie in the folder `path`, packed with gzip or not.
+    """Load the data set whose four files are in the folder `path`, compressed with gzip or not.
 
-    In a folder with several sets, as EMNIST has, `path` is the folder and the files' prefix: raw/emnist-letters.
-    `sha256` holds the expected hash of each unpacked part, by its name in FILES. Classes are named by their numbers.
-    Raises DataError, naming the file, where one is missing, damaged, or not as `sha256` has it.
+    If the folder has several data sets, as EMNIST's has, `path` is the folder and a prefix: raw/emnist-letters.
+    `sha256` holds the expected hash of each unpacked part, by its name in FILES. Labels are the class numbers.
+    Raises DataError, which names the file, if one is missing or damaged, or has another hash.
     """
     files = _find(path)
     parts = {part: read(file, dimensions=3 if "images" in part else 1) for part, file in files.items()}
     total = hashlib.sha256()
     for part in FILES:
-        found = hashlib.sha256(parts[part].content).hexdigest()
-        if sha256 is not None and found != sha256[part]:
-            raise DataError(f"{files[part]}: SHA-256 {found} (unpacked), not {sha256[part]}; delete it and get it anew")
+        actual = hashlib.sha256(parts[part].content).hexdigest()
+        if sha256 is not None and actual != sha256[part]:
+            raise DataError(
+                f"{files[part]}: SHA-256 {actual} (unpacked), not {sha256[part]}; delete it and download it again"
+            )
         total.update(parts[part].content)
     for split in ("train", "test"):
         images, labels = parts[f"{split}-images"].array, parts[f"{split}-labels"].array
@@ -71,9 +75,9 @@ def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | Non
 
 
 def read(path: Path, *, dimensions: int) -> Idx:
-    """The uint8 array in an IDX file with that many dimensions, and the file's unpacked bytes.
+    """Read an IDX file that holds an array uint8 with `dimensions` dimensions.
 
-    Raises DataError, naming the file and the fault, where the magic number or the length is not what it must be.
+    Raises DataError, which names the file, if its header or its length is wrong.
     """
     magic = 0x0800 + dimensions  # 0x08: unsigned bytes
     header_bytes = 4 + 4 * dimensions
@@ -84,23 +88,23 @@ def read(path: Path, *, dimensions: int) -> Idx:
             header = file.read(header_bytes)
             if len(header) < header_bytes:
                 raise DataError(f"{path}: {len(header)} bytes (unpacked) are too few for a header")
-            found, *shape = struct.unpack(f">{1 + dimensions}I", header)
-            if found != magic:
-                raise DataError(f"{path}: magic number {found:#010x}, not {magic:#010x}")
+            actual, *shape = struct.unpack(f">{1 + dimensions}I", header)
+            if actual != magic:
+                raise DataError(f"{path}: magic number {actual:#010x}, not {magic:#010x}")
             size = math.prod(shape)
-            if not 0 < size <= LARGEST_FILE:
-                raise DataError(f"{path}: its header promises {size:,} bytes, not 1 to {LARGEST_FILE:,}")
-            body = file.read(size + 1)  # one more: a file that is too long shows itself
-    except (OSError, EOFError, zlib.error) as fault:
-        raise DataError(f"{path}: cannot be read: {fault}") from None
+            if not 0 < size <= MAX_ARRAY_BYTES:
+                raise DataError(f"{path}: its header claims {size:,} bytes, not 1 to {MAX_ARRAY_BYTES:,}")
+            body = file.read(size + 1)  # one more, to notice a file that is too long
+    except (OSError, EOFError, zlib.error) as exc:
+        raise DataError(f"{path}: cannot be read: {exc}") from None
     if len(body) != size:
         length = f"only {len(body):,} bytes" if len(body) < size else "more bytes"
-        raise DataError(f"{path}: {length} after the header, which promises {size:,} (unpacked)")
+        raise DataError(f"{path}: {length} after the header, which claims {size:,} (unpacked)")
     return Idx(np.frombuffer(body, np.uint8).reshape(shape), header + body)
 
 
 def _find(path: Path) -> dict[str, Path]:
-    """The four files, by their names in FILES; DataError where one is missing or the folder holds several sets."""
+    """Return the four files by their names in FILES. Raises DataError if one is missing or `path` is ambiguous."""
     sets = _sets_in(path) if path.is_dir() else {"": _sets_in(path.parent).get(path.name, {})}
     if len(sets) > 1 and "" not in sets:
         choices = ", ".join(str(path / name) for name in sorted(sets))
@@ -113,7 +117,7 @@ def _find(path: Path) -> dict[str, Path]:
 
 
 def _sets_in(folder: Path) -> dict[str, dict[str, Path]]:
-    """The IDX files in `folder`: prefix ("" for none) without its hyphen -> part -> file; unpacked ones first."""
+    """Return the IDX files in `folder`: prefix without its hyphen -> part -> file. Unpacked files win."""
     sets: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
         match = NAME.fullmatch(path.name)

@@ -1,4 +1,4 @@
-"""MNIST (LeCun, Cortes and Burges 1998): where its files lie, how they are recognised, and how they are downloaded."""
+"""MNIST (LeCun, Cortes and Burges 1998): its folder, the hashes of its files, and their download."""
 
 import gzip
 import hashlib
@@ -31,19 +31,19 @@ SHA256 = {  # of the unpacked files
     "test-images": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "test-labels": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-LARGEST_DOWNLOAD = 16 * 2**20  # bytes; the largest of the four files has 9.9 MB
-LARGEST_FILE = 64 * 2**20  # bytes unpacked; the largest of the four has 47 MB
-WAIT_S = 20  # for a connection, and for each piece of an answer
+MAX_DOWNLOAD_BYTES = 16 * 2**20  # the largest of the four files has 9.9 MB
+MAX_UNPACKED_BYTES = 64 * 2**20  # the largest of the four files has 47 MB
+TIMEOUT_S = 20  # for a connection, and for each part of a response
 
 
 def load(*, mirrors: Sequence[str] = MIRRORS) -> HeldDataSet:
-    """MNIST, from the folder `mnist` in NETKIT_DATA or in the platform's cache, to which missing files are downloaded.
+    """Load MNIST from the folder `mnist` in `data_folder()`. Missing files are downloaded to it.
 
-    Raises DataError where a file cannot be had, or is not MNIST's by its SHA-256; OSError where it cannot be written.
+    Raises DataError if a file cannot be downloaded or has a wrong hash, OSError if it cannot be written.
     """
     folder = data_folder() / "mnist"
     if folder.parent.exists() and not folder.parent.is_dir():
-        raise DataError(f"{folder.parent}: not a folder; NETKIT_DATA names the one in which mnist/ lies")
+        raise DataError(f"{folder.parent}: not a folder; NETKIT_DATA names the folder that contains mnist/")
     for part, name in idx.FILES.items():
         if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
             _download(folder / f"{name}.gz", mirrors, SHA256[part])
@@ -51,16 +51,16 @@ def load(*, mirrors: Sequence[str] = MIRRORS) -> HeldDataSet:
 
 
 def data_folder() -> Path:
-    """The folder of data sets: NETKIT_DATA, or netkit's folder in the platform's cache.
+    """Return the folder of data sets: NETKIT_DATA, or netkit's folder in the platform's cache.
 
-    Raises DataError where there is neither, for lack of a home folder.
+    Raises DataError if NETKIT_DATA is not set and there is no home folder.
     """
     if os.environ.get("NETKIT_DATA"):
         return Path(os.environ["NETKIT_DATA"])
     try:
         return _cache_folder()
     except RuntimeError:
-        raise DataError("no home folder to keep data sets in; name one in NETKIT_DATA") from None
+        raise DataError("no home folder to keep data sets in; set NETKIT_DATA to a folder") from None
 
 
 def _cache_folder() -> Path:
@@ -72,27 +72,27 @@ def _cache_folder() -> Path:
 
 
 def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
-    """Put the file of that (unpacked) hash at `path`, from the first mirror that has it."""
-    faults = []
+    """Download a file to `path` from the first mirror that has it with this SHA-256, which is of the unpacked file."""
+    problems = []
     for mirror in mirrors:
         logger.info("downloading %s%s", mirror, path.name)
         try:
             packed = _fetch(mirror + path.name)
             with gzip.open(io.BytesIO(packed)) as unpacked:
-                found = hashlib.sha256(unpacked.read(LARGEST_FILE)).hexdigest()
-            if found != sha256:
-                raise DataError(f"SHA-256 {found} (unpacked), not {sha256}")
-        except (OSError, EOFError, ValueError, zlib.error, HTTPException, DataError) as fault:
-            faults.append(f"{mirror}: {getattr(fault, 'reason', fault)}")
-            if isinstance(fault, urllib.error.HTTPError):
-                fault.close()  # it is the answer as well, and holds the connection
+                actual = hashlib.sha256(unpacked.read(MAX_UNPACKED_BYTES)).hexdigest()
+            if actual != sha256:
+                raise DataError(f"SHA-256 {actual} (unpacked), not {sha256}")
+        except (OSError, EOFError, ValueError, zlib.error, HTTPException, DataError) as exc:
+            problems.append(f"{mirror}: {getattr(exc, 'reason', exc)}")
+            if isinstance(exc, urllib.error.HTTPError):
+                exc.close()  # it is also the response, which keeps the connection open
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, packed)
             return
     raise DataError(
-        f"MNIST cannot be had: no {path.name} from {'; '.join(faults)}. Without a network use --data digits, which is "
-        f"bundled, or put MNIST's four files into {path.parent}"
+        f"MNIST cannot be downloaded: no {path.name} from {'; '.join(problems)}. Without a network use --data digits, "
+        f"which is bundled, or put MNIST's four files into {path.parent}"
     )
 
 
@@ -100,22 +100,22 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
-        _refuse_plain(newurl)
+        _require_https(newurl)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _refuse_plain(url: str) -> None:
+def _require_https(url: str) -> None:
     if not url.startswith("https://"):
         raise DataError(f"refused: {url} is not https")
 
 
 def _fetch(url: str) -> bytes:
-    _refuse_plain(url)
-    with urllib.request.build_opener(_HttpsOnly).open(url, timeout=WAIT_S) as answer:
-        content: bytes = answer.read(LARGEST_DOWNLOAD + 1)
-    if len(content) > LARGEST_DOWNLOAD:
-        raise DataError(f"more than {LARGEST_DOWNLOAD:,} bytes")
-    promised = answer.headers.get("Content-Length")
-    if promised is not None and len(content) != int(promised):
-        raise DataError(f"{len(content):,} of {promised} bytes came")
+    _require_https(url)
+    with urllib.request.build_opener(_HttpsOnly).open(url, timeout=TIMEOUT_S) as response:
+        content: bytes = response.read(MAX_DOWNLOAD_BYTES + 1)
+    if len(content) > MAX_DOWNLOAD_BYTES:
+        raise DataError(f"more than {MAX_DOWNLOAD_BYTES:,} bytes")
+    expected = response.headers.get("Content-Length")
+    if expected is not None and len(content) != int(expected):
+        raise DataError(f"received {len(content):,} of {expected} bytes")
     return content

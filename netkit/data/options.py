@@ -1,4 +1,4 @@
-"""What can be asked of a data set besides its name: how its images are made alike, and how they are split."""
+"""Options for loading a data set: how its images are prepared and split."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,12 @@ VAL_SPLIT = 0.2
 
 @dataclass(frozen=True)
 class Options:
-    """`channels` (1: grey, 3: RGB) and `size` (height, width) in pixels; None: as the images have them.
+    """How to prepare and split the images of a data set.
 
-    `resize` is that of model_card.Input. `mean` and `std`, one number a channel for pixels in [0, 1], are computed from
-    the training images where they are empty. `val_split` is the share of each class that becomes test images where the
-    data set has none; which ones is a function of `seed`.
+    `channels` (1: grey, 3: RGB) and `size` (height, width) in pixels are those of the images themselves if None;
+    `resize` is as in model_card.Input. `mean` and `std` hold one number a channel, for pixels in [0, 1], and are
+    computed from the training images if empty. `val_split` is the share of each class that is drawn for testing, by
+    `seed`, if the data set has no test images. Raises UsageError if options contradict each other.
     """
 
     channels: int | None = None
@@ -34,12 +35,13 @@ class Options:
             raise UsageError("--resize needs --image-size, the size to cut from the middle")
 
     @property
-    def given(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+        """Mean and standard deviation, if they were set."""
         return (self.mean, self.std) if self.mean else None
 
     @classmethod
     def of(cls, card: ModelCard) -> "Options":
-        """Those by which the data set that a model was trained on becomes what it was."""
+        """Return the options with which the data set of a trained model was loaded."""
         split = card.origin.val_split or VAL_SPLIT
         return cls(card.channels, (card.height, card.width), card.resize, val_split=split, seed=card.origin.seed)
 

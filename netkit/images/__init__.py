@@ -1,1 +1,1 @@
-"""Decoding images from files that nobody has checked; needs numpy and Pillow only."""
+"""Decoding of image files that nobody has checked. Needs only numpy and Pillow."""

@@ -1,125 +1,113 @@
-"""Bounds: what keeps a file made to do so from taking minutes, or gigabytes, where Pillow sets no limit itself.
+"""Limits on image files: no file takes minutes or gigabytes to decode where Pillow itself sets no limit.
 
-Times are those of files of up to 60 MB that the tests make, on one core.
+Times were measured on one core, with files of up to 60 MB like those in tests/faults/test_bad_input.py.
 """
 
 import io
 import math
 import re
 
-from PIL import ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from netkit.core.errors import ImageError
 
-MOST_PARTS = 100_000  # chunks of a PNG file; a file of 64 MB in parts of 640 bytes has as many
-MOST_READS = 4 * MOST_PARTS  # Pillow reads a part in up to four pieces; 60 MB of empty JPEG segments took 37 s
-LARGEST_HEADER = 2**21  # bytes before the pixels; 60 MB of an orientation's numbers took 1.7 GB
-LARGEST_WEBP = 2**25  # bytes; its content is copied twice
-LOSSLESS = (b"VP8L", b"ALPH")  # parts of WebP whose codes have tables, however few the pixels: 13 MB took 0.9 GB
-SMALL_LOSSLESS = 2**20  # bytes that such a file may have, however small a limit on pixels is set
-PIXELS_A_BYTE = 5  # that such a file counts as: a group of codes takes 218 bytes, and its tables 16 kB
-MOST_SCANS = 100  # of a JPEG file; progressive ones have about ten. 2,000 in 180 kB took 17 s
-USUAL_SCANS = 20  # in more, pixels count more: 100 scans of 24 million took 5 s
-LARGEST_PNM_HEADER = 2**16
-MANY_ROWS = 2**16  # a column of 24 million pixels took 17 s, and 730 MB of pointers to its rows
-LEAST_WIDTH = 64  # pixels, that a row counts as where there are so many
-WIDE = 2**19  # pixels of a row; longer ones count more: Pillow copies a row for each 64 kB, and 20 million took 26 s
-JPEG, SCAN = b"\xff\xd8\xff", b"\xff\xda"  # no other two bytes of pixels are those of a scan's start
-FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # JPEG's markers, after its specification, table B.1
-ARITHMETIC = {frame for frame in FRAMES if frame > 0xC8}  # coding, in which 59 kB took 50 s; hardly any file has it
-ALONE = {0x01, *range(0xD0, 0xDA)}  # markers that no length follows
-BIG_TIFF = (b"II+\0", b"MM\0+")
-TILE_WIDTH, TILE_HEIGHT = 322, 323  # TIFF's tags
-BLANK = rb"(?:\s|#[^\r\n]*[\r\n])++"
-PNM_HEADER = re.compile(rb"P(?:[14](?:%b\d+){2}|[2356](?:%b\d+){3})\s" % (BLANK, BLANK))
-SLOW_CODECS = {"ppm", "ppm_plain", "bmp_rle"}  # written in Python
-SLOW = 16  # times: 24 million pixels or bytes took up to 14 s; also of JPEG in TIFF, whose coding is not looked at
-DEEP = {"LA;16B", "RGB;16B", "RGBA;16B"}  # of PNG: 24 million pixels took 2.0 s. They count double
-# So do those of WebP: lossless, one takes 20 bytes while it is decoded; elsewhere up to 10
+MAX_HEADER_BYTES = 2**21  # all that precedes the pixels. 60 MB of numbers in one EXIF field took 1.7 GB
+MAX_PNG_CHUNKS = 100_000  # as many as a file of 64 MB has in chunks of 640 bytes
+MAX_HEADER_READS = 4 * MAX_PNG_CHUNKS  # Pillow reads a chunk in up to four. 60 MB of empty JPEG segments took 37 s
+
+JPEG_START, JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xda"  # compressed pixels never contain the marker of a scan
+MAX_JPEG_SCANS = 100  # progressive files have about ten. 2,000 scans in 180 kB took 17 s
+JPEG_SCANS_AT_NO_COST = 20  # with each 20 more, pixels count once more. 100 scans of 24 million pixels took 5 s
+# SOF9 to SOF15, with the length for 1, 3 or 4 components of 8 bits. 59 kB took 50 s; hardly any file is coded so
+ARITHMETIC_JPEG_FRAME = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\0[\x0b\x11\x14]\x08")
+
+MAX_WEBP_BYTES = 2**25  # Pillow copies the content twice
+LOSSLESS_WEBP_CHUNKS = (b"VP8L", b"ALPH")  # may hold tables of codes, however few the pixels. 13 MB took 0.9 GB
+PIXELS_PER_LOSSLESS_BYTE = 5  # what such a file counts as: 218 bytes can describe tables of 16 kB
+MIN_LOSSLESS_WEBP_BYTES = 2**20  # always accepted, however low the limit on pixels
+
+BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
+PNM_BLANK = rb"(?:\s|#[^\r\n]*[\r\n])++"
+PNM_HEADER = re.compile(rb"P(?:[14](?:%b\d+){2}|[2356](?:%b\d+){3})\s" % (PNM_BLANK, PNM_BLANK))
+
+MAX_CHEAP_ROWS = 2**16  # a column of 24 million pixels took 17 s, and 730 MB for the pointers to its rows
+MIN_ROW_COST = 64  # pixels that a row counts as in images of more rows
+MAX_CHEAP_ROW_PIXELS = 2**19  # Pillow copies a row once for each 64 kB. A row of 20 million pixels took 26 s
+WEBP_COST = 2  # times the pixels: lossless decoding takes 20 bytes a pixel, other formats up to 10
+SLOW_COST = 16  # times the pixels, or the bytes: decoders written in Python took up to 14 s for 24 million
 
 
-class Bounded(io.BytesIO):
-    """The content of an image file of at most `largest` pixels, whose header is read only if it is not too long.
+class BoundedFile(io.BytesIO):
+    """The content of an image file of at most `max_pixels` pixels, which limits how much of it is read as the header.
 
-    Raises ImageError where it is, UnidentifiedImageError where it is no image's.
+    Raises ImageError if the content, or what is read before `end_header()`, exceeds a limit; UnidentifiedImageError if
+    the content is no image.
     """
 
-    def __init__(self, content: bytes, *, largest: int) -> None:
-        super().__init__(_checked(content, largest))
-        self._reads_left: float = MOST_READS
-        self._bytes_left: float = math.inf if content.startswith(b"RIFF") else LARGEST_HEADER  # WebP is read at once
+    def __init__(self, content: bytes, *, max_pixels: int) -> None:
+        super().__init__(_checked(content, max_pixels))
+        self._reads_left: float = MAX_HEADER_READS
+        # Pillow reads WebP files whole
+        self._bytes_left: float = math.inf if content.startswith(b"RIFF") else MAX_HEADER_BYTES
 
-    def pixels_follow(self) -> None:
-        """The header has been read."""
+    def end_header(self) -> None:
+        """Lift the limits: what is read from now on is pixels."""
         self._reads_left = self._bytes_left = math.inf
 
     def read(self, size: int | None = -1, /) -> bytes:
-        taken = super().read(size)
+        data = super().read(size)
         self._reads_left -= 1
-        self._bytes_left -= len(taken)
+        self._bytes_left -= len(data)
         if self._reads_left < 0 or self._bytes_left < 0:
             raise ImageError("too-large", "a header longer, or of more parts, than images need")
-        return taken
+        return data
 
 
-def weight(image: ImageFile.ImageFile, content: bytes) -> int:
-    """How many pixels of a plain file take as much time, or memory, as decoding the `image` in `content` does."""
-    pixels = counted(*image.size)
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]  # tiles are decoded whole, however few of their pixels count
-        across, down = (int(tags.get(tag, 1)) for tag in (TILE_WIDTH, TILE_HEIGHT))
-        pixels = counted(-(-image.width // across) * across, -(-image.height // down) * down)
-    if content.startswith(JPEG):
-        return pixels * (1 + content.count(SCAN) // USUAL_SCANS)
-    if image.format == "WEBP" or any(tile.args in DEEP for tile in image.tile):
-        return 2 * pixels
-    if any(tile.codec_name in SLOW_CODECS for tile in image.tile):
-        return SLOW * max(pixels, len(content))
-    return SLOW * pixels if image.info.get("compression") in ("jpeg", "tiff_jpeg") else pixels
+def decoding_cost(image: ImageFile.ImageFile, content: bytes) -> int:
+    """Return how many pixels of an ordinary file take as much time or memory as decoding `image` from `content`."""
+    pixels = pixel_cost(*image.size)
+    if image.format == "TIFF":  # tiles are decoded whole, even where they exceed the image
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        tile_width, tile_height = (int(tags.get(tag, 1)) for tag in (ExifTags.Base.TileWidth, ExifTags.Base.TileLength))
+        pixels = pixel_cost(-(-image.width // tile_width) * tile_width, -(-image.height // tile_height) * tile_height)
+        # the number of scans of JPEG within TIFF is not known
+        return SLOW_COST * pixels if image.info.get("compression") in ("jpeg", "tiff_jpeg") else pixels
+    if content.startswith(JPEG_START):
+        return pixels * (1 + content.count(JPEG_SCAN) // JPEG_SCANS_AT_NO_COST)
+    if image.format == "WEBP":
+        return WEBP_COST * pixels
+    if any(tile.codec_name in Image.DECODERS for tile in image.tile):  # decoders written in Python
+        return SLOW_COST * max(pixels, len(content))
+    return pixels
 
 
-def counted(width: int, height: int) -> int:
-    """The pixels of a plain image, of which those in very many or very long rows count more."""
-    return (max(width, LEAST_WIDTH) if height >= MANY_ROWS else width) * height * max(WIDE, width) // WIDE
+def pixel_cost(width: int, height: int) -> int:
+    """Return the number of pixels, counting more for images of very many or very long rows."""
+    row = max(width, MIN_ROW_COST) if height >= MAX_CHEAP_ROWS else width
+    return row * height * max(MAX_CHEAP_ROW_PIXELS, width) // MAX_CHEAP_ROW_PIXELS
 
 
-def _checked(content: bytes, largest: int) -> bytes:
-    """The content; of a text of pixels without its comments, for each of which Pillow copies the whole text."""
-    if content.startswith(JPEG):
-        if content.count(SCAN) > MOST_SCANS:
-            raise ImageError("too-large", f"a JPEG image of over {MOST_SCANS} scans")
-        if _frame(content) in ARITHMETIC:
+def _checked(content: bytes, max_pixels: int) -> bytes:
+    """Check limits that depend on the content alone, and return it, without comments if its pixels are text."""
+    if content.startswith(JPEG_START):
+        if content.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+            raise ImageError("too-large", f"a JPEG image of over {MAX_JPEG_SCANS} scans")
+        if ARITHMETIC_JPEG_FRAME.search(content):
             raise ImageError("unsupported", "a JPEG image in arithmetic coding")
-    if content.startswith(BIG_TIFF):
+    elif content.startswith(BIG_TIFF_STARTS):
         raise ImageError("unsupported", "BigTIFF")
-    if content[8:12] == b"WEBP":
-        kind, most = "WebP", LARGEST_WEBP
-        if any(part in content for part in LOSSLESS):
-            kind, most = "lossless WebP", min(most, max(SMALL_LOSSLESS, largest // PIXELS_A_BYTE))
-        if len(content) > most:
-            raise ImageError("too-large", f"{kind} over the limit of {most:,} bytes")
-    if content.startswith(b"P"):
-        if not PNM_HEADER.match(content, 0, LARGEST_PNM_HEADER):
+    elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
+        kind, max_bytes = "WebP", MAX_WEBP_BYTES
+        if any(chunk in content for chunk in LOSSLESS_WEBP_CHUNKS):
+            kind = "lossless WebP"
+            max_bytes = min(max_bytes, max(MIN_LOSSLESS_WEBP_BYTES, max_pixels // PIXELS_PER_LOSSLESS_BYTE))
+        if len(content) > max_bytes:
+            raise ImageError("too-large", f"{kind} over the limit of {max_bytes:,} bytes")
+    elif content.startswith(b"P"):
+        if not PNM_HEADER.match(content, 0, MAX_HEADER_BYTES):
             raise UnidentifiedImageError
         if content[:2] in (b"P1", b"P2", b"P3"):
-            if SLOW * len(content) > largest:
-                raise ImageError("too-large", f"pixels as text, over the limit of {largest // SLOW:,} bytes")
-            return re.sub(rb"#[^\r\n]*", b"", content)
+            if SLOW_COST * len(content) > max_pixels:
+                raise ImageError("too-large", f"pixels as text, over the limit of {max_pixels // SLOW_COST:,} bytes")
+            return re.sub(rb"#[^\r\n]*", b"", content)  # Pillow copies the whole text for each comment
     return content
-
-
-def _frame(content: bytes) -> int | None:
-    """The marker of a JPEG file's frame; None where there is none among its first parts."""
-    at = 2
-    for _ in range(MOST_PARTS):
-        at = content.find(b"\xff", at)
-        if at < 0 or at + 4 > len(content):
-            return None
-        marker = content[at + 1]
-        if marker in FRAMES:
-            return marker
-        if marker in (0x00, 0xFF):  # no marker yet
-            at += 1
-        else:
-            at += 2 if marker in ALONE else 2 + int.from_bytes(content[at + 2 : at + 4])
-    return None

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from PIL import Image, ImageDraw
 
-from netkit.data import image_folder
+from netkit.data import image_files
 from netkit.data.options import Options
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
@@ -67,7 +67,7 @@ def test_what_training_measured_is_what_infer_sees_in_the_same_files(netkit: Net
     right = sum(row["label"] == row["path"].split("/")[-2] for row in rows)
     assert len(rows) == 90 and round(100 * right / 90, 2) == trained
 
-    data = image_folder.load(tmp_path / "shapes", Options(size=(24, 28), resize=30))
+    data = image_files.load(tmp_path / "shapes", Options(size=(24, 28), resize=30))
     card = onnx_file.read(tmp_path / "runs/residual/model.onnx").card
     assert card.origin.data_sha256 == data.sha256 and card.labels == data.labels
     decoder = Decoder(card.input)

@@ -1,4 +1,4 @@
-"""Folders behind URLs: the same rows as of the same files here, by both engines."""
+"""Folders behind URLs give the same rows as the same files in a local folder, with both engines."""
 
 import shutil
 import sys
@@ -34,7 +34,7 @@ URL = "memory:///bucket/images"
 
 @pytest.fixture
 def local(tmp_path: Path, digits_data: HeldDataSet) -> Path:
-    """Digits in folders, a text beside them, and images that are none."""
+    """Digits in folders, a text file beside them, and files named like images that are none."""
     folder = tmp_path / "images"
     for number in range(40):
         path = folder / str(digits_data.test_labels[number]) / f"{number}.PNG"
@@ -49,7 +49,7 @@ def local(tmp_path: Path, digits_data: HeldDataSet) -> Path:
 
 @pytest.fixture
 def bucket(local: Path) -> Iterator[MemoryFileSystem]:
-    """All of it in memory, behind URL."""
+    """The same files in memory, behind URL."""
     system = fsspec.filesystem("memory")
     system.put(str(local), "/bucket/images", recursive=True)
     yield system
@@ -66,47 +66,47 @@ def rows_of(inputs: list[str], model: Model) -> list[Row]:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_rows_of_a_url_are_those_of_the_same_folder_here(local: Path, model: Model) -> None:
+def test_rows_of_a_url_equal_those_of_the_same_local_folder(local: Path, model: Model) -> None:
     here = [row._replace(path=row.path.replace(str(local), URL)) for row in rows_of([str(local)], model)]
     assert rows_of([URL], model) == here
     assert {row.status for row in here} == {"ok", "not-an-image", "too-large"} and len(here) == 43
 
 
 @pytest.mark.usefixtures("bucket")
-def test_each_folder_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    plain = MemoryFileSystem.ls
+def test_each_folder_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    original_ls = MemoryFileSystem.ls
 
-    def counted(self: MemoryFileSystem, path: str, *more: object, **options: object) -> object:
-        asked.append(path)
-        return plain(self, path, *more, **options)
+    def record(self: MemoryFileSystem, path: str, *more: object, **options: object) -> object:
+        listed.append(path)
+        return original_ls(self, path, *more, **options)
 
-    monkeypatch.setattr(MemoryFileSystem, "ls", counted)
+    monkeypatch.setattr(MemoryFileSystem, "ls", record)
     assert len(list(find_inputs([URL]))) == 43
-    assert sorted(asked) == sorted(set(asked)) and len(asked) == 11
+    assert sorted(listed) == sorted(set(listed)) and len(listed) == 11
 
 
 @pytest.mark.usefixtures("bucket")
-def test_globs_and_files_are_found_and_a_file_that_is_named_is_a_row(model: Model) -> None:
+def test_globs_are_expanded_and_a_named_file_is_a_row_even_if_it_is_missing(model: Model) -> None:
     assert list(find_inputs([f"{URL}/*.jpg"])) == [f"{URL}/broken.jpg"]
     assert [row.status for row in rows_of([f"{URL}/none.png", f"{URL}/broken.jpg"], model)] == [
         "vanished", "not-an-image",
     ]  # fmt: skip
 
 
-def test_what_cannot_be_asked_for_is_told_before_anything_is_run(bucket: MemoryFileSystem) -> None:
+def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFileSystem) -> None:
     bucket.mkdir("/bucket/bare")
-    for url, told in (
+    for url, message in (
         ("memory:///bucket/bare", "memory:///bucket/bare: no images there"),
         ("memory:///bucket/*.gif", "no images there"),
         ("nowhere://bucket", "nowhere://bucket: cannot be listed: Protocol not known: nowhere"),
     ):
-        with pytest.raises(UsageError, match=told.replace("*", r"\*")):
+        with pytest.raises(UsageError, match=message.replace("*", r"\*")):
             find_inputs([url])
 
 
 @pytest.mark.usefixtures("bucket")
-def test_shards_hold_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
+def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     plan = Plan(
         tmp_path / "out", model.sha256, replace(Decoder(model.card.input), largest_file=60_000), "cpu", 8, 1, True
     )
@@ -117,7 +117,7 @@ def test_shards_hold_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
 
 
-def test_both_engines_take_urls_from_the_command_line(netkit: Netkit, local: Path, workplace: Path) -> None:
+def test_both_engines_accept_urls_on_the_command_line(netkit: Netkit, local: Path, workplace: Path) -> None:
     command = ("infer", local.as_uri(), "--model", str(workplace / "runs/residual/model.onnx"))
     alone = netkit(*command, "--out", "alone.parquet", cwd=local.parent)
     on_ray = netkit(*command, "--engine", "ray", "--out", "out", cwd=local.parent)
@@ -129,7 +129,7 @@ def test_both_engines_take_urls_from_the_command_line(netkit: Netkit, local: Pat
 
 
 class Hosted(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
-    """Files of a host, which is in the URL and in no path, as hdfs and ftp have it."""
+    """Files on a host, which is part of the URL but not of the path, as with hdfs and ftp."""
 
     protocol = "hosted"
     cachable = False
@@ -149,7 +149,7 @@ class Hosted(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
 
 
 @pytest.mark.usefixtures("bucket")
-def test_urls_keep_their_host_and_what_they_lie_in(tmp_path: Path, local: Path) -> None:
+def test_urls_keep_their_host_and_their_chain(tmp_path: Path, local: Path) -> None:
     fsspec.register_implementation("hosted", Hosted, clobber=True)
     found = list(find_inputs(["hosted://there:80/bucket/images"]))
     assert len(found) == 43 and {url[:31] for url in found} == {"hosted://there:80/bucket/images"}
@@ -161,13 +161,13 @@ def test_urls_keep_their_host_and_what_they_lie_in(tmp_path: Path, local: Path) 
     assert f"zip://broken.jpg::file://{tmp_path}/all.zip" in inside
 
 
-def test_names_with_signs_of_patterns_are_files_if_there_are_such(bucket: MemoryFileSystem) -> None:
+def test_a_name_with_glob_characters_is_a_file_if_it_exists(bucket: MemoryFileSystem) -> None:
     bucket.cp("/bucket/images/broken.jpg", "/bucket/images/a[1].png")
     assert list(find_inputs([f"{URL}/a[1].png"])) == [f"{URL}/a[1].png"]
     assert list(find_inputs(["memory:///bucket/imag*/1*"])) == list(find_inputs([f"{URL}/1"]))
 
 
-def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
+def test_a_subfolder_that_cannot_be_listed_is_yielded_itself(
     bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listing = MemoryFileSystem.ls
@@ -182,7 +182,7 @@ def test_a_subfolder_that_cannot_be_listed_stands_for_itself(
     assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
 
 
-def test_a_list_of_paths_may_lie_behind_a_url_too(bucket: MemoryFileSystem, tmp_path: Path) -> None:
+def test_a_parquet_list_of_paths_may_be_behind_a_url(bucket: MemoryFileSystem, tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": [f"{URL}/1/0.png", "b.png"]}), tmp_path / "list.parquet")
     bucket.put(str(tmp_path / "list.parquet"), "/bucket/list.parquet")
     assert list(find_inputs(["memory:///bucket/list.parquet"])) == [f"{URL}/1/0.png", "b.png"]
@@ -191,7 +191,7 @@ def test_a_list_of_paths_may_lie_behind_a_url_too(bucket: MemoryFileSystem, tmp_
 
 
 class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
-    """Local files by Arrow, which hdfs:// goes by, too."""
+    """Local files through Arrow, which also serves hdfs://."""
 
     protocol = "on-arrow"
 
@@ -203,21 +203,21 @@ class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
         return path.partition("://")[2] if "://" in path else path
 
 
-def test_files_that_arrow_opens_give_the_same_rows(local: Path, model: Model) -> None:
+def test_files_opened_by_arrow_give_the_same_rows(local: Path, model: Model) -> None:
     fsspec.register_implementation("on-arrow", OnArrow, clobber=True)
     found = [(row.label, row.status) for row in rows_of([f"on-arrow://{local}"], model)]
     assert found == [(row.label, row.status) for row in rows_of([str(local)], model)]
     assert {status for _, status in found} == {"ok", "not-an-image", "too-large"}
 
 
-def test_a_file_of_no_bytes_is_not_asked_for(bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_file_is_not_requested(bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.pipe("/bucket/none.png", b"")
     monkeypatch.setattr(bucket, "cat_file", None)  # object stores refuse a range of nothing
     with pytest.raises(ImageError, match="an empty file"):
         remote.read("memory:///bucket/none.png", largest=1)
 
 
-def test_a_missing_package_is_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_an_error_rather_than_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"s3://bucket/a\.png: .*s3fs"):
         remote.read("s3://bucket/a.png", largest=1)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)

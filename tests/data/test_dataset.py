@@ -1,4 +1,4 @@
-"""HeldDataSet's numbers against numpy in float64 and the literature, and what --data may say."""
+"""Mean and std of a data set, compared with numpy in float64 and the literature, and the values that --data takes."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,7 @@ from netkit.data.dataset import HeldDataSet
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to work in, with a set of 8x9 images in fashion/, and another in emnist/ under a prefix."""
+    """The current folder, with a data set of 8x9 images in fashion/, and another in emnist/ with a prefix."""
     monkeypatch.chdir(tmp_path)
     for folder, prefix in (("fashion", ""), ("emnist", "emnist-letters-")):
         Path(folder).mkdir()
@@ -26,12 +26,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_mean_and_std_of_mnist_are_those_of_the_literature(mnist_data: HeldDataSet) -> None:
+def test_mean_and_std_of_mnist_equal_those_in_the_literature(mnist_data: HeldDataSet) -> None:
     assert mnist_data.mean_and_std() == ((0.1307,), (0.3081,))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_mean_and_std_are_numpys_in_float64_channel_by_channel(digits_data: HeldDataSet, channels: int) -> None:
+def test_mean_and_std_of_each_channel_equal_numpys_in_float64(digits_data: HeldDataSet, channels: int) -> None:
     random = np.random.default_rng(0)
     brightest = np.array([40, 256, 150][:channels]).reshape(-1, 1, 1)
     images = random.integers(0, brightest, (50, channels, 11, 6)).astype(np.uint8)
@@ -42,7 +42,7 @@ def test_mean_and_std_are_numpys_in_float64_channel_by_channel(digits_data: Held
     assert len(set(mean)) == len(set(std)) == channels
 
 
-def test_mean_and_std_leave_the_test_images_alone(digits_data: HeldDataSet) -> None:
+def test_mean_and_std_ignore_the_test_images(digits_data: HeldDataSet) -> None:
     other = replace(digits_data, test_images=255 - digits_data.test_images)
     assert other.mean_and_std() == digits_data.mean_and_std()
 
@@ -57,31 +57,31 @@ def test_mean_and_std_leave_the_test_images_alone(digits_data: HeldDataSet) -> N
         ("emnist/../fashion", "fashion", "fashion"),
     ],
 )
-def test_a_folder_is_loaded_and_its_source_finds_it_again_from_anywhere(
+def test_the_source_of_a_folder_loads_it_again_from_any_folder(
     here: Path, source: str, name: str, found_at: str
 ) -> None:
-    found = registry.load(source)
-    assert (found.name, found.source, found.train_images.shape) == (name, str(here / found_at), (3, 1, 8, 9))
+    data = registry.load(source)
+    assert (data.name, data.source, data.train_images.shape) == (name, str(here / found_at), (3, 1, 8, 9))
     os.chdir("/")
-    again = registry.load(found.source)
-    assert (again.name, again.sha256) == (name, found.sha256)
+    again = registry.load(data.source)
+    assert (again.name, again.sha256) == (name, data.sha256)
 
 
-def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
+def test_mnist_and_digits_name_the_data_sets_even_if_such_folders_exist(
     here: Path, mnist_data: HeldDataSet, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NETKIT_DATA", str(Path(mnist_data.source).parent))
     for name, expected in (("mnist", mnist_data), ("digits", digits_data)):
         (here / name).mkdir()
-        found = registry.load(name)
-        assert (found.name, found.sha256) == (name, expected.sha256)
-        assert registry.load(found.source).sha256 == expected.sha256
+        data = registry.load(name)
+        assert (data.name, data.sha256) == (name, expected.sha256)
+        assert registry.load(data.source).sha256 == expected.sha256
         with pytest.raises(DataError, match=f"^{name}: no class folders here, and no files in MNIST's format$"):
             registry.load(f"./{name}")
 
 
 @pytest.mark.parametrize(
-    ("source", "says"),
+    ("source", "message"),
     [
         ("mnits", "unknown data set 'mnits': did you mean 'mnist'? known: mnist, digits, DIR"),
         ("DIGITS", "unknown data set 'DIGITS': did you mean 'digits'? known: mnist, digits, DIR"),
@@ -91,7 +91,7 @@ def test_mnist_and_digits_mean_the_data_sets_whatever_folders_are_here(
         ("emnist/mnist", "emnist/mnist: no such folder; --data takes mnist, digits, a folder or a .csv file"),
     ],
 )
-def test_an_unknown_source_is_answered_with_what_there_is(here: Path, source: str, says: str) -> None:
+def test_an_unknown_source_is_refused_with_the_known_ones(here: Path, source: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         registry.load(source)
-    assert str(caught.value).startswith(says)
+    assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""The bundled digits, against scikit-learn's own file, read here by hand, and against torch's resizing."""
+"""The bundled digits, compared with scikit-learn's own file and with torch's resizing."""
 
 import csv
 import gzip
@@ -17,13 +17,13 @@ from netkit.data.dataset import HeldDataSet
 
 @pytest.fixture(scope="module")
 def bundle() -> NDArray[np.int64]:
-    """The lines of the bundled file, in its order: 64 levels from 0 to 16, and the label."""
+    """The lines of the bundled file in order: 64 levels from 0 to 16, and the label."""
     packed = (files("sklearn.datasets.data") / "digits.csv.gz").read_bytes()
     return np.array([list(map(float, line)) for line in csv.reader(gzip.decompress(packed).decode().split())], int)
 
 
 def in_test_part(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which lines are for testing: the fifth of each class, the tenth, and so on."""
+    """A mask of the test images: the fifth of each class, the tenth, and so on."""
     seen = [0] * 10
     chosen = []
     for label in labels.tolist():
@@ -32,7 +32,7 @@ def in_test_part(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.array(chosen)
 
 
-def test_all_images_are_there_once_in_a_fixed_split(digits_data: HeldDataSet, bundle: NDArray[np.int64]) -> None:
+def test_each_image_appears_once_in_a_fixed_split(digits_data: HeldDataSet, bundle: NDArray[np.int64]) -> None:
     test = in_test_part(bundle[:, 64])
     assert (len(test), test.sum()) == (1797, 355)
     assert np.array_equal(digits_data.train_labels, bundle[~test, 64])
@@ -41,25 +41,27 @@ def test_all_images_are_there_once_in_a_fixed_split(digits_data: HeldDataSet, bu
     assert len(images) == len(set(images)) == 1797
 
 
-def test_every_class_has_four_images_for_training_to_one_for_testing(digits_data: HeldDataSet) -> None:
+def test_every_class_has_four_training_images_for_each_test_image(digits_data: HeldDataSet) -> None:
     train, test = np.bincount(digits_data.train_labels), np.bincount(digits_data.test_labels)
     assert digits_data.labels == tuple("0123456789")
     assert len(train) == len(test) == 10
     assert np.all((train - 4 * test >= 0) & (train - 4 * test <= 4))
 
 
-def test_images_are_what_torch_makes_of_the_bundle(digits_data: HeldDataSet, bundle: NDArray[np.int64]) -> None:
-    """Row by row and then column by column, each rounded to a byte; antialias makes torch's cubic that of Pillow."""
+def test_images_equal_torchs_bicubic_resizing_of_the_bundle(
+    digits_data: HeldDataSet, bundle: NDArray[np.int64]
+) -> None:
+    """Rows first, then columns, each rounded to a byte; with antialias torch's cubic filter is Pillow's."""
     resized = torch.tensor(bundle[:, :64].reshape(-1, 1, 8, 8) * 255 / 16).round()
     for size in ((8, 28), (28, 28)):
         resized = F.interpolate(resized, size=size, mode="bicubic", antialias=True).clamp(0, 255).round()
     test = in_test_part(bundle[:, 64])
     for images, reference in ((digits_data.train_images, resized[~test]), (digits_data.test_images, resized[test])):
         assert images.dtype == np.uint8
-        assert np.abs(images - reference.numpy()).max() <= 2  # halves can be rounded to either side, twice
+        assert np.abs(images - reference.numpy()).max() <= 2  # halves may be rounded either way, twice
 
 
-def test_ink_is_white_and_the_ground_black(digits_data: HeldDataSet) -> None:
+def test_digits_are_white_on_black(digits_data: HeldDataSet) -> None:
     corners = digits_data.train_images[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert np.median(corners) == 0
     assert digits_data.train_images.max() == 255
@@ -67,7 +69,7 @@ def test_ink_is_white_and_the_ground_black(digits_data: HeldDataSet) -> None:
     assert zeros[14, 14] < 20 < 150 < zeros[14, 7:21].max()  # a hole, and ink around it
 
 
-def test_the_hash_is_that_of_the_four_parts_and_the_same_every_time(digits_data: HeldDataSet) -> None:
+def test_the_hash_covers_the_four_parts_and_is_the_same_every_time(digits_data: HeldDataSet) -> None:
     again = digits.load()
     parts = (again.train_images, again.train_labels, again.test_images, again.test_labels)
     assert again.sha256 == digits_data.sha256 == hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()

@@ -1,4 +1,4 @@
-"""MNIST's file format, against torchvision's own reader, and one message for each way in which files can be wrong."""
+"""MNIST's file format, compared with torchvision's reader, and the error message for each kind of damaged file."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ def label_file(*labels: int) -> bytes:
 
 
 def make_set(folder: Path, *, prefix: str = "", test: str = "t10k", gz: bool = False) -> Path:
-    """Six training images and two for testing, 5 pixels high and 7 wide, of classes 0 to 9; gives the folder."""
+    """Write six training and two test images of 5x7 pixels, of classes 0 to 9, and return the folder."""
     folder.mkdir(exist_ok=True)
     contents = [image_file(6), label_file(3, 1, 4, 1, 5, 9), image_file(2), label_file(2, 6)]
     for name, content in zip(NAMES, contents, strict=True):
@@ -47,29 +47,29 @@ def make_set(folder: Path, *, prefix: str = "", test: str = "t10k", gz: bool = F
 
 
 def loaded(path: Path) -> list[list[int]]:
-    """The labels of the set at `path`, which tell in short which files were read."""
-    found = idx.load(path)
-    return [found.train_labels.tolist(), found.test_labels.tolist()]
+    """The labels of the data set at `path`, which show which files were read."""
+    data = idx.load(path)
+    return [data.train_labels.tolist(), data.test_labels.tolist()]
 
 
 def test_packed_and_unpacked_files_give_what_torchvision_reads(tmp_path: Path) -> None:
     plain, packed = make_set(tmp_path / "plain"), make_set(tmp_path / "packed", gz=True)
     contents = [(plain / name).read_bytes() for name in NAMES]
-    for found in (idx.load(plain), idx.load(packed)):
+    for data in (idx.load(plain), idx.load(packed)):
         for split, images, labels in (
-            ("train", found.train_images, found.train_labels),
-            ("t10k", found.test_images, found.test_labels),
+            ("train", data.train_images, data.train_labels),
+            ("t10k", data.test_images, data.test_labels),
         ):
             assert images.dtype == np.uint8 and labels.dtype == np.int64
             assert torch.equal(torch.tensor(images), read_image_file(str(plain / f"{split}-{IMAGES}"))[:, None])
             assert torch.equal(torch.tensor(labels), read_label_file(str(plain / f"{split}-{LABELS}")))
-        assert found.train_images.shape == (6, 1, 5, 7)
-        assert found.sha256 == hashlib.sha256(b"".join(contents)).hexdigest()
-        assert found.labels == tuple("0123456789")
-    assert (found.name, found.source) == ("packed", str(packed))
+        assert data.train_images.shape == (6, 1, 5, 7)
+        assert data.sha256 == hashlib.sha256(b"".join(contents)).hexdigest()
+        assert data.labels == tuple("0123456789")
+    assert (data.name, data.source) == ("packed", str(packed))
 
 
-def test_unpacked_files_come_before_packed_ones(tmp_path: Path) -> None:
+def test_unpacked_files_take_precedence_over_packed_ones(tmp_path: Path) -> None:
     make_set(tmp_path)
     for name in NAMES:
         (tmp_path / f"{name}.gz").write_bytes(b"not read at all")
@@ -85,13 +85,13 @@ def test_a_folder_with_one_set_needs_no_prefix(tmp_path: Path, test: str, prefix
     assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
 
 
-def test_the_dot_of_lecuns_unpacked_files_is_known(tmp_path: Path) -> None:
+def test_a_dot_in_place_of_the_last_hyphen_is_accepted(tmp_path: Path) -> None:
     for path in list(make_set(tmp_path).iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
     assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
 
 
-def test_a_folder_with_several_sets_lists_them_and_each_choice_works(tmp_path: Path) -> None:
+def test_a_folder_with_several_sets_lists_choices_that_can_be_loaded(tmp_path: Path) -> None:
     prefixes = ["emnist-", "emnist-letters-", "kmnist_"]
     for number, prefix in enumerate(prefixes):
         make_set(tmp_path, prefix=prefix, test="test")
@@ -107,7 +107,7 @@ def test_a_folder_with_several_sets_lists_them_and_each_choice_works(tmp_path: P
         assert (idx.load(choice).name, idx.load(choice).source) == (choice.name, str(choice))
 
 
-def test_a_folder_itself_means_its_set_without_a_prefix(tmp_path: Path) -> None:
+def test_a_folder_without_prefix_names_the_set_without_prefix(tmp_path: Path) -> None:
     make_set(tmp_path)
     make_set(tmp_path, prefix="emnist-")
     (tmp_path / f"emnist-t10k-{LABELS}").write_bytes(label_file(7, 8))
@@ -115,12 +115,12 @@ def test_a_folder_itself_means_its_set_without_a_prefix(tmp_path: Path) -> None:
     assert loaded(tmp_path / "emnist") == [[3, 1, 4, 1, 5, 9], [7, 8]]
 
 
-def test_a_path_that_starts_no_set_does_not_exist(tmp_path: Path) -> None:
+def test_a_path_that_is_not_the_prefix_of_a_set_does_not_exist(tmp_path: Path) -> None:
     make_set(tmp_path, prefix="emnist-letters-")
     assert not any(idx.exists(tmp_path / name) for name in ("mnist", "letters", "emnist-l", "nowhere/emnist-letters"))
 
 
-def test_classes_are_named_by_numbers_up_to_the_largest_in_either_part(tmp_path: Path) -> None:
+def test_labels_are_the_numbers_up_to_the_largest_class_in_either_part(tmp_path: Path) -> None:
     make_set(tmp_path)
     (tmp_path / f"t10k-{LABELS}").write_bytes(label_file(25, 0))
     assert idx.load(tmp_path).labels == tuple(map(str, range(26)))
@@ -137,7 +137,7 @@ def changed_gzip(content: bytes) -> bytes:
     return bytes(packed)
 
 
-FAULTS: list[tuple[str, Callable[[bytes], bytes], str]] = [
+DAMAGES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     (f"train-{IMAGES}", lambda content: content[:10], "10 bytes (unpacked) are too few for a header"),
     (f"train-{IMAGES}", lambda content: b"", "0 bytes (unpacked) are too few for a header"),
     (f"train-{IMAGES}", lambda content: label_file(*range(20)), "magic number 0x00000801, not 0x00000803"),
@@ -148,31 +148,31 @@ FAULTS: list[tuple[str, Callable[[bytes], bytes], str]] = [
     (f"t10k-{LABELS}.gz", cut_gzip, "cannot be read: Compressed file ended before the end-of-stream marker"),
     (f"t10k-{IMAGES}.gz", changed_gzip, "cannot be read: CRC check failed"),
     (f"t10k-{IMAGES}.gz", lambda content: gzip.compress(content)[:10] + b"\xff" * 99, "cannot be read: Error -3"),
-    (f"train-{IMAGES}", lambda content: content[:-1], "only 209 bytes after the header, which promises 210 (unpacked)"),
-    (f"train-{IMAGES}", lambda content: content + b"\0", "more bytes after the header, which promises 210 (unpacked)"),
+    (f"train-{IMAGES}", lambda content: content[:-1], "only 209 bytes after the header, which claims 210 (unpacked)"),
+    (f"train-{IMAGES}", lambda content: content + b"\0", "more bytes after the header, which claims 210 (unpacked)"),
     (
         f"train-{IMAGES}.gz",
         lambda content: gzip.compress(packed_numbers(0x0803, 2**20, 2**10, 2**10)),
-        "its header promises 1,099,511,627,776 bytes, not 1 to 2,147,483,648",
+        "its header claims 1,099,511,627,776 bytes, not 1 to 2,147,483,648",
     ),
     (f"train-{LABELS}", lambda content: label_file(1, 2, 3), "3 labels for 6 images"),
     (f"t10k-{LABELS}", lambda content: label_file(1, 2, 3), "3 labels for 2 images"),
     (f"t10k-{IMAGES}", lambda content: image_file(2, height=7, width=5), "its images have another size than the"),
-    (f"train-{IMAGES}", lambda content: image_file(6, width=0), "its header promises 0 bytes, not 1 to 2,147,483,648"),
-    (f"t10k-{IMAGES}", lambda content: image_file(0), "its header promises 0 bytes"),
-    (f"t10k-{LABELS}", lambda content: label_file(), "its header promises 0 bytes"),
+    (f"train-{IMAGES}", lambda content: image_file(6, width=0), "its header claims 0 bytes, not 1 to 2,147,483,648"),
+    (f"t10k-{IMAGES}", lambda content: image_file(0), "its header claims 0 bytes"),
+    (f"t10k-{LABELS}", lambda content: label_file(), "its header claims 0 bytes"),
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "says"), FAULTS, ids=range(len(FAULTS)))
-def test_a_damaged_file_is_named_with_its_fault(
-    tmp_path: Path, name: str, change: Callable[[bytes], bytes], says: str
+@pytest.mark.parametrize(("name", "change", "message"), DAMAGES, ids=range(len(DAMAGES)))
+def test_the_message_for_a_damaged_file_names_it_and_the_damage(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes], message: str
 ) -> None:
     unpacked = make_set(tmp_path) / name.removesuffix(".gz")
     content = unpacked.read_bytes()
     unpacked.unlink()
     (tmp_path / name).write_bytes(change(content))
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path / name}: {says}")):
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path / name}: {message}")):
         idx.load(tmp_path)
 
 
@@ -184,7 +184,7 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_is_no_file_in_the_place_of_one_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_folder_or_pipe_in_place_of_a_file_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = make_set(tmp_path) / f"train-{LABELS}"
     path.unlink()
     make(path)
@@ -192,20 +192,20 @@ def test_what_is_no_file_in_the_place_of_one_is_named(tmp_path: Path, make: Call
         idx.load(tmp_path)
 
 
-def test_a_hash_other_than_the_expected_one_is_told_with_both(tmp_path: Path) -> None:
+def test_the_message_for_a_wrong_hash_names_both_hashes(tmp_path: Path) -> None:
     make_set(tmp_path, gz=True)
     hashes = dict.fromkeys(idx.FILES, "")
     for part, name in idx.FILES.items():
         hashes[part] = hashlib.sha256(gzip.decompress((tmp_path / f"{name}.gz").read_bytes())).hexdigest()
     assert idx.load(tmp_path, name="mine", sha256=hashes).name == "mine"
-    path, found, other = tmp_path / f"t10k-{LABELS}.gz", hashes["test-labels"], "0" * 64
-    says = f"{path}: SHA-256 {found} (unpacked), not {other}; delete it and get it anew"
-    with pytest.raises(DataError, match=re.escape(says)):
+    path, actual, other = tmp_path / f"t10k-{LABELS}.gz", hashes["test-labels"], "0" * 64
+    message = f"{path}: SHA-256 {actual} (unpacked), not {other}; delete it and download it again"
+    with pytest.raises(DataError, match=re.escape(message)):
         idx.load(tmp_path, sha256={**hashes, "test-labels": other})
 
 
-def test_real_mnist_is_what_torchvision_reads(tmp_path: Path, mnist_data: HeldDataSet) -> None:
-    for split, kind, found in (
+def test_real_mnist_equals_what_torchvision_reads(tmp_path: Path, mnist_data: HeldDataSet) -> None:
+    for split, kind, array in (
         ("t10k", IMAGES, mnist_data.test_images[:, 0]),
         ("t10k", LABELS, mnist_data.test_labels),
         ("train", LABELS, mnist_data.train_labels),
@@ -214,4 +214,4 @@ def test_real_mnist_is_what_torchvision_reads(tmp_path: Path, mnist_data: HeldDa
         if not path.exists():
             packed, path = path.with_name(f"{path.name}.gz"), tmp_path / path.name
             path.write_bytes(gzip.decompress(packed.read_bytes()))
-        assert np.array_equal(found, (read_image_file if kind == IMAGES else read_label_file)(str(path)))
+        assert np.array_equal(array, (read_image_file if kind == IMAGES else read_label_file)(str(path)))

@@ -1,4 +1,4 @@
-"""MNIST's download, from real local HTTPS servers: what is fetched, what is refused, and what a failure says."""
+"""MNIST's download from real local HTTPS servers: which files are requested, and the message for each failure."""
 
 import gzip
 import re
@@ -18,18 +18,18 @@ from netkit.data import mnist
 from netkit.data.dataset import HeldDataSet
 from tests.support.commands import Netkit
 
-FIRST = "train-images-idx3-ubyte.gz"  # of the four, the one that is fetched first
+FIRST = "train-images-idx3-ubyte.gz"  # the file that is downloaded first
 NAMES = [FIRST, "train-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"]
 
 
 class Mirror(ThreadingHTTPServer):
-    """A server on this machine: what it answers for each name (bytes as they go over the line), and what was asked."""
+    """A local server: its raw response for each file name, and the names that were requested."""
 
     def __init__(self, issuer: trustme.CA | None) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"{'https' if issuer else 'http'}://127.0.0.1:{self.server_port}/"
-        self.answers: dict[str, bytes] = {}
-        self.asked: list[str] = []
+        self.responses: dict[str, bytes] = {}
+        self.requested: list[str] = []
         if issuer:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             issuer.issue_cert("127.0.0.1").configure_cert(context)
@@ -41,28 +41,28 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         name = self.path.strip("/")
-        self.server.asked.append(name)
-        self.wfile.write(self.server.answers.get(name, answer(status="404 Not Found")))
+        self.server.requested.append(name)
+        self.wfile.write(self.server.responses.get(name, response(status="404 Not Found")))
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
 
 
-def answer(body: bytes = b"", *headers: str, status: str = "200 OK") -> bytes:
+def response(body: bytes = b"", *headers: str, status: str = "200 OK") -> bytes:
     return "\r\n".join([f"HTTP/1.1 {status}", "Connection: close", *headers, "", ""]).encode() + body
 
 
 def sized(body: bytes) -> bytes:
-    return answer(body, f"Content-Length: {len(body)}")
+    return response(body, f"Content-Length: {len(body)}")
 
 
 def moved_to(place: str) -> bytes:
-    return answer(b"", f"Location: {place}", status="302 Found")
+    return response(b"", f"Location: {place}", status="302 Found")
 
 
 @pytest.fixture
 def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mirror]]:
-    """Two https servers that OpenSSL here trusts, one that it does not, and one of plain http; no proxy before them."""
+    """Two HTTPS servers with a trusted certificate, one without, and one plain HTTP server; no proxy in between."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -78,76 +78,76 @@ def mirrors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Mi
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where MNIST's files will lie; not there yet."""
+    """The folder of MNIST's files, which does not exist yet."""
     monkeypatch.setenv("NETKIT_DATA", str(tmp_path / "data"))
     return tmp_path / "data/mnist"
 
 
 @pytest.fixture(scope="session")
 def files(mnist_data: HeldDataSet) -> dict[str, bytes]:
-    """MNIST's four files, packed, as mirrors have them."""
-    found = {}
+    """MNIST's four files, packed, as on the mirrors."""
+    data = {}
     for name in NAMES:
         packed = Path(mnist_data.source) / name
-        found[name] = packed.read_bytes() if packed.exists() else gzip.compress(packed.with_suffix("").read_bytes(), 1)
-    return found
+        data[name] = packed.read_bytes() if packed.exists() else gzip.compress(packed.with_suffix("").read_bytes(), 1)
+    return data
 
 
 @pytest.fixture
 def closed() -> Iterator[str]:
-    """An address on which nobody listens: its port is taken, so that nobody will."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"https://127.0.0.1:{taken.getsockname()[1]}/"
+    """An address that refuses connections: its port is bound, so that no other program can listen on it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"https://127.0.0.1:{bound.getsockname()[1]}/"
 
 
 def test_a_second_load_makes_no_request(
     mirrors: list[Mirror], folder: Path, files: dict[str, bytes], mnist_data: HeldDataSet
 ) -> None:
-    mirrors[0].answers = {name: sized(content) for name, content in files.items()}
+    mirrors[0].responses = {name: sized(content) for name, content in files.items()}
     for _ in range(2):
-        found = mnist.load(mirrors=[mirrors[0].url])
-        assert (found.name, found.source, found.sha256) == ("mnist", str(folder), mnist_data.sha256)
-        assert (found.train_images.shape, found.test_images.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
-        assert np.array_equal(found.test_images, mnist_data.test_images)
-    assert mirrors[0].asked == NAMES
+        data = mnist.load(mirrors=[mirrors[0].url])
+        assert (data.name, data.source, data.sha256) == ("mnist", str(folder), mnist_data.sha256)
+        assert (data.train_images.shape, data.test_images.shape) == ((60_000, 1, 28, 28), (10_000, 1, 28, 28))
+        assert np.array_equal(data.test_images, mnist_data.test_images)
+    assert mirrors[0].requested == NAMES
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == files
 
 
-def test_only_what_is_missing_is_fetched_and_the_second_mirror_mends_the_first(
+def test_only_missing_files_are_downloaded_from_the_first_mirror_that_has_them_whole(
     mirrors: list[Mirror], folder: Path, files: dict[str, bytes]
 ) -> None:
     folder.mkdir(parents=True)
     (folder / FIRST).write_bytes(files[FIRST])
     (folder / NAMES[3]).with_suffix("").write_bytes(gzip.decompress(files[NAMES[3]]))
     labels, images = NAMES[1:3]
-    mirrors[0].answers = {labels: sized(files[NAMES[3]]), images: sized(files[images])}
-    mirrors[1].answers = {labels: sized(files[labels])}
+    mirrors[0].responses = {labels: sized(files[NAMES[3]]), images: sized(files[images])}
+    mirrors[1].responses = {labels: sized(files[labels])}
     assert len(mnist.load(mirrors=[mirrors[0].url, mirrors[1].url]).train_labels) == 60_000
-    assert (mirrors[0].asked, mirrors[1].asked) == ([labels, images], [labels])
+    assert (mirrors[0].requested, mirrors[1].requested) == ([labels, images], [labels])
     assert (folder / labels).read_bytes() == files[labels]
 
 
-def test_an_answer_of_unknown_length_or_from_elsewhere_on_https_is_as_good(
+def test_responses_without_length_and_redirects_to_https_are_accepted(
     mirrors: list[Mirror], folder: Path, files: dict[str, bytes]
 ) -> None:
-    mirrors[0].answers = {name: answer(content) for name, content in files.items()}
-    mirrors[1].answers = {name: moved_to(mirrors[0].url + name) for name in NAMES}
+    mirrors[0].responses = {name: response(content) for name, content in files.items()}
+    mirrors[1].responses = {name: moved_to(mirrors[0].url + name) for name in NAMES}
     assert len(mnist.load(mirrors=[mirrors[1].url]).test_labels) == 10_000
-    assert mirrors[0].asked == mirrors[1].asked == NAMES
+    assert mirrors[0].requested == mirrors[1].requested == NAMES
 
 
-FAULTS = {
-    "404": (answer(status="404 Not Found"), "Not Found"),
+FAILURES = {
+    "404": (response(status="404 Not Found"), "Not Found"),
     "another-file": (sized(gzip.compress(b"")), "SHA-256 e3b0c44298fc1c149afbf4c8996fb92427ae41e464"),
     "a-page": (sized(b"<html>please log in</html>"), "Not a gzipped file (b'<h')"),
     "cut-gzip": (sized(gzip.compress(b"digits")[:-9]), "Compressed file ended before the end-of-stream marker"),
     "garbled-gzip": (sized(gzip.compress(b"")[:10] + b"\xff" * 9), "Error -3 while decompressing data"),
     "bomb": (sized(gzip.compress(bytes(2**27), 1)), "(unpacked), not ba891046e6505d7a"),
-    "too-large": (answer(bytes(16 * 2**20 + 1)), "more than 16,777,216 bytes"),
-    "cut-body": (answer(b"half", "Content-Length: 8"), "4 of 8 bytes came"),
-    "cut-chunk": (answer(b"8\r\nhalf", "Transfer-Encoding: chunked"), "IncompleteRead("),
-    "odd-length": (answer(b"x", "Content-Length: many"), "invalid literal for int() with base 10: 'many'"),
+    "too-large": (response(bytes(16 * 2**20 + 1)), "more than 16,777,216 bytes"),
+    "cut-body": (response(b"half", "Content-Length: 8"), "received 4 of 8 bytes"),
+    "cut-chunk": (response(b"8\r\nhalf", "Transfer-Encoding: chunked"), "IncompleteRead("),
+    "odd-length": (response(b"x", "Content-Length: many"), "invalid literal for int() with base 10: 'many'"),
     "no-http": (b"220 smtp.example.org ready\r\n", "220 smtp.example.org ready"),
     "hung-up": (b"", "Remote end closed connection without response"),
     "to-nonsense": (moved_to("https://[nowhere"), "Invalid IPv6 URL"),
@@ -156,71 +156,71 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_when_every_mirror_fails_each_is_told_with_its_fault_and_nothing_stays(
-    mirrors: list[Mirror], folder: Path, closed: str, fault: str
+@pytest.mark.parametrize("failure", FAILURES)
+def test_if_every_mirror_fails_the_message_names_each_cause_and_no_file_is_left(
+    mirrors: list[Mirror], folder: Path, closed: str, failure: str
 ) -> None:
-    mirrors[0].answers[FIRST], says = FAULTS[fault]
+    mirrors[0].responses[FIRST], cause = FAILURES[failure]
     with pytest.raises(DataError) as caught:
         mnist.load(mirrors=[mirrors[0].url, closed])
     first, _, second = str(caught.value).partition("; ")
-    assert first.startswith(f"MNIST cannot be had: no {FIRST} from {mirrors[0].url}: ") and says in first
+    assert first.startswith(f"MNIST cannot be downloaded: no {FIRST} from {mirrors[0].url}: ") and cause in first
     assert second.startswith(f"{closed}: ") and "Connection refused. Without a network use --data digits" in second
     assert second.endswith(f"or put MNIST's four files into {folder}")
-    assert set(mirrors[0].asked) == {FIRST}
+    assert set(mirrors[0].requested) == {FIRST}
     assert not folder.exists()
 
 
-def test_plain_http_is_never_asked(mirrors: list[Mirror], folder: Path) -> None:
+def test_plain_http_is_never_requested(mirrors: list[Mirror], folder: Path) -> None:
     https, plain = mirrors[0], mirrors[3]
-    https.answers[FIRST] = moved_to(f"{plain.url}moved")
+    https.responses[FIRST] = moved_to(f"{plain.url}moved")
     with pytest.raises(DataError) as caught:
         mnist.load(mirrors=[plain.url, https.url])
     assert f"{plain.url}: refused: {plain.url}{FIRST} is not https" in str(caught.value)
     assert f"{https.url}: refused: {plain.url}moved is not https" in str(caught.value)
-    assert (https.asked, plain.asked) == ([FIRST], [])
+    assert (https.requested, plain.requested) == ([FIRST], [])
 
 
-def test_a_server_for_which_nobody_vouches_is_never_asked(mirrors: list[Mirror], folder: Path) -> None:
+def test_a_server_with_an_untrusted_certificate_is_never_requested(mirrors: list[Mirror], folder: Path) -> None:
     with pytest.raises(DataError, match=f"{mirrors[2].url}: .*certificate verify failed"):
         mnist.load(mirrors=[mirrors[2].url])
-    assert mirrors[2].asked == []
+    assert mirrors[2].requested == []
 
 
-def test_a_silent_server_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_respond_times_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(mnist, "WAIT_S", 0.1)
+    monkeypatch.setattr(mnist, "TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(DataError, match="timed out"):
         mnist.load(mirrors=[f"https://127.0.0.1:{silent.getsockname()[1]}/"])
 
 
-def test_a_folder_that_cannot_be_made_is_no_fault_of_the_mirrors(
+def test_a_folder_that_cannot_be_created_is_an_os_error(
     mirrors: list[Mirror], folder: Path, files: dict[str, bytes]
 ) -> None:
-    mirrors[0].answers = {name: sized(content) for name, content in files.items()}
+    mirrors[0].responses = {name: sized(content) for name, content in files.items()}
     folder.parent.mkdir()
     folder.write_text("a file in the way")
     with pytest.raises(OSError, match=re.escape(str(folder))):
         mnist.load(mirrors=[mirrors[0].url, mirrors[1].url])
-    assert (mirrors[0].asked, mirrors[1].asked) == ([FIRST], [])
+    assert (mirrors[0].requested, mirrors[1].requested) == ([FIRST], [])
 
 
-def test_netkit_data_that_is_a_file_is_named_before_anything_is_asked(mirrors: list[Mirror], folder: Path) -> None:
+def test_a_file_in_place_of_netkit_data_is_named_before_any_request(mirrors: list[Mirror], folder: Path) -> None:
     folder.parent.write_text("a file in the way")
-    with pytest.raises(DataError, match=f"{folder.parent}: not a folder; NETKIT_DATA names the one"):
+    with pytest.raises(DataError, match=f"{folder.parent}: not a folder; NETKIT_DATA names the folder"):
         mnist.load(mirrors=[mirrors[0].url])
-    assert mirrors[0].asked == []
+    assert mirrors[0].requested == []
 
 
-def test_a_local_file_that_is_not_mnists_is_named(folder: Path, files: dict[str, bytes]) -> None:
+def test_a_local_file_with_a_wrong_hash_is_named(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     labels = bytearray(gzip.decompress(files[NAMES[3]]))
     labels[-1] ^= 1
     (folder / NAMES[3]).write_bytes(gzip.compress(labels))
-    says = rf"{folder / NAMES[3]}: SHA-256 [0-9a-f]{{64}} \(unpacked\), not {mnist.SHA256['test-labels']}; delete it"
-    with pytest.raises(DataError, match=says):
+    message = rf"{folder / NAMES[3]}: SHA-256 [0-9a-f]{{64}} \(unpacked\), not {mnist.SHA256['test-labels']}; delete it"
+    with pytest.raises(DataError, match=message):
         mnist.load(mirrors=[])
 
 
@@ -233,7 +233,7 @@ def test_a_local_file_that_is_not_mnists_is_named(folder: Path, files: dict[str,
         ("darwin", {"XDG_CACHE_HOME": "/cache"}, "/home/ada/Library/Caches/netkit"),
     ],
 )
-def test_the_data_folder_is_the_environments_or_the_platforms(
+def test_the_data_folder_comes_from_the_environment_or_the_platform(
     monkeypatch: pytest.MonkeyPatch, platform: str, environment: dict[str, str], folder: str
 ) -> None:
     for name in ("NETKIT_DATA", "XDG_CACHE_HOME"):
@@ -244,15 +244,15 @@ def test_the_data_folder_is_the_environments_or_the_platforms(
     assert mnist.data_folder() == Path(folder)
 
 
-def test_without_network_and_data_the_command_says_what_to_do(
+def test_without_a_network_the_command_suggests_what_to_do(
     netkit: Netkit, tmp_path: Path, closed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NETKIT_DATA", "XDG_CACHE_HOME", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     done = netkit("train", HOME=str(tmp_path), https_proxy=closed.replace("https", "http"))
-    *notes, fault = done.stderr.splitlines()
+    *notes, message = done.stderr.splitlines()
     assert [note.rpartition("/")[2] for note in notes] == [FIRST] * len(mnist.MIRRORS)
-    assert fault.startswith(f"netkit: MNIST cannot be had: no {FIRST} from {mnist.MIRRORS[0]}: ")
-    assert fault.count("Connection refused") == len(mnist.MIRRORS) and "use --data digits" in fault
+    assert message.startswith(f"netkit: MNIST cannot be downloaded: no {FIRST} from {mnist.MIRRORS[0]}: ")
+    assert message.count("Connection refused") == len(mnist.MIRRORS) and "use --data digits" in message
     assert (done.returncode, done.stdout) == (1, "")
     assert not (tmp_path / ".cache/netkit").exists() and not (tmp_path / "runs").exists()

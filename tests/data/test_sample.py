@@ -1,4 +1,4 @@
-"""The sample: PNG files that decode to exactly the test images, and nothing else in the folder."""
+"""The sample: PNG files that decode to exactly the test images, in a folder that holds nothing else."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from netkit.data.sample import write_sample
 
 
 def decoded(path: Path) -> NDArray[np.uint8]:
-    """The image in that PNG file, as (channels, height, width)."""
+    """The image in a PNG file, as (channels, height, width)."""
     with Image.open(path) as image:
         assert image.format == "PNG" and image.mode in ("L", "RGB")
         return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1).transpose(2, 0, 1)
@@ -24,7 +24,9 @@ def files_in(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def test_files_decode_to_the_test_images_in_folders_named_by_label(digits_data: HeldDataSet, tmp_path: Path) -> None:
+def test_files_decode_to_the_test_images_in_folders_named_after_labels(
+    digits_data: HeldDataSet, tmp_path: Path
+) -> None:
     assert write_sample(digits_data, tmp_path / "new/images") == 355
     labels = digits_data.test_labels.tolist()
     paths = [f"{label}/{index}.png" for index, label in enumerate(labels)]
@@ -34,7 +36,9 @@ def test_files_decode_to_the_test_images_in_folders_named_by_label(digits_data: 
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 8), (1, 9, 8), (1, 9, 1), (1, 1, 8), (3, 1, 1)])
-def test_colour_and_every_shape_survive(digits_data: HeldDataSet, tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_images_of_every_shape_are_written_unchanged(
+    digits_data: HeldDataSet, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
     names = ("T-shirt", "b", "c")
     data = replace(digits_data, test_images=images, test_labels=np.array([2, 0, 0, 1]), labels=names)
@@ -46,13 +50,15 @@ def test_colour_and_every_shape_survive(digits_data: HeldDataSet, tmp_path: Path
 
 
 @pytest.mark.parametrize(("count", "written"), [(1, 1), (20, 20), (355, 355), (5000, 355)])
-def test_a_count_takes_the_first_images(digits_data: HeldDataSet, tmp_path: Path, count: int, written: int) -> None:
+def test_a_count_limits_the_sample_to_the_first_images(
+    digits_data: HeldDataSet, tmp_path: Path, count: int, written: int
+) -> None:
     assert write_sample(digits_data, tmp_path, count=count) == written
     assert {int(Path(path).stem) for path in files_in(tmp_path)} == set(range(written))
 
 
 @pytest.mark.parametrize("folder", ["images", "./images", "images/", "."])
-def test_again_is_no_fault_and_mends_what_was_changed(
+def test_writing_again_restores_changed_files(
     digits_data: HeldDataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -66,26 +72,26 @@ def test_again_is_no_fault_and_mends_what_was_changed(
     assert len(files_in(tmp_path)) == 5
 
 
-@pytest.mark.parametrize("stranger", ["notes.txt", "0/9999.png", "kept/deep/a.png", "0.png"])
-def test_a_stranger_in_the_folder_is_named_and_nothing_is_written(
-    digits_data: HeldDataSet, tmp_path: Path, stranger: str
+@pytest.mark.parametrize("other", ["notes.txt", "0/9999.png", "kept/deep/a.png", "0.png"])
+def test_another_file_in_the_folder_is_named_and_nothing_is_written(
+    digits_data: HeldDataSet, tmp_path: Path, other: str
 ) -> None:
     folder = tmp_path / "images"
-    (folder / stranger).parent.mkdir(parents=True)
-    (folder / stranger).touch()
+    (folder / other).parent.mkdir(parents=True)
+    (folder / other).touch()
     with pytest.raises(UsageError) as caught:
         write_sample(digits_data, folder)
-    assert str(caught.value) == f"{folder}: holds {folder / stranger}, no part of this sample; name a new folder"
-    assert files_in(folder) == [stranger]
+    assert str(caught.value) == f"{folder}: holds {folder / other}, which is not part of this sample; name a new folder"
+    assert files_in(folder) == [other]
 
 
-def test_a_larger_sample_is_no_part_of_a_smaller_one(digits_data: HeldDataSet, tmp_path: Path) -> None:
+def test_a_larger_sample_in_the_folder_is_refused(digits_data: HeldDataSet, tmp_path: Path) -> None:
     write_sample(digits_data, tmp_path, count=4)
-    with pytest.raises(UsageError, match=r"3\.png, no part of this sample"):
+    with pytest.raises(UsageError, match=r"3\.png, which is not part of this sample"):
         write_sample(digits_data, tmp_path, count=3)
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(digits_data: HeldDataSet, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_named(digits_data: HeldDataSet, tmp_path: Path) -> None:
     (tmp_path / "images").touch()
     with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: a file, not a folder$"):
         write_sample(digits_data, tmp_path / "images")

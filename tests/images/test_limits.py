@@ -1,4 +1,4 @@
-"""Bounds: ordinary files of every kind that is bounded are decoded as ever, up to where the bounds lie."""
+"""Limits on image files: ordinary files are decoded up to the limits, and refused above them."""
 
 import io
 from dataclasses import replace
@@ -13,17 +13,17 @@ from netkit.core.errors import ImageError
 from netkit.core.model_card import ModelCard
 from netkit.images.decoder import Decoder
 from netkit.images.limits import (
-    LARGEST_HEADER,
-    LARGEST_WEBP,
-    LEAST_WIDTH,
-    MANY_ROWS,
-    MOST_SCANS,
-    SCAN,
-    SLOW,
-    USUAL_SCANS,
-    Bounded,
-    counted,
-    weight,
+    JPEG_SCAN,
+    JPEG_SCANS_AT_NO_COST,
+    MAX_CHEAP_ROWS,
+    MAX_HEADER_BYTES,
+    MAX_JPEG_SCANS,
+    MAX_WEBP_BYTES,
+    MIN_ROW_COST,
+    SLOW_COST,
+    BoundedFile,
+    decoding_cost,
+    pixel_cost,
 )
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (5, 7), np.uint8)
@@ -32,7 +32,7 @@ BITS = LEVELS > 127
 
 
 @pytest.mark.parametrize(
-    ("content", "wanted"),
+    ("content", "expected"),
     [
         (b"P2\n# by hand\n7 5\n255\n" + TEXT, LEVELS),
         (b"P2 7 5 255\n" + TEXT.replace(b" ", b" # a level\n"), LEVELS),
@@ -44,66 +44,66 @@ BITS = LEVELS > 127
         (b"P5 7 5 100\n" + (LEVELS % 101).tobytes(), np.rint((LEVELS % 101) * 2.55)),
     ],
 )
-def test_grey_netpbm_files_are_decoded_comments_or_not(
-    card: ModelCard, content: bytes, wanted: NDArray[np.generic]
+def test_grey_netpbm_files_are_decoded_with_or_without_comments(
+    card: ModelCard, tmp_path: Path, content: bytes, expected: NDArray[np.generic]
 ) -> None:
+    (tmp_path / "a.pgm").write_bytes(content)
     decoder = Decoder(replace(card, height=5, width=7).input)
-    image = decoder._image(content).convert("L")
-    assert np.array_equal(np.asarray(image), wanted)
+    assert np.array_equal(decoder(str(tmp_path / "a.pgm"))[0], expected)
 
 
 @pytest.mark.parametrize(
-    "content", [b"PK\3\4 a zip", b"P7\nWIDTH 7\n", b"Pf 7 5 1.0 ", b"P5", b"P2 7 5", b"P5 7x5 255 "]
+    "content", [b"PK\3\4 a zip", b"P7\nWIDTH 7\n", b"Pf 7 5 1.0 ", b"P5", b"P2 7 5", b"P5 7x5 255 ", b"P2 7 5##WEBP"]
 )
-def test_what_only_begins_like_a_netpbm_file_is_no_image(content: bytes) -> None:
+def test_content_that_only_starts_like_a_netpbm_file_is_not_an_image(content: bytes) -> None:
     with pytest.raises(UnidentifiedImageError):
-        Bounded(content, largest=10**6)
+        BoundedFile(content, max_pixels=10**6)
 
 
-def test_a_header_may_be_long_but_not_longer_and_its_pixels_longer_still() -> None:
-    file = Bounded(b"GIF8" + bytes(2 * LARGEST_HEADER), largest=10**6)
-    file.read(LARGEST_HEADER)
+def test_the_limit_on_bytes_applies_to_the_header_but_not_to_the_pixels() -> None:
+    file = BoundedFile(b"GIF8" + bytes(2 * MAX_HEADER_BYTES), max_pixels=10**6)
+    file.read(MAX_HEADER_BYTES)
     with pytest.raises(ImageError, match="a header longer, or of more parts, than images need") as caught:
         file.read(1)
     assert caught.value.code == "too-large"
-    file.pixels_follow()
-    assert len(file.read()) == LARGEST_HEADER + 3
+    file.end_header()
+    assert len(file.read()) == MAX_HEADER_BYTES + 3
 
 
-def test_a_jpeg_has_so_many_scans_and_no_more() -> None:
-    Bounded(b"\xff\xd8\xff" + SCAN * MOST_SCANS, largest=10**6)
-    with pytest.raises(ImageError, match=f"a JPEG image of over {MOST_SCANS} scans"):
-        Bounded(b"\xff\xd8\xff" + SCAN * (MOST_SCANS + 1), largest=10**6)
+def test_a_jpeg_file_may_have_the_maximum_number_of_scans_but_no_more() -> None:
+    BoundedFile(b"\xff\xd8\xff" + JPEG_SCAN * MAX_JPEG_SCANS, max_pixels=10**6)
+    with pytest.raises(ImageError, match=f"a JPEG image of over {MAX_JPEG_SCANS} scans"):
+        BoundedFile(b"\xff\xd8\xff" + JPEG_SCAN * (MAX_JPEG_SCANS + 1), max_pixels=10**6)
 
 
 @pytest.mark.parametrize(
-    ("part", "most"), [(b"VP8L", 2_000_000), (b"VP8 ....ALPH", 2_000_000), (b"VP8 ", LARGEST_WEBP)]
+    ("chunk", "max_bytes"), [(b"VP8L", 2_000_000), (b"VP8 ....ALPH", 2_000_000), (b"VP8 ", MAX_WEBP_BYTES)]
 )
-def test_webp_takes_so_many_bytes_and_fewer_where_its_codes_may_have_tables(part: bytes, most: int) -> None:
-    start = b"RIFF....WEBP" + part
-    Bounded(start + bytes(most - len(start)), largest=10_000_000)
-    with pytest.raises(ImageError, match=f"WebP over the limit of {most:,} bytes"):
-        Bounded(start + bytes(most - len(start) + 1), largest=10_000_000)
+def test_webp_files_have_a_limit_on_bytes_which_is_lower_for_lossless_ones(chunk: bytes, max_bytes: int) -> None:
+    start = b"RIFF....WEBP" + chunk
+    BoundedFile(start + bytes(max_bytes - len(start)), max_pixels=10_000_000)
+    with pytest.raises(ImageError, match=f"WebP over the limit of {max_bytes:,} bytes"):
+        BoundedFile(start + bytes(max_bytes - len(start) + 1), max_pixels=10_000_000)
 
 
-def test_a_small_lossless_webp_is_read_however_low_the_limit_on_pixels() -> None:
-    Bounded(b"RIFF....WEBPVP8L" + bytes(1000), largest=784)
+def test_a_small_lossless_webp_file_is_accepted_however_low_the_limit_on_pixels() -> None:
+    BoundedFile(b"RIFF....WEBPVP8L" + bytes(1000), max_pixels=784)
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\0" * 9, b"\xff\xd0", b"\xff\xe1\0\4\xff\xc0", b"junk"])
-def test_arithmetic_coding_is_found_whatever_stands_before_the_frame(before: bytes) -> None:
-    start, frame = b"\xff\xd8\xff\xe0\0\2", b"\xff\xc9\0\x0b" + bytes(9)
+def test_arithmetic_coding_is_found_whatever_precedes_the_frame(before: bytes) -> None:
+    start, frame = b"\xff\xd8\xff\xe0\0\2", b"\xff\xc9\0\x0b\x08" + bytes(8)
     with pytest.raises(ImageError, match="arithmetic coding") as caught:
-        Bounded(start + before + frame, largest=10**6)
+        BoundedFile(start + before + frame, max_pixels=10**6)
     assert caught.value.code == "unsupported"
-    Bounded(start + before + frame.replace(b"\xc9", b"\xc2"), largest=10**6)
+    BoundedFile(start + before + frame.replace(b"\xc9", b"\xc2"), max_pixels=10**6)
 
 
 @pytest.mark.parametrize(
     ("form", "pixels", "bytes_"),
-    [("PNG", 1, 0), ("JPEG", 1, 0), ("WEBP", 2, 0), ("P2", SLOW, SLOW), ("P5 100", SLOW, SLOW)],
+    [("PNG", 1, 0), ("JPEG", 1, 0), ("WEBP", 2, 0), ("P2", SLOW_COST, SLOW_COST), ("P5 100", SLOW_COST, SLOW_COST)],
 )
-def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> None:
+def test_pixels_of_slow_formats_cost_more(form: str, pixels: int, bytes_: int) -> None:
     file = io.BytesIO()
     if form.startswith("P2"):
         file = io.BytesIO(b"P2 7 5 255 " + TEXT)
@@ -113,26 +113,29 @@ def test_pixels_count_by_what_they_cost(form: str, pixels: int, bytes_: int) -> 
         Image.fromarray(LEVELS).save(file, form)
     content = file.getvalue()
     with Image.open(file) as image:
-        assert weight(image, content) == max(pixels * 35, bytes_ * len(content))
+        assert decoding_cost(image, content) == max(pixels * 35, bytes_ * len(content))
 
 
-@pytest.mark.parametrize(("scans", "times"), [(1, 1), (USUAL_SCANS - 1, 1), (USUAL_SCANS, 2), (MOST_SCANS, 6)])
-def test_pixels_of_a_jpeg_in_many_scans_count_more(scans: int, times: int) -> None:
+@pytest.mark.parametrize(
+    ("scans", "times"), [(1, 1), (JPEG_SCANS_AT_NO_COST - 1, 1), (JPEG_SCANS_AT_NO_COST, 2), (MAX_JPEG_SCANS, 6)]
+)
+def test_pixels_of_a_jpeg_file_with_many_scans_cost_more(scans: int, times: int) -> None:
     file = io.BytesIO()
     Image.fromarray(LEVELS).save(file, "JPEG")
     content = file.getvalue()
-    last = content[content.index(SCAN) : -2]
+    last = content[content.index(JPEG_SCAN) : -2]
     with Image.open(file) as image:
-        assert weight(image, content[:-2] + last * (scans - 1) + content[-2:]) == times * 35
+        assert decoding_cost(image, content[:-2] + last * (scans - 1) + content[-2:]) == times * 35
 
 
-def test_rows_count_where_there_are_many() -> None:
-    assert counted(28, 28) == 784 and counted(1, MANY_ROWS - 1) == MANY_ROWS - 1
-    assert counted(1, MANY_ROWS) == LEAST_WIDTH * MANY_ROWS and counted(100, MANY_ROWS) == 100 * MANY_ROWS
+def test_narrow_rows_cost_more_in_images_of_very_many_rows() -> None:
+    assert pixel_cost(28, 28) == 784 and pixel_cost(1, MAX_CHEAP_ROWS - 1) == MAX_CHEAP_ROWS - 1
+    assert pixel_cost(1, MAX_CHEAP_ROWS) == MIN_ROW_COST * MAX_CHEAP_ROWS
+    assert pixel_cost(100, MAX_CHEAP_ROWS) == 100 * MAX_CHEAP_ROWS
 
 
 @pytest.mark.parametrize("form", ["BMP", "PPM", "TIFF", "PNG"])
-def test_a_row_of_millions_is_too_large_for_the_time_that_it_takes(card: ModelCard, tmp_path: Path, form: str) -> None:
+def test_a_row_of_millions_of_pixels_is_too_large(card: ModelCard, tmp_path: Path, form: str) -> None:
     path = tmp_path / "wide"
     Image.new("RGB", (4_000_000, 1)).save(path, form)
     with pytest.raises(ImageError, match="over the limit of 24,000,000") as caught:

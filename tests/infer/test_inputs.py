@@ -1,4 +1,4 @@
-"""Which inputs are found: each once, in order, whatever they are called; and what names nothing is refused."""
+"""Which inputs are found, each once and in order, and which arguments are refused."""
 
 import os
 import tracemalloc
@@ -23,7 +23,7 @@ def touch(path: str) -> str:
     return path
 
 
-def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: ModelCard) -> None:
+def test_a_folder_yields_names_with_an_image_suffix_and_walks_real_subfolders(card: ModelCard) -> None:
     not_utf8 = os.fsdecode(b"\xff\xfe.png")
     for name in ("a/z.png", "a-b/y.tiff", "B/x.WebP", "b.PNG", "c.jpeg", "d.txt", "png", "g.png/in.png", not_utf8):
         touch(f"in/{name}")
@@ -42,7 +42,7 @@ def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: M
 @pytest.mark.parametrize(
     ("argument", "found"),
     [
-        ("in/[ab].png", ["in/[ab].png"]),  # there is a file of that very name
+        ("in/[ab].png", ["in/[ab].png"]),  # a file has this very name
         ("in/?.png", ["in/a.png", "in/b.png"]),
         ("in/s*", ["in/sub/c.png"]),
         ("**/*.png", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),
@@ -50,7 +50,7 @@ def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: M
             "in/**",
             ["in/.git/d.png", "in/.hidden.png", "in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
         ),  # as "in"
-        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # the folder's but once
+        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # those of the folder once
         ("in/*/", ["in/sub/c.png"]),
         ("*/*/c.*", ["in/sub/c.png"]),
         ("./in/?.png", ["./in/a.png", "./in/b.png"]),
@@ -63,7 +63,7 @@ def test_a_folder_yields_what_has_an_image_suffix_and_walks_real_folders(card: M
         ("in/*.gif", "in/*.gif: matches nothing"),
     ],
 )
-def test_globs_find_each_file_once_in_order_and_what_names_nothing_is_refused_at_once(
+def test_globs_find_each_file_once_in_order_and_are_refused_at_once_if_they_match_nothing(
     argument: str, found: list[str] | str
 ) -> None:
     for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt", ".hidden.png", ".git/d.png"):
@@ -77,7 +77,7 @@ def test_globs_find_each_file_once_in_order_and_what_names_nothing_is_refused_at
         assert str(caught.value).startswith(found)
 
 
-def test_a_missing_image_with_brackets_in_its_name_is_a_row_and_such_a_pattern_is_one() -> None:
+def test_brackets_are_a_pattern_only_if_they_match_and_no_file_has_that_name() -> None:
     assert list(find_inputs(["a[1].png", "photo [copy].JPG"])) == ["a[1].png", "photo [copy].JPG"]
     Path("a1.png").touch()
     assert list(find_inputs(["a[1].png"])) == ["a1.png"]
@@ -86,7 +86,7 @@ def test_a_missing_image_with_brackets_in_its_name_is_a_row_and_such_a_pattern_i
 
 
 @pytest.mark.parametrize("argument", ["in", "in/**/*.png", "in/*/*.png", "i*"])
-def test_memory_grows_with_the_largest_folder_alone(argument: str) -> None:
+def test_memory_grows_only_with_the_largest_folder(argument: str) -> None:
     peaks = []
     for folders in (range(10), range(10, 100)):
         for folder in folders:
@@ -97,24 +97,24 @@ def test_memory_grows_with_the_largest_folder_alone(argument: str) -> None:
         assert sum(1 for _ in find_inputs([argument])) == 100 * (folders.stop)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 90 * 500  # folders' names, but not files'
+    assert peaks[1] < peaks[0] + 90 * 500  # the names of folders, but not of files
 
 
-def test_folders_nested_deeper_than_python_recurses_are_walked() -> None:
+def test_folders_nested_deeper_than_pythons_stack_are_walked() -> None:
     folders = ["d" + "/d" * depth for depth in range(1200)]
     for folder in folders:
         os.mkdir(folder)
     path = touch(f"{folders[-1]}/x.png")
     try:
         assert list(find_inputs(["d"])) == [path]
-    finally:  # not left to pytest, whose cleaning recurses
+    finally:  # pytest would remove it recursively
         os.unlink(path)
         for folder in reversed(folders):
             os.rmdir(folder)
 
 
 def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(card: ModelCard, tmp_path: Path) -> None:
-    for _ in range(20):  # in all longer than a path may be
+    for _ in range(20):  # in total longer than a path may be
         os.mkdir("d" * 250)
         os.chdir("d" * 250)
     os.chdir(tmp_path)
@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(card: ModelCard, t
         Decoder(card.input)(row)
 
 
-def test_lines_may_end_as_in_windows_but_names_may_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_carriage_return_is_dropped_unless_a_file_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:
     touch("odd.png\r")
     reader, writer = os.pipe()
     os.write(writer, b"a.png\r\nodd.png\r\nb.png\r")

@@ -1,4 +1,4 @@
-"""Rows and paths in columns: what was written comes back, and what is damaged is told."""
+"""Parquet files of rows and paths: they read back as written, and damage is reported."""
 
 import os
 from contextlib import suppress
@@ -15,13 +15,13 @@ from netkit.infer.output.prediction import Row
 from netkit.infer.pipeline.inputs import find_inputs
 
 
-def test_a_parquet_file_of_paths_is_as_good_as_the_paths(tmp_path: Path) -> None:
+def test_a_parquet_file_of_paths_stands_for_the_paths(tmp_path: Path) -> None:
     listed = [f"images/{number}.png" for number in range(20)]
     pq.write_table(pa.table({"path": listed, "number": range(20)}), tmp_path / "listed.parquet")
     assert list(find_inputs([str(tmp_path / "listed.parquet")])) == listed
     crafted = pa.table({"path": [r"\x41.png"]}).replace_schema_metadata({parquet.ESCAPED: "yes"})
     pq.write_table(crafted, tmp_path / "crafted.parquet")
-    assert list(find_inputs([str(tmp_path / "crafted.parquet")])) == [r"\x41.png"]  # no byte that UTF-8 would not take
+    assert list(find_inputs([str(tmp_path / "crafted.parquet")])) == [r"\x41.png"]  # not an escaped byte
     pq.write_table(pa.table({"number": range(20)}), tmp_path / "other.parquet")
     with pytest.raises(UsageError, match=r"other\.parquet: has no column 'path' of text, only number"):
         find_inputs([str(tmp_path / "other.parquet")])
@@ -33,13 +33,13 @@ def test_a_parquet_file_of_paths_is_as_good_as_the_paths(tmp_path: Path) -> None
         find_inputs([str(tmp_path / "no.parquet")])
 
 
-def test_a_results_file_gives_back_the_paths_that_it_is_of(tmp_path: Path) -> None:
+def test_a_results_file_gives_back_its_paths(tmp_path: Path) -> None:
     odd = [r"a\b.png", r"\x41.png", os.fsdecode(b"\xff\\.png"), "é.png"]
     parquet.write(tmp_path / "r.parquet", (Row(path, status="vanished").cells(1) for path in odd), top_k=1)
     assert list(find_inputs([str(tmp_path / "r.parquet")])) == odd
 
 
-def test_a_damaged_table_is_one_line_and_a_damaged_part_none(tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_usage_error_and_its_metadata_are_empty(tmp_path: Path) -> None:
     path = tmp_path / "r.parquet"
     parquet.write(path, (Row(f"{number}.png").cells(1) for number in range(50)), top_k=1, metadata={"a": "b"})
     whole = path.read_bytes()

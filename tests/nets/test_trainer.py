@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from netkit.core.errors import TrainingError
 from netkit.core.model_card import ModelCard
-from netkit.data import image_folder
+from netkit.data import image_files
 from netkit.data.dataset import DataSet, HeldDataSet
 from netkit.data.options import Options
 from netkit.data.sample import write_sample
@@ -215,7 +215,7 @@ def test_images_decoded_when_they_are_needed_give_the_same_weights(
     write_sample(digits_data, tmp_path / "digits")
     held, in_files = (
         finished(
-            start(card, image_folder.load(tmp_path / "digits", Options(), memory=memory), replace(FULL, batch_size=64))
+            start(card, image_files.load(tmp_path / "digits", Options(), memory=memory), replace(FULL, batch_size=64))
         )
         for memory in (10**9, 0)
     )

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from netkit.core.model_card import Input, ModelCard, Origin
-from netkit.data import idx, image_folder
+from netkit.data import idx, image_files
 from netkit.images.decoder import Decoder, pillow_silenced
 from netkit.infer.model import onnx_file
 from netkit.nets.build import build
@@ -64,7 +64,7 @@ def _idx(content: bytes) -> object:
 
 def _table(content: bytes) -> object:
     with _file(content, "table.csv") as path:
-        return image_folder.entries(path)
+        return image_files.list_images(path)
 
 
 def _pictures() -> tuple[bytes, ...]:

@@ -1,0 +1,62 @@
+"""Folder walks: the order of files, and which folders are walked."""
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from netkit.core.walk import Entry, list_folder, walk
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b/2", "b/1", "b/sub/3", "a", "c", ".hidden/4", "b/.5"):
+        path = tmp_path / "top" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_files_and_subfolders_come_in_one_sorted_order() -> None:
+    assert list(walk([("top", True)])) == [
+        "top/.hidden/4", "top/a", "top/b/.5", "top/b/1", "top/b/2", "top/b/sub/3", "top/c",
+    ]  # fmt: skip
+
+
+def test_the_current_folder_may_have_no_name() -> None:
+    assert list(list_folder("")) == [("top", True)]
+    assert list(list_folder(".")) == [("./top", True)]
+
+
+def test_hidden_names_are_skipped_on_request() -> None:
+    assert list(list_folder("top", skip_hidden=True)) == [("top/a", False), ("top/b", True), ("top/c", False)]
+
+
+def test_a_link_to_a_folder_is_a_file() -> None:
+    os.symlink("b", "top/link")
+    assert ("top/link", False) in list_folder("top")
+
+
+def test_a_folder_that_cannot_be_listed_is_yielded_in_its_place() -> None:
+    def refuse_b(folder: str) -> Iterator[Entry]:
+        if folder == "top/b":
+            raise PermissionError
+        return list_folder(folder)
+
+    assert list(walk([("top", True)], refuse_b)) == ["top/.hidden/4", "top/a", "top/b", "top/c"]
+    assert list(walk([("nowhere", True)])) == ["nowhere"]
+
+
+def test_a_folder_is_listed_only_when_its_turn_comes() -> None:
+    listed: list[str] = []
+
+    def record(folder: str) -> Iterator[Entry]:
+        listed.append(folder)
+        return list_folder(folder)
+
+    files = walk([("top", True)], record)
+    assert listed == []
+    assert list(islice(files, 2)) == ["top/.hidden/4", "top/a"]
+    assert listed == ["top", "top/.hidden"]

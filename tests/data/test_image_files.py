@@ -1,0 +1,271 @@
+"""Image files as a data set, compared with what Pillow reads from the same files, and how damaged sets are refused."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from netkit.core.errors import DataError, UsageError
+from netkit.core.system import usable_cores
+from netkit.data import image_files, registry
+from netkit.data.dataset import DataSet
+from netkit.data.lazy import DECODED_AHEAD, ImagesInFiles, batches
+from netkit.data.options import Options
+from netkit.images.files import find_images
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write a random image, a different one for each name, into the folder `set`: write("cat/1.png")."""
+
+    def one(name: str, *, size: tuple[int, int] = (6, 5), mode: str = "L") -> Path:
+        path = tmp_path / "set" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (*size, 3) if mode == "RGB" else size
+        seed = [*name.encode()]
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(path)
+        return path
+
+    return one
+
+
+@pytest.fixture
+def two_classes(write: Write, tmp_path: Path) -> Path:
+    """Ten images of cats and twenty of dogs, one of them in a subfolder."""
+    for number in range(10):
+        write(f"cat/{number}.png")
+    for number in range(19):
+        write(f"dog/{number}.PNG")
+    write("dog/puppies/0.bmp")
+    return tmp_path / "set"
+
+
+def pixels_and_labels(data: DataSet) -> Counter[tuple[bytes, str]]:
+    """The pixels and labels of all images, for training and for testing."""
+    total: Counter[tuple[bytes, str]] = Counter()
+    for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
+        total.update((image.tobytes(), data.labels[label]) for image, label in zip(images[:], labels, strict=True))
+    return total
+
+
+def test_each_file_becomes_one_image_labelled_by_its_folder(two_classes: Path) -> None:
+    data = image_files.load(two_classes, Options())
+    files = [path for path in two_classes.rglob("*") if path.is_file()]
+    expected = Counter(
+        (np.asarray(Image.open(path)).tobytes(), path.relative_to(two_classes).parts[0]) for path in files
+    )
+    assert pixels_and_labels(data) == expected
+    assert data.labels == ("cat", "dog")
+    assert data.train_images.shape[1:] == (1, 6, 5)
+    assert (data.name, data.source) == ("set", str(two_classes))
+
+
+def test_the_same_share_of_each_class_is_kept_for_testing(two_classes: Path) -> None:
+    data = image_files.load(two_classes, Options(val_split=0.3))
+    assert np.bincount(data.test_labels).tolist() == [3, 6]
+    assert np.bincount(data.train_labels).tolist() == [7, 14]
+    assert data.val_split == 0.3
+
+
+def test_only_the_seed_decides_which_images_are_kept_for_testing(two_classes: Path) -> None:
+    first, again, other = (image_files.load(two_classes, Options(seed=seed)) for seed in (1, 1, 2))
+    assert np.array_equal(first.test_images[:], again.test_images[:]) and first.sha256 == again.sha256
+    assert not np.array_equal(first.test_images[:], other.test_images[:]) and first.sha256 != other.sha256
+    assert pixels_and_labels(first) == pixels_and_labels(other)
+
+
+@pytest.mark.parametrize("tests", ["val", "test"])
+def test_existing_training_and_test_folders_are_used_as_they_are(write: Write, tmp_path: Path, tests: str) -> None:
+    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png", f"{tests}/a/3.png", f"{tests}/b/2.png"):
+        write(name)
+    data = image_files.load(tmp_path / "set", Options())
+    assert np.bincount(data.train_labels).tolist() == [2, 1]
+    assert data.val_split is None
+    kept = {image.tobytes() for image in data.test_images[:]}
+    assert kept == {
+        np.asarray(Image.open(tmp_path / "set" / tests / name)).tobytes() for name in ("a/3.png", "b/2.png")
+    }
+
+
+def test_training_images_are_shuffled_across_classes(write: Write, tmp_path: Path) -> None:
+    for number in range(60):
+        write(f"{'ab'[number % 2]}/{number}.png")
+    data = image_files.load(tmp_path / "set", Options())
+    assert set(data.train_labels[:10]) == {0, 1}
+
+
+def test_a_table_defines_paths_labels_and_splits(write: Write, tmp_path: Path) -> None:
+    for name in ("x/1.png", "x/2.png", "y/3.png", "4.png"):
+        write(name)
+    table = tmp_path / "set/digits.csv"
+    table.write_text("label,path,split\nodd,x/1.png,train\neven,x/2.png,\nodd,y/3.png,val\neven,4.png,test\n")
+    data = registry.load(str(table))
+    assert data.labels == ("even", "odd")
+    assert (len(data.train_labels), len(data.test_labels)) == (2, 2)
+    expected = {np.asarray(Image.open(tmp_path / "set" / name)).tobytes() for name in ("x/1.png", "x/2.png")}
+    assert {image.tobytes() for image in data.train_images[:]} == expected
+
+
+def test_a_table_without_splits_keeps_a_share_for_testing(write: Write, tmp_path: Path) -> None:
+    rows = [f"{write(f'{n}.png').name},{'ab'[n % 2]}" for n in range(10)]
+    table = tmp_path / "set/all.csv"
+    table.write_text("\n".join(["path,label", *rows]))
+    assert len(image_files.load(table, Options(val_split=0.4)).test_labels) == 4
+
+
+def test_one_colour_image_makes_all_images_rgb(two_classes: Path, write: Write) -> None:
+    write("cat/colour.png", mode="RGB")
+    assert image_files.load(two_classes, Options()).train_images.shape[1] == 3
+    assert image_files.load(two_classes, Options(channels=1)).train_images.shape[1] == 1
+
+
+def test_images_of_mixed_sizes_need_an_image_size(two_classes: Path, write: Write) -> None:
+    write("cat/large.png", size=(12, 10))
+    with pytest.raises(
+        DataError, match=r"images of 2 sizes, 6x5 \(30\), 12x10 \(1\); make them alike with --image-size"
+    ):
+        image_files.load(two_classes, Options())
+    assert image_files.load(two_classes, Options(size=(8, 7))).train_images.shape[1:] == (1, 8, 7)
+
+
+def test_training_sees_the_files_that_inference_sees_apart_from_hidden_ones(two_classes: Path, write: Write) -> None:
+    write("cat/.hidden/1.png")
+    (two_classes / "dog/notes.txt").touch()
+    listed = [entry.path for part in image_files.list_images(two_classes) for entry in part]
+    hidden = [path for path in find_images(str(two_classes)) if "/.hidden" in path]
+    assert len(hidden) == 1
+    assert listed == [path for path in find_images(str(two_classes)) if path not in hidden]
+
+
+def test_images_decoded_on_use_equal_images_in_memory(two_classes: Path) -> None:
+    in_memory, in_files = (image_files.load(two_classes, Options(size=(7, 9)), memory=memory) for memory in (10**9, 0))
+    assert isinstance(in_memory.train_images, np.ndarray) and isinstance(in_files.train_images, ImagesInFiles)
+    assert (in_memory.sha256, in_memory.mean_and_std()) == (in_files.sha256, in_files.mean_and_std())
+    index_arrays = [np.array([3, 1, 4]), np.array([1]), np.arange(12)] * 20
+    decoded = batches(in_files.train_images, index_arrays)
+    for one, other in zip(batches(in_memory.train_images, index_arrays), decoded, strict=True):
+        assert one.dtype == other.dtype == np.uint8 and np.array_equal(one, other)
+    assert np.array_equal(in_memory.test_images[:], in_files.test_images[:])
+
+
+def test_only_a_few_batches_are_decoded_ahead(two_classes: Path) -> None:
+    data = image_files.load(two_classes, Options(), memory=0)
+    pulled: list[int] = []
+
+    def index_arrays() -> Iterator[NDArray[np.int64]]:
+        for number in range(1000):
+            pulled.append(number)
+            yield np.array([0])
+
+    next(batches(data.train_images, index_arrays()))
+    assert len(pulled) == DECODED_AHEAD * usable_cores() + 1
+
+
+def test_a_file_deleted_after_loading_is_named(two_classes: Path) -> None:
+    data = image_files.load(two_classes, Options(), memory=0)
+    for path in two_classes.rglob("*.PNG"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"dog/.*PNG: no such file; it could be read when the data set was loaded"):
+        data.train_images[:]
+
+
+def test_an_unreadable_image_is_logged_and_left_out(
+    write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(120):
+        write(f"{'ab'[number % 2]}/{number}.png")
+    broken = tmp_path / "set/a/0.png"
+    broken.write_bytes(broken.read_bytes()[:-20])
+    with caplog.at_level(logging.INFO):
+        data = image_files.load(tmp_path / "set", Options())
+    assert len(data.train_labels) + len(data.test_labels) == 119
+    assert any(message.startswith(f"skipped: {broken}: ") for message in caplog.messages)
+
+
+def test_more_than_one_percent_of_unreadable_images_is_an_error(write: Write, tmp_path: Path) -> None:
+    for number in range(99):
+        write(f"{'ab'[number % 2]}/{number}.png")
+    (tmp_path / "set/a/0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"1 of 99 images cannot be read, over 1%; the first is .*a/0\.png"):
+        image_files.load(tmp_path / "set", Options())
+
+
+def test_class_sizes_are_logged(two_classes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        image_files.load(two_classes, Options())
+    assert "2 classes, of 8 (cat) to 16 (dog) training images" in caplog.messages
+
+
+def test_hidden_names_are_left_out(two_classes: Path, write: Write) -> None:
+    write(".thumbnails/1.png")
+    write("cat/.1.png")
+    assert sum(pixels_and_labels(image_files.load(two_classes, Options())).values()) == 30
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no class folders here, and no files in MNIST's format"),
+        (["only/1.png", "only/2.png"], "one class only, 'only'"),
+        (["a/1.png", "b/notes.txt"], "b: no images in this class"),
+        (["a/1.png", "a/2.png", "b/1.png"], "class 'b' has one image: none is left to test on"),
+        (
+            ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"],
+            "with test images but no training images: c",
+        ),
+    ],
+)
+def test_a_folder_that_is_not_a_data_set_is_refused(
+    write: Write, tmp_path: Path, names: list[str], message: str
+) -> None:
+    (tmp_path / "set").mkdir()
+    for name in names:
+        write(name) if name.endswith("png") else (tmp_path / "set" / name).parent.mkdir()
+    with pytest.raises(DataError, match=message):
+        registry.load(str(tmp_path / "set"))
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("file,class\n1.png,a\n", "line 2: a row has a path and a label"),
+        ("path,label\n1.png,a\n2.png,\n", "line 3: a row has a path and a label"),
+        ("path,label,split\n1.png,a,dev\n", "line 2: split is train, test or val, not 'dev'"),
+        ("path,label\n", "no images for training"),
+    ],
+)
+def test_a_table_that_is_not_a_data_set_is_refused(tmp_path: Path, table: str, message: str) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text(table)
+    with pytest.raises(DataError, match=message):
+        registry.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"val_split": 0.0}, "--val-split lies between 0 and 1"),
+        ({"mean": (0.5,)}, "--mean and --std: give both"),
+        ({"resize": 9}, "--resize needs --image-size"),
+    ],
+)
+def test_contradictory_options_are_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Options(**options)  # type: ignore[arg-type]
+
+
+def test_built_in_images_are_converted_to_the_requested_size_and_channels(digits_data: DataSet) -> None:
+    data = registry.load("digits", Options(channels=3, size=(14, 20), mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 3.0)))
+    assert data.test_images.shape == (355, 3, 14, 20)
+    expected = (
+        Image.fromarray(digits_data.test_images[:][7, 0]).convert("RGB").resize((20, 14), Image.Resampling.BILINEAR)
+    )
+    assert np.array_equal(data.test_images[:][7], np.asarray(expected).transpose(2, 0, 1))
+    assert data.mean_and_std() == ((0.1, 0.2, 0.3), (1.0, 2.0, 3.0))
