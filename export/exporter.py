@@ -53,7 +53,7 @@ def export(
     can be: see passes.pad_channels.
     """
     for path in paths.values():
-        atomic_io.refuse(path)
+        atomic_io.require_writable(path)
         if path.suffix != ".onnx":
             raise UsageError(f"{path}: an ONNX model is written as .onnx")
     truth = truth_of(net, card, data.test_images, data.test_labels)
@@ -74,7 +74,7 @@ def export(
             raise ParityError(f"{path}: not written: {fault}") from None
         sealed = _sealed(bare, truth, comparisons, precision)
         verify.open_proven(sealed, device="cpu")
-        atomic_io.write_whole(path, sealed.content)
+        atomic_io.write_atomic(path, sealed.content)
         done[precision] = verify.proof_of(sealed).certificate
         _write_page(path.parent)
     return done
@@ -87,7 +87,7 @@ def _write_page(folder: Path) -> None:
         with suppress(NetkitError):  # of somebody else, or of an earlier netkit
             certificates.append((path.name, verify.proof_of(onnx_file.read(path)).certificate))
     if certificates:
-        atomic_io.write_whole(folder / PARITY, report.page(certificates).encode())
+        atomic_io.write_atomic(folder / PARITY, report.page(certificates).encode())
     else:
         (folder / PARITY).unlink(missing_ok=True)
 

@@ -78,7 +78,7 @@ class Results:
             "arguments": self._arguments, "bytes": self._file.tell(), "inputs": self._inputs.hexdigest(),
             **self.tally.counts(),
         }  # fmt: skip
-        atomic_io.write_whole(_journal_of(self._path), json.dumps(whole).encode())
+        atomic_io.write_atomic(_journal_of(self._path), json.dumps(whole).encode())
         self.kept, self._saved = self.tally.count, time.monotonic()
 
     def _hand_on(self) -> None:
@@ -104,7 +104,7 @@ def open_results(
         raise UsageError(f"--out {path}: results are written as {', '.join(FORMS[:-1])} or {FORMS[-1]}")
     if _form_of(path) == ".parquet" and not find_spec("pyarrow"):
         raise MissingExtraError("pyarrow", "parquet")
-    atomic_io.refuse(path)
+    atomic_io.require_writable(path)
     with _alone(path) as file:
         stopped = _journal_of(path).exists()
         if stopped and not resume:
@@ -144,7 +144,7 @@ def _alone(path: Path) -> Iterator[FileIO]:
     partial = _partial_of(path)
     while True:
         with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
-            atomic_io.claim(file.fileno(), path)
+            atomic_io.lock_file(file.fileno(), path)
             if _is_named(file, partial):  # else another run has ended meanwhile, and given that very file its name
                 yield file
                 return

@@ -539,7 +539,7 @@ def evaluate(
     if out is not None:
         if out.suffix.lower() != ".html":
             raise UsageError(f"--out {out}: a report is written as .html")
-        atomic_io.refuse(out)
+        atomic_io.require_writable(out)
     terminal = _terminal()
     opened = open_session if unverified else verify.open_proven
     session = opened(onnx_file.read(choose(MODEL, file=file, arch=None)), device=device, threads=1)
@@ -567,7 +567,7 @@ def evaluate(
         click.echo(f"\n{found}")
     if out is not None:
         html = report.page(found, tests.inputs, tests.truth, decoder)
-        atomic_io.write_whole(out, html.encode("utf-8", "backslashreplace"))
+        atomic_io.write_atomic(out, html.encode("utf-8", "backslashreplace"))
         terminal.print(f"{out}: the report")
         _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
     else:
