@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from netkit.core import system
-from netkit.core.errors import NetkitError, raise_stop_behind
+from netkit.core.errors import NetkitError, reraise_interrupt
 from netkit.core.model_card import METADATA_KEY, ModelCard, Origin
 from netkit.infer.model import onnx_file
 from netkit.infer.model.certificate import CPU, CUDA
@@ -106,7 +106,7 @@ def _libraries() -> Symptom:
 
         missing = ort.preload_cuda()
     except ImportError as fault:
-        raise_stop_behind(fault)
+        reraise_interrupt(fault)
         return Symptom("CUDA libraries", False, f"onnxruntime cannot be imported: {fault}", LIBRARIES)
     with suppress(OSError):
         ctypes.CDLL(CUDNN)
@@ -132,7 +132,7 @@ def _convolution(device: str) -> Symptom:
 
         logits, _ = open_session(_model(), device=device).run(images_u8)
     except ImportError as fault:
-        raise_stop_behind(fault)
+        reraise_interrupt(fault)
         return Symptom(what, False, f"onnxruntime cannot be imported: {fault}", mend)
     except NetkitError as fault:
         return Symptom(what, False, str(fault), mend)
