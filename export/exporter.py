@@ -27,7 +27,8 @@ from netkit.infer.model.certificate import Certificate, Comparison, sha256
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.probes import KEY as PROBES_KEY
 from netkit.infer.runtime.ort import ort
-from netkit.infer.runtime.session import device_of, open_session, open_sessions
+from netkit.infer.runtime.providers import device_of
+from netkit.infer.runtime.session import open_session, open_sessions
 from netkit.nets.training import checkpoint
 
 TRACED = 128  # images, the worst, by which the module is found that differs
@@ -53,7 +54,7 @@ def export(
     can be: see passes.pad_channels.
     """
     for path in paths.values():
-        atomic_io.refuse(path)
+        atomic_io.require_writable(path)
         if path.suffix != ".onnx":
             raise UsageError(f"{path}: an ONNX model is written as .onnx")
     truth = truth_of(net, card, data.test_images, data.test_labels)
@@ -73,9 +74,9 @@ def export(
             _write_page(path.parent)
             raise ParityError(f"{path}: not written: {fault}") from None
         sealed = _sealed(bare, truth, comparisons, precision)
-        verify.open_proven(sealed, device="cpu")
-        atomic_io.write_whole(path, sealed.content)
-        done[precision] = verify.proof_of(sealed).certificate
+        verify.open_verified(sealed, device="cpu")
+        atomic_io.write_atomic(path, sealed.content)
+        done[precision] = verify.read_self_test(sealed).certificate
         _write_page(path.parent)
     return done
 
@@ -85,9 +86,9 @@ def _write_page(folder: Path) -> None:
     certificates: list[tuple[str, Certificate]] = []
     for path in sorted(folder.glob("*.onnx")):
         with suppress(NetkitError):  # of somebody else, or of an earlier netkit
-            certificates.append((path.name, verify.proof_of(onnx_file.read(path)).certificate))
+            certificates.append((path.name, verify.read_self_test(onnx_file.read(path)).certificate))
     if certificates:
-        atomic_io.write_whole(folder / PARITY, report.page(certificates).encode())
+        atomic_io.write_atomic(folder / PARITY, report.page(certificates).encode())
     else:
         (folder / PARITY).unlink(missing_ok=True)
 

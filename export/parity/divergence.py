@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import Classifier, translate
-from netkit.infer.model.certificate import CPU, CUDA
 from netkit.infer.model.onnx_file import INPUT
 from netkit.infer.runtime.ort import ort
+from netkit.infer.runtime.providers import CPU, CUDA
 from netkit.infer.runtime.session import CUDA_OPTIONS
 from netkit.nets.normalize import FromPixels
 

@@ -67,7 +67,7 @@ class Figures:
 def figures(path: Path) -> Figures:
     """The numbers of the model in `path`, for a table of several."""
     written = onnx_file.read(path)
-    certified = verify.proof_of(written).certificate
+    certified = verify.read_self_test(written).certificate
     first = certified.comparisons[0]
     session = open_session(written, device="cpu", threads=1)
     speed = bench.measure(session, batch_size=WHOLE_BATCH, threads=usable_cores()).images_per_s

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 MANIFEST, SUCCESS = "_manifest.json", "_SUCCESS"
 PATHS = "paths' SHA-256"  # in the manifest
 NAME = r"(part-\d{5,}\.parquet|_manifest\.json|_model\.onnx|_SUCCESS)"
-OURS = re.compile(rf"{NAME}|\.{NAME}\.(\d+\.tmp|tries)")  # a file of a run, or what a worker was killed at
+OURS = re.compile(rf"{NAME}|\.{NAME}\.([0-9a-f]{{16}}\.tmp|tries)")  # a file of a run, or what a worker was killed at
 LARGEST = 1000  # inputs of a shard: a second of work for a core, or a tenth of one
 SHARES = 100  # of the work, at least, for each worker: one that is killed costs as little
 
@@ -82,7 +82,7 @@ def run(
                 _make(plan.folder, missing, len(shards), work, brightness, advance)
         counts, providers = _counted(_all(plan, shards))
         _write(plan.folder / MANIFEST, {**manifest, "rows": counts.as_dict(), "providers": providers})
-        atomic_io.write_whole(plan.folder / SUCCESS, b"")
+        atomic_io.write_atomic(plan.folder / SUCCESS, b"")
     return Outcome(counts, (counts.total - before) / (time.monotonic() - started), ", ".join(providers))
 
 
@@ -92,7 +92,7 @@ def _begin(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Seq
         (folder / shard.tries).unlink(missing_ok=True)
     _write(folder / MANIFEST, manifest)
     if not (folder / MODEL).exists():
-        atomic_io.write_whole(folder / MODEL, model.content)
+        atomic_io.write_atomic(folder / MODEL, model.content)
 
 
 def _make(
@@ -149,9 +149,9 @@ def _hash_of(paths: Iterable[str]) -> str:
 def _folder(folder: Path) -> Iterator[None]:
     """The folder, made if it is not there, for this run alone."""
     if not folder.is_dir():
-        atomic_io.refuse(folder)
+        atomic_io.require_writable(folder)
         folder.mkdir()
-    with atomic_io.claimed(folder):
+    with atomic_io.locked_folder(folder):
         other = next((name for name in sorted(os.listdir(folder)) if not OURS.fullmatch(name)), None)
         if other:
             raise UsageError(f"{folder}: holds {other}, which is no part of a run; name a folder of its own with --out")
@@ -200,4 +200,4 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:
-    atomic_io.write_whole(path, (json.dumps(manifest, indent=1) + "\n").encode())
+    atomic_io.write_atomic(path, (json.dumps(manifest, indent=1) + "\n").encode())

@@ -172,7 +172,7 @@ class Worker:
     def _opened(self) -> Session:
         if self._session is None:
             plan = self._plan
-            opened = verify.open_proven if plan.proven else open_session
+            opened = verify.open_verified if plan.proven else open_session
             model = onnx_file.read(plan.folder / MODEL)
             if model.sha256 != plan.model_sha256:
                 raise ModelError(f"{model.name}: another model than the run began with; leave out --resume")

@@ -1,4 +1,4 @@
-"""Certificate: what a model was compared with when it was exported, and what came out. It travels in the model."""
+"""Certificate: a parity report with hashes, which an exported model carries in its metadata."""
 
 import hashlib
 import json
@@ -9,22 +9,21 @@ from typing import Any
 from netkit.core import schema
 from netkit.core.errors import ModelError
 
-CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"  # what ONNX Runtime calls providers
-KEY = "netkit.certificate"  # in ONNX metadata
-VERSION = 1  # of the certificate's form
-SUM = "sha256"  # of the rest
-UNCERTIFIED = 4  # times the largest bound is what a provider may err that was not there when the model was made
+KEY = "netkit.certificate"  # in the ONNX metadata
+VERSION = 1  # of the JSON format
+CHECKSUM = "sha256"  # JSON field: the SHA-256 of all other fields
+UNCERTIFIED_FACTOR = 4  # a provider that was not compared may err by this many times the largest bound
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model on one provider, with ONNX Runtime's graph optimisation or without, against PyTorch in float64.
+    """A model on one provider, `optimised` by ONNX Runtime or not, compared with PyTorch in float64.
 
-    Errors are the largest absolute ones over all inputs, of logits (`probability_error`: of probabilities).
-    `torch_error` is that of PyTorch in float32 on the same kind of device, `bound` what the model's may be. `agreeing`
-    of the `test_images` get the label that PyTorch gives them; `accuracy` on them lies in [0, 1], and by how much it
-    differs from PyTorch's lies within `interval` with 95 % confidence. `at_risk` are the indices of the test images
-    whose margin between the two largest logits is not over twice `error`: the labels of all others cannot be another.
+    `error` and `probability_error` are the largest absolute errors of logits and probabilities over all inputs;
+    `torch_error` is that of the logits of PyTorch in float32 on the same kind of device, and `bound` the largest
+    `error` allowed. `agreeing` counts the test images, of `test_images`, that get PyTorch's label. `accuracy` lies in
+    [0, 1]; its difference from PyTorch's lies in `interval` with 95 % confidence. `at_risk` holds the indices of the
+    test images whose two largest logits differ by at most twice `error`; no error can change the labels of the others.
     """
 
     provider: str
@@ -41,11 +40,12 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        return self.error <= self.bound and self.probability_error <= self.bound  # False for NaN, too
+        """Whether the errors are within the bound; False if one is NaN."""
+        return self.error <= self.bound and self.probability_error <= self.bound
 
     @property
     def changed(self) -> int:
-        """Test images that get another label than PyTorch gives them."""
+        """The number of test images whose label differs from PyTorch's."""
         return self.test_images - self.agreeing
 
     def __str__(self) -> str:
@@ -59,10 +59,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The comparisons of a model, and SHA-256 sums of what they hold for: integrity, not a signature.
+    """The comparisons of a model with PyTorch, and the SHA-256 of everything that they depend on.
 
-    `inputs` counts the images compared, by kind, `batches` are the sizes of the batches; `versions` and `platform` say
-    with what and where. `torch_accuracy` lies in [0, 1].
+    `inputs` counts the compared images by kind; `batches` are the batch sizes; `versions` and `platform` name the
+    software and the machine. `torch_accuracy` lies in [0, 1]. The hashes detect changes; they are not a signature.
     """
 
     precision: str
@@ -90,26 +90,29 @@ class Certificate:
 
     @property
     def at_risk(self) -> tuple[int, ...]:
-        """The test images whose label some provider's error could change."""
-        return tuple(sorted({index for each in self.comparisons for index in each.at_risk}))
+        """The indices of the test images whose label the error of some provider could change, in order."""
+        return tuple(sorted({index for comparison in self.comparisons for index in comparison.at_risk}))
 
     def bound_on(self, provider: str) -> float | None:
-        """What the logits may err there; None for a provider that was not there when the model was made."""
+        """The largest logit error allowed on `provider`; None if the certificate does not cover it."""
         return max((each.bound for each in self.comparisons if each.provider == provider), default=None)
 
     @property
     def loosest_bound(self) -> float:
-        """For a provider that was not there."""
-        return UNCERTIFIED * max(comparison.bound for comparison in self.comparisons)
+        """The largest logit error allowed on a provider that the certificate does not cover."""
+        return UNCERTIFIED_FACTOR * max(comparison.bound for comparison in self.comparisons)
 
     def to_json(self) -> str:
         return sealed({"version": VERSION, **asdict(self)})
 
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
-        """The certificate that `to_json` wrote; ModelError names the field that is missing or of the wrong type."""
+        """The certificate that `to_json` wrote.
+
+        Raises ModelError if it was changed, with the name of a field that is missing or has the wrong type.
+        """
         values = schema.parse(text, what="the certificate", error=ModelError, version=VERSION)
-        if values.get(SUM) != _sum_of(values):
+        if values.get(CHECKSUM) != _checksum(values):
             raise ModelError("the certificate was changed since it was written")
         certificate = schema.load(cls, values, what="the certificate", error=ModelError)
         if not certificate.comparisons:
@@ -117,15 +120,15 @@ class Certificate:
         return certificate
 
 
-def sealed(fields: Mapping[str, Any]) -> str:
-    """As JSON, with the sum of all but the sum."""
-    return json.dumps({**fields, SUM: _sum_of(fields)})
+def sealed(values: Mapping[str, Any]) -> str:
+    """`values` as JSON, with their checksum as a further field."""
+    return json.dumps({**values, CHECKSUM: _checksum(values)})
 
 
-def _sum_of(fields: Mapping[str, Any]) -> str:
-    return sha256(json.dumps({name: value for name, value in fields.items() if name != SUM}))
+def _checksum(values: Mapping[str, Any]) -> str:
+    return sha256(json.dumps({name: value for name, value in values.items() if name != CHECKSUM}))
 
 
 def sha256(content: bytes | str) -> str:
-    """In hexadecimal, of bytes or of text in UTF-8."""
+    """The SHA-256 of bytes, or of text in UTF-8, in hexadecimal."""
     return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()

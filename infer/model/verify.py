@@ -1,4 +1,4 @@
-"""Verify: what a model's certificate says, tested again on the machine that runs it. Needs no PyTorch."""
+"""Verification: a model's certificate, tested again on the machine that runs the model. Needs no PyTorch."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -8,119 +8,114 @@ from numpy.typing import NDArray
 
 from netkit.core.errors import ModelError
 from netkit.core.model_card import METADATA_KEY
+from netkit.infer.check import Check
 from netkit.infer.model import certificate, probes
 from netkit.infer.model.certificate import Certificate, sha256
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.probes import Probes
 from netkit.infer.runtime.session import Session, open_session, open_sessions
 
-BATCHES = (1, 2, 7, 16)
-SAME = 1e-5  # what probabilities may differ by from the softmax of the logits, which is float32
+BATCH_SIZES = (1, 2, 7, 16)
+SOFTMAX_TOLERANCE = 1e-5  # for probabilities, which are float32, against the softmax of the logits
 
 
 @dataclass(frozen=True)
-class Proof:
-    """What a model carries to prove itself."""
+class SelfTest:
+    """What a model carries for its verification."""
 
     certificate: Certificate
     probes: Probes
 
 
-@dataclass(frozen=True)
-class Finding:
-    """Something that was checked: what, whether it is right, and what was seen."""
-
-    what: str
-    right: bool
-    seen: str
-
-
-def proof_of(model: Model) -> Proof:
-    """Raises ModelError where the model carries none, or it cannot be read."""
+def read_self_test(model: Model) -> SelfTest:
+    """The certificate and the probes in the model's metadata. Raises ModelError if one is missing or malformed."""
     for key in (certificate.KEY, probes.KEY):
         if key not in model.metadata:
             raise ModelError(f"{model.name}: no {key} in this model; make it again with 'netkit export'")
     try:
-        return Proof(
+        return SelfTest(
             Certificate.from_json(model.metadata[certificate.KEY]),
             Probes.from_json(model.metadata[probes.KEY], model.card),
         )
-    except ModelError as fault:
-        raise ModelError(f"{model.name}: {fault}") from None
+    except ModelError as exc:
+        raise ModelError(f"{model.name}: {exc}") from None
 
 
-def verify(model: Model, *, device: str) -> Iterator[Finding]:
-    """Check that the model is the certified one, then its answers on the device; "auto": on each that works here.
+def verify(model: Model, *, device: str) -> Iterator[Check]:
+    """Check the model's hashes, and its answers on `device`; "auto" means every device that works here.
 
-    A graph that was changed is not run: no one knows what it does. Raises ModelError where the model carries no proof,
-    DeviceError where the device cannot be used.
+    A model whose graph was changed does not run. Raises ModelError if the model carries no certificate or probes,
+    DeviceError if the device cannot be used.
     """
-    proof = proof_of(model)
-    graph, *others = _unchanged(model, proof)
+    self_test = read_self_test(model)
+    graph, *others = _check_hashes(model, self_test)
     yield from (graph, *others)
-    if graph.right:
+    if graph.ok:
         for session in open_sessions(model, device=device):
-            yield _answers(session, proof, BATCHES)
+            yield _check_answers(session, self_test, BATCH_SIZES)
 
 
-def open_proven(model: Model, *, device: str, threads: int | None = None) -> Session:
-    """Open the model as `open_session` does, if it proves itself: unchanged, and its probes answered as certified.
+def open_verified(model: Model, *, device: str, threads: int | None = None) -> Session:
+    """Open the model as `open_session` does, after its hashes and its answers to the probes were checked.
 
-    Raises ModelError where it does not, or carries no proof.
+    Raises ModelError if a check fails, or if the model carries no certificate or probes.
     """
-    proof = proof_of(model)
-    _require(model, _unchanged(model, proof))
+    self_test = read_self_test(model)
+    _require(model, _check_hashes(model, self_test))
     session = open_session(model, device=device, threads=threads)
-    _require(model, [_answers(session, proof, BATCHES[-1:])])
+    _require(model, [_check_answers(session, self_test, BATCH_SIZES[-1:])])
     return session
 
 
-def _require(model: Model, findings: Iterable[Finding]) -> None:
-    wrong = next((finding for finding in findings if not finding.right), None)
-    if wrong:
+def _require(model: Model, checks: Iterable[Check]) -> None:
+    failed = next((check for check in checks if not check.ok), None)
+    if failed:
         raise ModelError(
-            f"{model.name}: does not prove itself: {wrong.what}: {wrong.seen}; make it again with 'netkit export', or "
-            "run it as it is with --no-verify"
+            f"{model.name}: verification failed: {failed.name}: {failed.detail}; make it again with 'netkit export', "
+            "or run it as it is with --no-verify"
         )
 
 
-def _unchanged(model: Model, proof: Proof) -> Iterator[Finding]:
-    certified = proof.certificate
-    yield _same("graph", model.graph_sha256, certified.graph_sha256)
-    yield _same("probes", sha256(model.metadata[probes.KEY]), certified.probes_sha256)
-    named = tuple(model.card.labels[index] for index in proof.probes.logits.argmax(axis=1))
-    pairs = [(here, there) for here, there in zip(named, proof.probes.labels, strict=True) if here != there]
-    seen = f"{pairs[0][0]!r} by the card, {pairs[0][1]!r} when it was certified" if pairs else "as certified"
-    yield Finding("labels", not pairs, seen)
-    yield _same("card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
+def _check_hashes(model: Model, self_test: SelfTest) -> Iterator[Check]:
+    certified = self_test.certificate
+    yield _check_hash("graph", model.graph_sha256, certified.graph_sha256)
+    yield _check_hash("probes", sha256(model.metadata[probes.KEY]), certified.probes_sha256)
+    labels = (model.card.labels[index] for index in self_test.probes.logits.argmax(axis=1))
+    pairs = zip(labels, self_test.probes.labels, strict=True)
+    differing = next(((now, then) for now, then in pairs if now != then), None)
+    detail = f"{differing[0]!r} by the card, {differing[1]!r} when it was certified" if differing else "as certified"
+    yield Check("labels", differing is None, detail)
+    yield _check_hash("card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
 
 
-def _same(what: str, found: str, certified: str) -> Finding:
-    right = found == certified
-    return Finding(what, right, "as certified" if right else "changed since it was certified")
+def _check_hash(name: str, actual: str, certified: str) -> Check:
+    ok = actual == certified
+    return Check(name, ok, "as certified" if ok else "changed since it was certified")
+
+
+def _check_answers(session: Session, self_test: SelfTest, batch_sizes: tuple[int, ...]) -> Check:
+    """Compare the session's answers to the probes with those of the certificate, in each batch size and two orders."""
+    images_u8, expected = self_test.probes.images_u8, self_test.probes.logits
+    orders = [np.arange(len(expected)), np.random.default_rng(0).permutation(len(expected))]
+    batches = [
+        order[start : start + size] for order in orders for size in batch_sizes for start in range(0, len(order), size)
+    ]
+    errors, softmax_errors = [], []
+    for rows in batches:
+        logits, probabilities = session.run(images_u8[rows])
+        errors.append(np.abs(logits - expected[rows]).max())
+        softmax_errors.append(np.abs(probabilities - _softmax(logits)).max())
+    error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if one of them is
+    if not softmax_error <= SOFTMAX_TOLERANCE:
+        return Check(
+            session.provider, False, f"probabilities differ from the softmax of the logits by {softmax_error:.2g}"
+        )
+    certified = self_test.certificate.bound_on(session.provider)
+    bound = self_test.certificate.loosest_bound if certified is None else certified
+    note = " (this provider is not certified)" if certified is None else ""
+    return Check(session.provider, bool(error <= bound), f"largest error {error:.2g}, bound {bound:.2g}{note}")
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def _answers(session: Session, proof: Proof, batches: tuple[int, ...]) -> Finding:
-    """The largest error of the probes' logits, over the sizes of batches, in their order and in another."""
-    images_u8, expected = proof.probes.images_u8, proof.probes.logits
-    orders = [np.arange(len(expected)), np.random.default_rng(0).permutation(len(expected))]
-    errors, strayed = [], []
-    for order in orders:
-        for size in batches:
-            for start in range(0, len(order), size):
-                rows = order[start : start + size]
-                logits, probabilities = session.run(images_u8[rows])
-                errors.append(float(np.abs(logits - expected[rows]).max()))
-                strayed.append(float(np.abs(probabilities - _softmax(logits)).max()))
-    error, astray = float(np.max(errors)), float(np.max(strayed))  # NaN if one of them is
-    if not astray <= SAME:
-        return Finding(session.provider, False, f"probabilities are not those of the logits, by up to {astray:.2g}")
-    bound = proof.certificate.bound_on(session.provider)
-    allowed = proof.certificate.loosest_bound if bound is None else bound
-    note = " (this provider is not certified)" if bound is None else ""
-    return Finding(session.provider, error <= allowed, f"largest error {error:.2g}, bound {allowed:.2g}{note}")

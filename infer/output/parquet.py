@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyarrow import parquet as pq
 
 from netkit.core import remote
-from netkit.core.atomic_io import written_whole
+from netkit.core.atomic_io import open_atomic
 from netkit.core.errors import UsageError
 from netkit.infer.output.prediction import columns
 
@@ -30,7 +30,7 @@ def write(path: Path, rows: Iterable[Cells], *, top_k: int, metadata: Mapping[st
     kinds = [pa.float64() if name.startswith("probability") else pa.string() for name in names]
     schema = pa.schema(list(zip(names, kinds, strict=True)), metadata={ESCAPED: "yes", **(metadata or {})})
     remaining = iter(rows)
-    with written_whole(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
+    with open_atomic(path) as file, pq.ParquetWriter(file, schema, write_page_checksum=True) as writer:
         while some := [_sayable(cells) for cells in islice(remaining, ROWS)]:
             arrays = [pa.array(column, kind) for column, kind in zip(zip(*some, strict=True), kinds, strict=True)]
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -55,7 +55,7 @@ class Journal:
         return schema.load(cls, text, what=f"{path}: the journal", error=UsageError)
 
     def write(self, path: Path) -> None:
-        atomic_io.write_whole(_journal_path(path), json.dumps(asdict(self)).encode())
+        atomic_io.write_atomic(_journal_path(path), json.dumps(asdict(self)).encode())
 
 
 class Results:
@@ -189,7 +189,7 @@ def _require_format(path: Path) -> None:
         raise UsageError(f"--out {path}: results are written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if path.suffix.lower() == ".parquet" and not find_spec("pyarrow"):
         raise MissingExtraError("pyarrow", "parquet")
-    atomic_io.refuse(path)
+    atomic_io.require_writable(path)
 
 
 @contextmanager
@@ -198,7 +198,7 @@ def _locked(path: Path) -> Iterator[FileIO]:
     partial = _partial_path(path)
     while True:
         with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
-            atomic_io.claim(file.fileno(), path)
+            atomic_io.lock_file(file.fileno(), path)
             if not _is_named(file, partial):  # another run has ended meanwhile and renamed this file
                 continue
             try:

@@ -1,174 +1,143 @@
-"""Doctor: what this machine can run, found by running it; and for what is wrong, the one command that mends it."""
+"""Doctor: what this machine can run, each check with the command that fixes it. Works without ONNX Runtime."""
 
 import ctypes
 import os
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+import onnx
 
 from netkit.core import system
-from netkit.core.errors import NetkitError, raise_stop_behind
+from netkit.core.errors import NetkitError, reraise_interrupt
 from netkit.core.model_card import METADATA_KEY, ModelCard, Origin
+from netkit.infer.check import Check
 from netkit.infer.model import onnx_file
-from netkit.infer.model.certificate import CPU, CUDA
-from netkit.infer.model.onnx_file import INPUT, OUTPUTS, Model
+from netkit.infer.runtime.providers import PROVIDERS
 
-NVIDIA = "0x10de"  # as a vendor on the PCI bus
-RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
-LIBRARIES = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
+NVIDIA_VENDOR = "0x10de"  # on the PCI bus
+INSTALL_EXTRA = "in a checkout of netkit: pip install '.[{}]'"
+INSTALL_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 CUDNN = "cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9"
-INSTALL = "in a checkout of netkit: pip install '.[{}]'"
-PROVIDERS = {"cpu": CPU, "cuda": CUDA}
-CLOSE = 1e-4  # how far a convolution of small numbers may be from numpy's
+TOLERANCE = 1e-4  # of a convolution in float32, relative to the largest result
+CONVOLUTION = """
+<ir_version: 10, opset_import: ["" : 20]>
+convolution (uint8[N, 1, 8, 8] images) => (float[N, 4] logits, float[N, 4] probabilities) {
+    pixels = Cast <to = 1> (images)
+    maps = Conv (pixels, kernels)
+    means = GlobalAveragePool (maps)
+    logits = Flatten (means)
+    probabilities = Softmax (logits)
+}
+"""
 
 
-@dataclass(frozen=True)
-class Symptom:
-    """Something that was looked at: what, whether it is as it should be, what was seen, and what mends it."""
-
-    what: str
-    right: bool
-    seen: str
-    mend: str = ""
-
-
-def examine() -> Iterator[Symptom]:
-    """All there is to know, the most basic first."""
-    yield Symptom("machine", True, f"{platform.platform()}; Python {platform.python_version()}")
-    yield Symptom("netkit", True, f"{_version('netkit')} in {Path(sys.prefix)}")
-    yield _cores()
-    yield _runtime()
-    yield _packages()
-    yield _driver()
-    yield _convolution("cpu")
+def examine() -> Iterator[Check]:
+    """All checks, the most basic first."""
+    yield Check("machine", True, f"{platform.platform()}; Python {platform.python_version()}")
+    yield Check("netkit", True, f"{installed_version('netkit')} in {sys.prefix}")
+    yield _check_cores()
+    yield _check_onnxruntime()
+    packages = ("numpy", "onnx", "pillow", "click", "rich")
+    yield Check("packages", True, ", ".join(f"{package} {installed_version(package)}" for package in packages))
+    yield _check_cuda()
+    yield _check_convolution("cpu", fix="pip install --force-reinstall onnxruntime")
     if system.missing_cuda_driver() is None:
-        yield _libraries()
-        yield _convolution("cuda")
+        yield _check_cuda_libraries()
+        yield _check_convolution("cuda", fix=INSTALL_CUDA)
     for package, extra, purpose in (("torch", "train", "train and export"), ("pyarrow", "parquet", "write .parquet")):
-        found = _version(package)
-        yield Symptom(
-            package, True, found or f"not installed: needed to {purpose}", "" if found else INSTALL.format(extra)
-        )
+        found = installed_version(package)
+        fix = "" if found else INSTALL_EXTRA.format(extra)
+        yield Check(package, True, found or f"not installed: needed to {purpose}", fix)
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _cores() -> Symptom:
+def has_nvidia_gpu() -> bool:
+    """Whether the PCI bus, where the system shows it, has an NVIDIA device."""
+    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
+    return any(vendor.read_text().strip() == NVIDIA_VENDOR for vendor in vendors)
+
+
+def _check_cores() -> Check:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = system.cgroup_quota(system.CGROUP, system.MEMBER)
     limit = "no quota" if quota is None else f"a quota of {quota:g}"
-    return Symptom("cores", True, f"{system.usable_cores()} to use: {affinity} by affinity, {limit}")
+    return Check("cores", True, f"{system.usable_cores()} to use: {affinity} by affinity, {limit}")
 
 
-def _runtime() -> Symptom:
-    found = {package: known for package in RUNTIMES if (known := _version(package))}
-    seen = ", ".join(f"{package} {known}" for package, known in found.items())
+def _check_onnxruntime() -> Check:
+    versions = {package: installed_version(package) for package in ("onnxruntime", "onnxruntime-gpu")}
+    found = [f"{package} {installed}" for package, installed in versions.items() if installed]
     if len(found) == 2:
-        mend = f"pip uninstall -y onnxruntime onnxruntime-gpu && {LIBRARIES}"
-        return Symptom("ONNX Runtime", False, f"{seen}: one hides the other", mend)
-    return Symptom("ONNX Runtime", bool(found), seen or "not installed", "" if found else INSTALL.format("cpu"))
+        fix = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_CUDA}"
+        return Check("ONNX Runtime", False, f"{', '.join(found)}: one hides the other", fix)
+    if not found:
+        return Check("ONNX Runtime", False, "not installed", INSTALL_EXTRA.format("cpu"))
+    return Check("ONNX Runtime", True, found[0])
 
 
-def _packages() -> Symptom:
-    found = ((package, _version(package)) for package in ("numpy", "onnx", "pillow", "click", "rich"))
-    return Symptom("packages", True, ", ".join(f"{package} {known}" for package, known in found))
-
-
-def _driver() -> Symptom:
-    missing, card = system.missing_cuda_driver(), _has_nvidia_card()
-    if missing and card:
-        return Symptom("CUDA", False, f"there is an NVIDIA card, but {missing}", "sudo apt install nvidia-driver-580")
+def _check_cuda() -> Check:
+    missing = system.missing_cuda_driver()
+    if missing and has_nvidia_gpu():
+        return Check("CUDA", False, f"there is an NVIDIA card, but {missing}", "sudo apt install nvidia-driver-580")
     if missing:
-        return Symptom("CUDA", True, f"{missing}: the CPU is used")
-    if not _version("onnxruntime-gpu"):
-        mend = f"pip uninstall -y onnxruntime && {LIBRARIES}"
-        return Symptom("CUDA", False, "there is a driver, but no onnxruntime-gpu to use it", mend)
-    return Symptom("CUDA", True, f"the driver is for CUDA {system.cuda_version()}")
+        return Check("CUDA", True, f"{missing}: the CPU is used")
+    if not installed_version("onnxruntime-gpu"):
+        fix = f"pip uninstall -y onnxruntime && {INSTALL_CUDA}"
+        return Check("CUDA", False, "there is a driver, but no onnxruntime-gpu to use it", fix)
+    return Check("CUDA", True, f"the driver is for CUDA {system.cuda_version()}")
 
 
-def _libraries() -> Symptom:
-    """Those of CUDA and cuDNN that ONNX Runtime needs."""
+def _check_cuda_libraries() -> Check:
     try:
         from netkit.infer.runtime import ort
 
         missing = ort.preload_cuda()
-    except ImportError as fault:
-        raise_stop_behind(fault)
-        return Symptom("CUDA libraries", False, f"onnxruntime cannot be imported: {fault}", LIBRARIES)
-    with suppress(OSError):
-        ctypes.CDLL(CUDNN)
-        packages = (f"{each.name} {each.version}" for each in distributions() if each.name.startswith("nvidia-cud"))
-        seen = "; ".join(missing or sorted(packages)) or "found"
-        return Symptom("CUDA libraries", not missing, seen, LIBRARIES if missing else "")
-    return Symptom("CUDA libraries", False, "; ".join([*missing, f"{CUDNN} cannot be loaded"]), LIBRARIES)
-
-
-def _has_nvidia_card() -> bool:
-    vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
-    return any(vendor.read_text().strip() == NVIDIA for vendor in vendors)
-
-
-def _convolution(device: str) -> Symptom:
-    """Run one there, and compare it with numpy's."""
-    what, images_u8 = f"a convolution on {PROVIDERS[device]}", _images()
-    mend = LIBRARIES if device == "cuda" else "pip install --force-reinstall onnxruntime"
+    except ImportError as exc:
+        return _import_failed("CUDA libraries", exc, INSTALL_CUDA)
     try:
-        from netkit.infer.runtime.session import (
-            open_session,  # which needs ONNX Runtime: it may be what is missing here
-        )
-
-        logits, _ = open_session(_model(), device=device).run(images_u8)
-    except ImportError as fault:
-        raise_stop_behind(fault)
-        return Symptom(what, False, f"onnxruntime cannot be imported: {fault}", mend)
-    except NetkitError as fault:
-        return Symptom(what, False, str(fault), mend)
-    windows = np.lib.stride_tricks.sliding_window_view(images_u8[:, 0].astype(np.float64), (3, 3), axis=(1, 2))
-    expected = np.einsum("nhwij,cij->nc", windows, _kernels().astype(np.float64)) / 36
-    error = float(np.abs(logits - expected).max())
-    right = error <= CLOSE * float(np.abs(expected).max())
-    return Symptom(what, right, f"largest error {error:.2g}", "" if right else mend)
+        ctypes.CDLL(CUDNN)
+    except OSError:
+        missing.append(f"{CUDNN} cannot be loaded")
+    if missing:
+        return Check("CUDA libraries", False, "; ".join(missing), INSTALL_CUDA)
+    packages = sorted(f"{each.name} {each.version}" for each in distributions() if each.name.startswith("nvidia-cud"))
+    return Check("CUDA libraries", True, "; ".join(packages) or "found")
 
 
-def _images() -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), np.uint8)
-
-
-def _kernels() -> NDArray[np.float32]:
-    return np.random.default_rng(1).normal(size=(4, 3, 3)).astype(np.float32)
-
-
-def _model() -> Model:
-    """A convolution without padding, and the mean of each of its four channels as logits."""
-    nodes = [
-        helper.make_node("Cast", [INPUT], ["pixels"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["pixels", "kernels"], ["maps"]),
-        helper.make_node("GlobalAveragePool", ["maps"], ["means"]),
-        helper.make_node("Flatten", ["means"], [OUTPUTS[0]]),
-        helper.make_node("Softmax", [OUTPUTS[0]], [OUTPUTS[1]]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "convolution",
-        [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, ["batch", 1, 8, 8])],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in OUTPUTS],
-        [numpy_helper.from_array(_kernels()[:, None], "kernels")],
-    )
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    origin = Origin("", "", {}, 0, 0.0, "", "")
-    card = ModelCard("convolution", tuple("abcd"), 1, 8, 8, (0.0,), (1.0,), origin)
+def _check_convolution(device: str, fix: str) -> Check:
+    """Run a convolution on the device and compare the result with numpy's."""
+    name = f"a convolution on {PROVIDERS[device]}"
+    images_u8 = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), np.uint8)
+    kernels = np.random.default_rng(1).normal(size=(4, 1, 3, 3)).astype(np.float32)
+    proto = onnx.parser.parse_model(CONVOLUTION)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(kernels, "kernels"))
+    card = ModelCard("convolution", tuple("abcd"), 1, 8, 8, (0.0,), (1.0,), Origin("", "", {}, 0, 0.0, "", ""))
     proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    return onnx_file.check(proto.SerializeToString(), "a convolution")
+    try:
+        from netkit.infer.runtime.session import open_session  # needs ONNX Runtime, which may be missing
+
+        logits, _ = open_session(onnx_file.check(proto.SerializeToString(), name), device=device).run(images_u8)
+    except ImportError as exc:
+        return _import_failed(name, exc, fix)
+    except NetkitError as exc:
+        return Check(name, False, str(exc), fix)
+    windows = np.lib.stride_tricks.sliding_window_view(images_u8[:, 0].astype(np.float64), (3, 3), axis=(1, 2))
+    expected = np.einsum("nhwij,cij->nc", windows, kernels[:, 0].astype(np.float64)) / 36  # 6 x 6 windows
+    error = np.abs(logits - expected).max()
+    ok = bool(error <= TOLERANCE * np.abs(expected).max())
+    return Check(name, ok, f"largest error {error:.2g}", "" if ok else fix)
+
+
+def _import_failed(name: str, exc: ImportError, fix: str) -> Check:
+    reraise_interrupt(exc)
+    return Check(name, False, f"onnxruntime cannot be imported: {exc}", fix)

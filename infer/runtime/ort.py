@@ -1,17 +1,17 @@
-"""ONNX Runtime, imported so that it keeps to itself: its telemetry would note this machine in the home folder."""
+"""ONNX Runtime, imported with its telemetry off: it would write a description of this machine to the home folder."""
 
 import os
 from contextlib import redirect_stdout
 from io import StringIO
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read while it is imported
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # ONNX Runtime reads it when it is imported
 import onnxruntime as ort
 
 __all__ = ["ort", "preload_cuda"]
 
 
 def preload_cuda() -> list[str]:
-    """Load the libraries of CUDA and cuDNN (260 MB), and give the lines that tell which cannot be loaded."""
-    with redirect_stdout(StringIO()) as told:  # it prints them, where rows are to be
+    """Load the CUDA and cuDNN libraries (260 MB); returns one message for each that cannot be loaded."""
+    with redirect_stdout(StringIO()) as printed:  # ONNX Runtime prints the messages to stdout, where results go
         ort.preload_dlls()
-    return told.getvalue().splitlines()
+    return printed.getvalue().splitlines()

@@ -21,5 +21,5 @@ def load(
     """
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)
-    session = verify.open_proven(onnx_file.read(Path(model)), device=device, threads=1)
+    session = verify.open_verified(onnx_file.read(Path(model)), device=device, threads=1)
     return Classifier(session, Decoder(session.card.input, invert=invert), batch_size=batch_size, top_k=top_k)

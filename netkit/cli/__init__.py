@@ -439,7 +439,7 @@ def infer(
     found = find_inputs(
         paths, separator=b"\0" if nul else b"\n"
     )  # first: a wrong name is told before a model is opened
-    opened = open_session if unverified else verify.open_proven
+    opened = open_session if unverified else verify.open_verified
     here = "cpu" if engine == "ray" else device  # the workers' machines may have what this one has not
     session = opened(onnx_file.read(choose(MODEL, file=model, arch=arch)), device=here, threads=1)
     decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
@@ -471,22 +471,18 @@ def verify(file: Path, device: str, as_json: bool) -> None:
     Checks that it is the one that was certified, and runs the images that it carries, on each device that works here
     or on that of --device. Exits with 1 if anything is not as certified.
     """
-    from dataclasses import asdict
-
     from netkit.cli.console import print_table
     from netkit.core.runs import MODEL, choose
     from netkit.infer.model import onnx_file, verify
 
     _terminal()
-    findings = [
-        asdict(finding) for finding in verify.verify(onnx_file.read(choose(MODEL, file=file, arch=None)), device=device)
-    ]
+    checks = list(verify.verify(onnx_file.read(choose(MODEL, file=file, arch=None)), device=device))
     if as_json:
-        for finding in findings:
-            _answer("", as_json, **finding)
+        for check in checks:
+            _answer("", as_json, check=check.name, ok=check.ok, detail=check.detail)
     else:
-        print_table([{**finding, "right": "yes" if finding["right"] else "NO"} for finding in findings])
-    if not all(finding["right"] for finding in findings):
+        print_table([{"check": c.name, "status": "ok" if c.ok else "FAILED", "detail": c.detail} for c in checks])
+    if not all(check.ok for check in checks):
         click.get_current_context().exit(1)
     _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
 
@@ -536,9 +532,9 @@ def evaluate(
     if out is not None:
         if out.suffix.lower() != ".html":
             raise UsageError(f"--out {out}: a report is written as .html")
-        atomic_io.refuse(out)
+        atomic_io.require_writable(out)
     terminal = _terminal()
-    opened = open_session if unverified else verify.open_proven
+    opened = open_session if unverified else verify.open_verified
     session = opened(onnx_file.read(choose(MODEL, file=file, arch=None)), device=device, threads=1)
     tests = labelled.load(data, session.card)
     decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
@@ -564,7 +560,7 @@ def evaluate(
         click.echo(f"\n{found}")
     if out is not None:
         html = report.page(found, tests.inputs, tests.truth, decoder)
-        atomic_io.write_whole(out, html.encode("utf-8", "backslashreplace"))
+        atomic_io.write_atomic(out, html.encode("utf-8", "backslashreplace"))
         terminal.print(f"{out}: the report")
         _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
     else:
@@ -617,9 +613,8 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
     from netkit.cli.console import print_table
     from netkit.core.runs import MODEL, choose
     from netkit.infer.model import onnx_file
-    from netkit.infer.model.certificate import CPU
     from netkit.infer.runtime import bench
-    from netkit.infer.runtime.session import device_of
+    from netkit.infer.runtime.providers import CPU, device_of
 
     terminal = _terminal()
     with terminal.status("running the network"):
@@ -650,21 +645,19 @@ def doctor(as_json: bool) -> None:
 
     Exits with 1 if anything is wrong.
     """
-    from dataclasses import asdict
-
     from netkit.cli.console import print_table
     from netkit.infer.runtime.doctor import examine
 
-    symptoms = list(examine())
+    checks = list(examine())
     if as_json:
-        for symptom in symptoms:
-            _answer("", as_json, **asdict(symptom))
+        for check in checks:
+            _answer("", as_json, check=check.name, ok=check.ok, detail=check.detail, fix=check.fix)
     else:
-        print_table([{"what": s.what, "right": "yes" if s.right else "NO", "seen": s.seen} for s in symptoms])
-        for symptom in symptoms:
-            if symptom.mend:
-                click.echo(f"{symptom.what}: {symptom.mend}", err=True)
-    if not all(symptom.right for symptom in symptoms):
+        print_table([{"check": c.name, "status": "ok" if c.ok else "FAILED", "detail": c.detail} for c in checks])
+        for check in checks:
+            if check.fix:
+                click.echo(f"{check.name}: {check.fix}", err=True)
+    if not all(check.ok for check in checks):
         click.get_current_context().exit(1)
     _next("netkit", "infer", f"images{os.sep}")
 

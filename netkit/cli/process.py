@@ -1,4 +1,4 @@
-"""What a process is to whoever started it: streams that cannot fail, signals, each fault as one line and an exit code.
+"""The process around a command: signals, standard streams, and exceptions as one line and an exit code.
 
 Standard library only.
 """
@@ -10,103 +10,112 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-from netkit.core.errors import MissingExtraError, NetkitError, one_line, raise_stop_behind
+from netkit.core.errors import MissingExtraError, NetkitError, first_line, one_line, reraise_interrupt
 
-TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
-# package -> what installs it
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu", "pyarrow": "parquet", "grpc": "cluster"}
-INTERRUPTED = 130  # exit code: 128 and the signal's number
-SOON_S = 0.01
+PACKAGES = {
+    "train": ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir"),
+    "cpu": ("onnxruntime",),
+    "parquet": ("pyarrow",),
+    "remote": ("fsspec",),
+    "cluster": ("ray", "grpc"),
+    "serve": ("starlette", "uvicorn", "httptools", "uvloop", "prometheus_client", "python_multipart"),
+    "report": ("jinja2",),
+    "timm": ("timm",),
+    "openvino": ("openvino",),
+    "tensorboard": ("tensorboard",),
+}
+EXTRAS = {package: extra for extra, packages in PACKAGES.items() for package in packages}
+INTERRUPTED = 128 + signal.SIGINT  # exit code
+RESEND_AFTER_S = 0.01
 
 
-class _Terminated(SystemExit):
-    """By SIGTERM or SIGHUP; no Exception, which somebody on the way up might take for a fault."""
+class Terminated(SystemExit):
+    """Signal `number`, SIGTERM or SIGHUP, came. Not an Exception: `except Exception` must not catch it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:
-    """Run it and end the process, by the exit code that it gives. No traceback of a fault on purpose reaches a user."""
-    _mend_streams()
-    threading.excepthook = _thread_failed
-    sys.unraisablehook = _swallowed
+    """Run `command` and exit with the code that it returns, or with that of its exception.
+
+    An exception that netkit expects, and one in a thread, becomes one line on stderr without a traceback. SIGTERM and
+    SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does.
+    """
+    _make_streams_safe()
+    threading.excepthook = _print_thread_exception
+    sys.unraisablehook = _resend_signal
     for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), _terminated)
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
     try:
         code = _exit_code(command)
-    except KeyboardInterrupt:  # one more, while the first was told
+    except KeyboardInterrupt:  # a second one, while the message about the first was printed
         code = INTERRUPTED
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # while all is put away, one more ends the process without a word
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process without a traceback
     sys.exit(code)
 
 
 def _exit_code(command: Callable[[], int | None]) -> int | None:
     try:
-        return _imported(command)
-    except _Terminated as stop:
-        return fail("terminated", int(str(stop)))
-    except NetkitError as fault:
-        return fail(str(fault), fault.exit_code)
-    except ModuleNotFoundError as fault:
-        package = (fault.name or "").partition(".")[0]
+        try:
+            return command()
+        except ImportError as exc:
+            reraise_interrupt(exc)
+            raise
+    except Terminated as exc:
+        return fail("terminated", 128 + exc.number)
+    except NetkitError as exc:
+        return fail(str(exc), exc.exit_code)
+    except ModuleNotFoundError as exc:
+        package = (exc.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
         missing = MissingExtraError(package, EXTRAS[package])
         return fail(str(missing), missing.exit_code)
     except MemoryError:
         return fail("there is not enough memory", NetkitError.exit_code)
-    except OSError as fault:
-        return fail(f"{fault.filename or 'system'}: {fault.strerror}", NetkitError.exit_code)
-
-
-def _imported(command: Callable[[], int | None]) -> int | None:
-    try:
-        return command()
-    except ImportError as fault:
-        raise_stop_behind(fault)
-        raise
+    except OSError as exc:
+        return fail(f"{exc.filename or 'system'}: {exc.strerror or first_line(exc)}", NetkitError.exit_code)
 
 
 def fail(message: str, code: int) -> int:
-    """Tell what went wrong, in a line on stderr, with the rank of a process that torchrun started; gives `code`."""
-    who = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
-    # the line's end in the same write: another thread may have something to tell at that moment
-    print(f"netkit: {who}{one_line(message)}\n", end="", file=sys.stderr, flush=True)
+    """Print `message` as one line on stderr, with the rank of a process that torchrun started; returns `code`."""
+    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    # one write for the text and its newline: another thread may print at the same time
+    print(f"netkit: {rank}{one_line(message)}\n", end="", file=sys.stderr, flush=True)
     return code
 
 
-def _thread_failed(fault: threading.ExceptHookArgs) -> None:
-    if fault.exc_type is not SystemExit:
-        fail(f"{fault.exc_type.__name__}: {fault.exc_value}", NetkitError.exit_code)
+def _print_thread_exception(thrown: threading.ExceptHookArgs) -> None:
+    if thrown.exc_type is not SystemExit:
+        fail(f"{thrown.exc_type.__name__}: {thrown.exc_value}", NetkitError.exit_code)
 
 
-def _terminated(number: int, frame: object) -> NoReturn:
-    raise _Terminated(128 + number)
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise Terminated(number)
 
 
-def _swallowed(what: "sys.UnraisableHookArgs") -> None:
-    """A stop that came where nothing can be raised, in what Python calls when objects go, comes once more."""
-    if isinstance(what.exc_value, _Terminated | KeyboardInterrupt):
-        terminated = isinstance(what.exc_value, _Terminated)
-        number = int(str(what.exc_value)) - 128 if terminated else signal.SIGINT
-        again = threading.Timer(SOON_S, _stop_main, (number,))
-        again.daemon = True
-        again.start()
-    else:
-        sys.__unraisablehook__(what)
+def _resend_signal(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Send a signal again if Python discarded its exception, as it does in destructors.
+
+    The signal comes from a thread a moment later: this hook, too, runs where exceptions are discarded.
+    """
+    exc = unraisable.exc_value
+    if not isinstance(exc, KeyboardInterrupt | Terminated):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = exc.number if isinstance(exc, Terminated) else signal.SIGINT
+    timer = threading.Timer(RESEND_AFTER_S, os.kill, (os.getpid(), number))
+    timer.daemon = True
+    timer.start()
 
 
-def _stop_main(number: int) -> None:
-    """Let the signal come to the main thread: if it sleeps or waits, it does so no longer."""
-    main = threading.main_thread().ident
-    if hasattr(signal, "pthread_kill") and main is not None:
-        signal.pthread_kill(main, number)
-    else:
-        signal.raise_signal(number)
-
-
-def _mend_streams() -> None:
-    """Let nothing that is printed fail: what the terminal cannot show is spelled out, a closed stream swallows all."""
+def _make_streams_safe() -> None:
+    """Escape what the terminal cannot encode, and replace streams that the parent process closed."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)
     for name in ("stdout", "stderr"):

@@ -1,6 +1,8 @@
-"""How a file gets its final name: whole, or not at all. Standard library only."""
+"""Atomic file writes and file locks. Standard library only."""
 
 import os
+import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,12 +15,14 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# without waiting, so that a pipe without a writer cannot hang the run
+# O_NONBLOCK: opening a pipe that has no writer must not wait
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+RANDOM_BYTES = 8  # in the name of a temporary file
+STALE_AFTER_S = 3600  # a temporary file that nobody has written to for so long belongs to a writer that was killed
 
 
-def refuse(path: Path) -> None:
-    """Raise UsageError where no file `path` can be written: it has no folder, or is itself a folder or a device."""
+def require_writable(path: Path) -> None:
+    """Raise UsageError if no file can be written at `path`: its folder is missing, or it is a folder or a device."""
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
     if path.is_dir():
@@ -28,91 +32,103 @@ def refuse(path: Path) -> None:
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the name `path` when the block ends well and vanishes when it does not.
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Open a binary file for writing that replaces `path` when the block succeeds and is deleted when it raises.
 
-    The bytes go to a temporary file in the same folder; then fsync, os.replace and fsync of the folder, so that a
-    file with its final name is whole, after a crash too. Raises UsageError as `refuse` does, OSError where the folder
-    cannot be written or the disk is full.
+    The bytes go to a temporary file in the same folder, which is then synced and renamed, and the folder is synced. So
+    a file called `path` is always complete, even after a crash. A killed process leaves its temporary file behind;
+    later writers of `path`, on any machine, delete it once it is stale.
+
+    Raises UsageError as `require_writable` does, and OSError if the folder is not writable or the disk is full.
     """
-    refuse(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    require_writable(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(RANDOM_BYTES)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with open(temporary, "xb") as file:
+            _try_lock(file.fileno())
             yield file
             file.flush()
             os.fsync(file.fileno())
+            written_at = os.fstat(file.fileno()).st_mtime
         os.replace(temporary, path)
-    except BaseException as fault:
+    except BaseException as exc:
         with suppress(OSError):
             os.unlink(temporary)
-        if isinstance(fault, OSError) and fault.filename in (None, str(temporary)):
-            raise OSError(fault.errno, fault.strerror, str(path)) from None  # the name that the user knows
+        if isinstance(exc, OSError) and exc.filename in (None, str(temporary)):
+            raise OSError(exc.errno, exc.strerror, str(path)) from None  # the user does not know the temporary name
         raise
-    _sweep(path)
+    _delete_stale(path, written_at)
     sync_folder(path.parent)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` under the name `path`, whole or not at all."""
-    with written_whole(path) as file:
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, as `open_atomic` does."""
+    with open_atomic(path) as file:
         file.write(content)
 
 
-def claim(handle: int, path: Path) -> None:
-    """Keep the open file, or folder, at `path` for this process alone until it is closed.
+def lock_file(handle: int, path: Path) -> None:
+    """Lock the open file or folder `handle` for this process until it is closed.
 
-    Raises UsageError where another run keeps it. Where the system has no such locks nothing is kept.
+    Raises UsageError, which names `path`, if another process holds the lock. Does nothing where the operating system
+    or the file system has no locks.
     """
-    if fcntl:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UsageError(f"{path}: another run is writing it") from None
+    if not _try_lock(handle):
+        raise UsageError(f"{path}: another run is writing it")
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """Inside, the folder is kept for this process alone, as `claim` does it."""
-    if fcntl is None:  # Windows opens no folders
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Lock `folder` for this process while the block runs, as `lock_file` does."""
+    if fcntl is None:  # Windows cannot open folders
         yield
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        claim(handle, folder)
+        lock_file(handle, folder)
         yield
     finally:
         os.close(handle)
 
 
-def _sweep(path: Path) -> None:
-    """Remove the temporary files that writers of `path` left when they were killed."""
-    if os.name == "nt":  # there os.kill ends a process even with signal 0
-        return
-    start, end = f".{path.name}.", ".tmp"
-    with suppress(OSError):  # a folder may take files and not be listed
-        for name in os.listdir(path.parent):
-            writer = name.removeprefix(start).removesuffix(end)
-            if name == f"{start}{writer}{end}" and writer.isdecimal() and not _lives(int(writer)):
-                os.unlink(path.with_name(name))
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        pass
-    return True
-
-
 def sync_folder(folder: Path) -> None:
-    """Put the names in `folder` on the disk."""
-    if os.name == "nt":  # Windows opens no folders
+    """Write the directory entries of `folder` to the disk."""
+    if os.name == "nt":  # Windows cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    """Whether no other process holds the lock on the open file; takes it where the file system has locks."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks on this file system
+        pass
+    return True
+
+
+def _delete_stale(path: Path, now: float) -> None:
+    """Delete the temporary files that killed writers of `path` left behind.
+
+    `now` is a modification time that the file system set: its clock may differ from this machine's. PIDs would tell
+    nothing about writers on other machines or in other containers.
+    """
+    temporary = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * RANDOM_BYTES}}}\.tmp")
+    with suppress(OSError):  # a folder may be writable and not listable
+        for name in filter(temporary.fullmatch, os.listdir(path.parent)):
+            if _is_stale(path.with_name(name), now):
+                os.unlink(path.with_name(name))
+
+
+def _is_stale(temporary: Path, now: float) -> bool:
+    with suppress(OSError), open(temporary, "r+b") as file:
+        return now - os.fstat(file.fileno()).st_mtime > STALE_AFTER_S and _try_lock(file.fileno())
+    return False

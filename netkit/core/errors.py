@@ -1,24 +1,24 @@
-"""What can go wrong, as one tree; the command line turns each into one line and an exit code.
+"""The exceptions that netkit raises. The command line turns each into one line and an exit code.
 
-NetkitError                 1  everything netkit raises on purpose
-├── UsageError              2  the request itself is wrong: an unknown name, a missing folder
-│   └── MissingExtraError   2  the command needs a package that this installation lacks
-├── DataError               1  a data set is missing, damaged, or another than the one asked for
-├── CardError               1  a model card is missing or says something impossible
-├── ModelError              1  a weights or .onnx file is damaged, unsafe, or cannot be run here
-│   └── OutOfMemoryError    1  it cannot be run on so many images at once
+NetkitError                 1  everything that netkit raises on purpose
+├── UsageError              2  the request is wrong: an unknown name, a missing folder
+│   └── MissingExtraError   2  the command needs a package that is not installed
+├── DataError               1  a data set is missing, damaged, or not the one that was asked for
+├── CardError               1  a model card is missing or holds impossible values
+├── ModelError              1  a weights or .onnx file is damaged or unsafe, or cannot run here
+│   └── OutOfMemoryError    1  the model cannot run on so many images at once
 ├── ParityError             1  the exported model does not compute what PyTorch computes
-├── TrainingError           1  training went astray: the loss is no number any more
-├── Interrupted             -  a signal stopped the work, and what was done is kept; 128 and the signal's number
-├── DeviceError             1  the device asked for cannot be used; the message names the cause
-└── ImageError              1  one input file gives no pixels; it has a code, and becomes a row
+├── TrainingError           1  the training diverged: the loss is NaN or infinite
+├── Interrupted             -  a signal stopped the work, and finished work is kept; 128 + the signal's number
+├── DeviceError             1  the requested device cannot be used; the message names the cause
+└── ImageError              1  an input file yields no pixels; its `code` goes into the results
 """
 
 from collections.abc import Iterable, Mapping
 
 
 class NetkitError(Exception):
-    """A fault that the message explains to a person: what, where, and what next."""
+    """The message tells the user what is wrong, with which file or value, and how to fix it."""
 
     exit_code = 1
 
@@ -81,7 +81,7 @@ class DeviceError(NetkitError):
 
 
 class ImageError(NetkitError):
-    """One input that gives no pixels: `code` is a word for programs, the message is for people."""
+    """An input yields no pixels: `code` is a word for programs, the message is for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -89,18 +89,18 @@ class ImageError(NetkitError):
 
 
 def one_line(text: str) -> str:
-    """`text` with control characters spelled out: no path and no model can break a line or move the cursor."""
+    """`text` with control characters escaped, so that a file name cannot break a line or move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(exc: BaseException) -> str:
-    """The first line of the exception's message, or the name of its class where the message is empty."""
+    """The first line of the exception's message, or the name of its class if the message is empty."""
     return str(exc).strip().partition("\n")[0] or type(exc).__name__
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is none of `known`; offers the closest one."""
-    import difflib  # 2 ms that only a mistake should cost
+    """The error for a name that is not among `known`; suggests the closest one."""
+    import difflib  # takes 2 ms, only after a mistake
 
     names = list(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
@@ -108,8 +108,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
 
 
-def raise_stop_behind(fault: ImportError) -> None:
-    """Raise the stop that made an import fail: native modules tell so of a signal that comes while they begin."""
-    stop = fault.__cause__
-    if stop is not None and not isinstance(stop, Exception):
-        raise stop
+def reraise_interrupt(exc: ImportError) -> None:
+    """Raise the KeyboardInterrupt or SystemExit that made an import fail.
+
+    A native module whose initialisation a signal interrupts raises ImportError, with the signal's exception as cause.
+    """
+    cause = exc.__cause__
+    if cause is not None and not isinstance(cause, Exception):
+        raise cause

@@ -14,7 +14,7 @@ from http.client import HTTPException, HTTPMessage
 from pathlib import Path
 from typing import IO
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import DataError
 from netkit.data import idx
 from netkit.data.dataset import HeldDataSet
@@ -88,7 +88,7 @@ def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
                 exc.close()  # it is also the response, which keeps the connection open
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(path, packed)
+            write_atomic(path, packed)
             return
     raise DataError(
         f"MNIST cannot be downloaded: no {path.name} from {'; '.join(problems)}. Without a network use --data digits, "

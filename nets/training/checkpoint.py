@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import CardError, ModelError, NetkitError, UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.core.runs import is_users
@@ -17,7 +17,7 @@ from netkit.nets.training import tensorfile
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:
     """Write the net's weights and the card to `path`, whole or not at all; the same net gives the same bytes."""
-    write_whole(path, content(net, card))
+    write_atomic(path, content(net, card))
 
 
 def content(net: nn.Module, card: ModelCard) -> bytes:

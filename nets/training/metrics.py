@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.feed import Feed
 
@@ -65,4 +65,4 @@ def write_csv(path: Path, rows: Iterable[EpochMetrics]) -> None:
     writer = csv.DictWriter(text, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
-    write_whole(path, text.getvalue().encode())
+    write_atomic(path, text.getvalue().encode())

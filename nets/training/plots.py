@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.data.lazy import Images
 from netkit.nets.training.metrics import EpochMetrics
 
@@ -82,4 +82,4 @@ def save(figure: Figure, path: Path) -> None:
     """Write the picture as PNG, whole or not at all."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=120)
-    write_whole(path, content.getvalue())
+    write_atomic(path, content.getvalue())

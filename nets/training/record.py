@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import DataError, ModelError, NetkitError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.core.runs import ARGUMENTS
@@ -26,7 +26,7 @@ Arguments = Mapping[str, Any]
 
 def write(out: Path, arguments: Arguments) -> None:
     """Write run.json into the folder `out`."""
-    write_whole(out / ARGUMENTS, json.dumps(arguments, indent=2).encode() + b"\n")
+    write_atomic(out / ARGUMENTS, json.dumps(arguments, indent=2).encode() + b"\n")
 
 
 def read(out: Path) -> dict[str, Any]:

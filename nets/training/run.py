@@ -115,7 +115,7 @@ def train(plan: Plan, data: DataSet, watch: Watch = UNWATCHED) -> TrainedRun:
         record.refuse_another(plan.out, arguments, record.read(plan.out))
         logger.info("%s: this run has ended: nothing is left to do", plan.out)
         return TrainedRun(weights, checkpoint.load(weights)[1])
-    with distributed.joined(here, device), atomic_io.claimed(plan.out) if here.first else nullcontext():
+    with distributed.joined(here, device), atomic_io.locked_folder(plan.out) if here.first else nullcontext():
         training = Training(
             model, data, recipe=recipe, seed=plan.seed, device=device, ranks=here, compiled=plan.compiled
         )

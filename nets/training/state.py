@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import ModelError
 from netkit.nets.training import tensorfile
 from netkit.nets.training.metrics import EpochMetrics
@@ -22,7 +22,7 @@ def save(path: Path, snapshot: Snapshot, arguments: Mapping[str, Any]) -> None:
         "rows": [asdict(row) for row in snapshot.rows],
         "scaler": snapshot.scaler,
     }
-    write_whole(path, tensorfile.content(snapshot.tensors, KEY, numbers))
+    write_atomic(path, tensorfile.content(snapshot.tensors, KEY, numbers))
 
 
 def load(path: Path) -> tuple[Snapshot, dict[str, Any]]:

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from netkit.core.atomic_io import write_whole
+from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import ModelError, UsageError
 from netkit.nets.training import checkpoint
 
@@ -44,7 +44,7 @@ def convert(source: Path, out: Path) -> int:
         OLD_DENSENET.sub(r"\1\2", str(name).removeprefix("module.")): tensor.contiguous().clone()
         for name, tensor in found.items()
     }
-    write_whole(out, safetensors.torch.save(tensors))
+    write_atomic(out, safetensors.torch.save(tensors))
     return len(tensors)
 
 

@@ -19,7 +19,7 @@ import onnxruntime as ort
 from onnx import TensorProto, helper
 
 from netkit.core.system import usable_cores
-from netkit.infer.model.certificate import CPU
+from netkit.infer.runtime.providers import CPU
 
 CORES = usable_cores()
 FMA = """

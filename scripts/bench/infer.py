@@ -35,7 +35,7 @@ from torchvision.datasets import ImageFolder
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
-from netkit.infer.model.certificate import CPU
+from netkit.infer.runtime.providers import CPU
 from netkit.infer.runtime.session import open_session
 from netkit.nets.training import checkpoint
 

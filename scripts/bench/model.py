@@ -42,8 +42,8 @@ from netkit.data import mnist
 from netkit.export import quantize
 from netkit.export.convert import convert, translate
 from netkit.export.passes import rewrite
-from netkit.infer.model.certificate import CPU
 from netkit.infer.model.onnx_file import INPUT
+from netkit.infer.runtime.providers import CPU
 from netkit.nets.normalize import FromPixels
 from netkit.nets.summary import multiply_adds
 from netkit.nets.training import checkpoint

@@ -130,16 +130,16 @@ def test_verify_prints_what_it_checked_and_that_all_is_right(netkit: Netkit, mod
     done = netkit("verify", model_path)
     assert done.returncode == 0
     head, *rows = done.stdout.splitlines()
-    assert head.split() == ["what", "right", "seen"]
+    assert head.split() == ["check", "status", "detail"]
     assert [row.split()[:2] for row in rows] == [
-        [what, "yes"] for what in ("graph", "probes", "labels", "card", "CPUExecutionProvider")
+        [name, "ok"] for name in ("graph", "probes", "labels", "card", "CPUExecutionProvider")
     ]
     assert done.stderr.splitlines()[-1] == f"next: netkit infer images/ --model {model_path}"
     listed = [
         json.loads(line) for line in netkit("verify", model_path, "--json", "--device", "cpu").stdout.splitlines()
     ]
-    assert [finding["what"] for finding in listed] == [row.split()[0] for row in rows]
-    assert all(finding["right"] for finding in listed)
+    assert [check["check"] for check in listed] == [row.split()[0] for row in rows]
+    assert all(check["ok"] for check in listed)
 
 
 def test_a_changed_model_fails_to_verify_and_infers_only_when_told_to(
@@ -151,9 +151,9 @@ def test_a_changed_model_fails_to_verify_and_infers_only_when_told_to(
     (digit.parent / "changed.onnx").write_bytes(proto.SerializeToString())
     done = netkit("verify", "changed.onnx")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[1].split() == ["graph", "NO", "changed", "since", "it", "was", "certified"]
+    assert done.stdout.splitlines()[1].split() == ["graph", "FAILED", "changed", "since", "it", "was", "certified"]
     refused = netkit("infer", digit, "--model", "changed.onnx")
-    assert "changed.onnx: does not prove itself: graph: changed since it was certified" in one_line(refused.stderr)
+    assert "changed.onnx: verification failed: graph: changed since it was certified" in one_line(refused.stderr)
     assert (refused.returncode, refused.stdout) == (1, "")
     told = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
     assert told.returncode == 0 and f"{digit},".encode() in told.stdout.encode()

@@ -1,4 +1,4 @@
-"""The end of a process: interrupts that come late, and faults of threads, without a traceback."""
+"""A command ends with its exit code and at most one line on stderr, whenever a signal comes and wherever it fails."""
 
 import os
 import signal
@@ -7,51 +7,71 @@ import sys
 
 import pytest
 
-START = "import os, signal, sys, threading; from nets import process\n"
-START += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # whoever starts the tests may have it ignored
-AGAIN = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
+START = "import os, signal, sys, threading; from netkit.cli import process\n"
+START += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the parent of the tests may have it ignored
+INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "told"),
+    ("program", "code", "stderr"),
     [
-        ("def work(): raise KeyboardInterrupt", 130, ""),  # one that comes while the first is being told
-        (f"process.fail = {AGAIN}\ndef work(): raise MemoryError", 130, ""),
-        (f"def late(): threading.main_thread().join(); ({AGAIN})()\ndef work(): threading.Thread(target=late).start()",
-         -signal.SIGINT, ""),
-        # as pybind11 has it, where a signal comes while a native module begins
+        # a second interrupt, while the message about the first is printed
+        ("def work(): raise KeyboardInterrupt", 130, ""),
+        (f"process.fail = {INTERRUPT}\ndef work(): raise MemoryError", 130, ""),
+        # an interrupt while Python waits for the last threads
+        (f"def late(): threading.main_thread().join(); ({INTERRUPT})()\n"
+         "def work(): threading.Thread(target=late).start()", -signal.SIGINT, ""),
+        # pybind11 raises so if a signal comes while a native module initialises
         ("def work(): raise ImportError('initialization failed') from KeyboardInterrupt()", 130, ""),
-        ("def work(): raise ImportError('initialization failed') from process._Terminated(143)", 143,
+        ("def work(): raise ImportError('initialization failed') from process.Terminated(signal.SIGTERM)", 143,
          "netkit: terminated\n"),
         ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
          "netkit: ZeroDivisionError: division by zero\n"),
         ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
+        ("def work(): raise OSError('a sentence\\nand more')", 1, "netkit: system: a sentence\n"),
+        ("def work(): open('/nowhere/a')", 1, "netkit: /nowhere/a: No such file or directory\n"),
     ],
 )  # fmt: skip
-def test_the_end_is_told_in_one_line_or_none(command: str, code: int, told: str) -> None:
-    program = f"{START}{command}\nprocess.run(work)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (code, told)
+def test_a_command_ends_with_at_most_one_line(program: str, code: int, stderr: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{START}{program}\nprocess.run(work)"], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (code, stderr)
 
 
-@pytest.mark.parametrize(("name", "code", "told"), [("SIGTERM", 143, "netkit: terminated\n"), ("SIGINT", 130, "")])
-def test_a_stop_that_comes_where_nothing_can_be_raised_is_none_the_less_obeyed(name: str, code: int, told: str) -> None:
-    """In a destructor, where Python tells of an exception and goes on."""
+STOPS = [("SIGTERM", 143, "netkit: terminated\n"), ("SIGHUP", 129, "netkit: terminated\n"), ("SIGINT", 130, "")]
+
+
+@pytest.mark.parametrize(("name", "code", "stderr"), STOPS)
+@pytest.mark.parametrize("wait", ["time.sleep(60)", "threading.Event().wait(60)"])
+def test_a_signal_ends_a_command_even_if_its_exception_is_discarded(
+    name: str, code: int, stderr: str, wait: str
+) -> None:
+    """Python discards exceptions in destructors, and goes on."""
     program = f"{START}import time\n"
     program += "class Late:\n    def __del__(self):\n"
     program += f"        os.kill(os.getpid(), signal.{name}); [number for number in range(100)]\n"
-    program += "def work(): Late(); time.sleep(60); print('went on')\nprocess.run(work)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
-    assert (done.returncode, done.stdout, done.stderr) == (code, "", told)
+    program += f"def work(): Late(); {wait}; print('went on')\nprocess.run(work)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
 
 
-def test_of_several_processes_each_says_which_it_is() -> None:
+def test_each_process_of_torchrun_prints_its_rank() -> None:
     program = f"{START}process.run(lambda: process.fail('no', 2))"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, capture_output=True)
     assert (done.returncode, done.stderr) == (2, b"netkit: rank 1: no\n")
 
 
-def test_a_parent_that_ignores_interrupts_is_obeyed() -> None:
-    program = "import os, signal; from nets import process\n"
-    program += f"signal.signal(signal.SIGINT, signal.SIG_IGN); process.run({AGAIN})"
+@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGTERM"])
+def test_a_signal_that_the_parent_process_ignores_stays_ignored(name: str) -> None:
+    """nohup ignores SIGHUP; a shell's background jobs ignore SIGINT."""
+    program = f"import os, signal\nsignal.signal(signal.{name}, signal.SIG_IGN)\nfrom netkit.cli import process\n"
+    program += f"process.run(lambda: os.kill(os.getpid(), signal.{name}))"
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0
+
+
+def test_a_missing_package_names_the_extra_that_installs_it() -> None:
+    program = f"{START}def work(): raise ModuleNotFoundError('no', name='sklearn.datasets')\nprocess.run(work)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("netkit: this needs sklearn, which netkit's extra [train] installs")

@@ -1,4 +1,4 @@
-"""The tree of errors: as it is drawn, so it is."""
+"""The exceptions form the tree that the module draws, and names and messages are printed safely."""
 
 import re
 
@@ -9,7 +9,7 @@ from netkit.core.errors import NetkitError, one_line, unknown_name
 
 
 def drawn() -> dict[str, tuple[str | None, int]]:
-    """Name -> parent and exit code, read off the drawing in the module's docstring."""
+    """Name -> parent and exit code, from the drawing in the module's docstring."""
     tree: dict[str, tuple[str | None, int]] = {}
     ancestors: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -21,7 +21,7 @@ def drawn() -> dict[str, tuple[str | None, int]]:
     return tree
 
 
-def test_the_drawing_shows_every_error_with_its_parent_and_exit_code() -> None:
+def test_the_drawing_in_the_docstring_shows_every_exception_with_its_parent_and_exit_code() -> None:
     real: dict[str, tuple[str | None, int]] = {}
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, NetkitError):
@@ -34,10 +34,10 @@ def test_the_drawing_shows_every_error_with_its_parent_and_exit_code() -> None:
     ("name", "hint"),
     [("incepton", "did you mean 'inception'? "), ("RESIDUAL", "did you mean 'residual'? "), ("zzz", "")],
 )
-def test_an_unknown_name_is_answered_with_the_closest(name: str, hint: str) -> None:
-    fault = unknown_name("architecture", name, ["inception", "residual"])
-    assert str(fault) == f"unknown architecture {name!r}: {hint}known: inception, residual"
+def test_an_unknown_name_suggests_the_closest_known_name(name: str, hint: str) -> None:
+    exc = unknown_name("architecture", name, ["inception", "residual"])
+    assert str(exc) == f"unknown architecture {name!r}: {hint}known: inception, residual"
 
 
-def test_one_line_spells_out_what_would_move_the_cursor() -> None:
+def test_one_line_escapes_control_characters() -> None:
     assert one_line("a\nb\x1b[31m\x9b1m é😀\udcff") == r"a\nb\x1b[31m\x9b1m é😀\udcff"

@@ -31,7 +31,7 @@ def test_a_faithful_net_becomes_a_file_that_can_be_read(
     assert all(comparison.holds for comparison in certificate.comparisons)
     written = onnx_file.read(path)
     assert written.card == card
-    assert verify.proof_of(written).certificate == certificate
+    assert verify.read_self_test(written).certificate == certificate
     assert sorted(tmp_path.iterdir()) == [path, tmp_path / "parity.md"]  # no .data, nothing temporary
     checkpoint.save(tmp_path / "model.safetensors", net, card)
     assert certificate.weights_sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()

@@ -51,7 +51,7 @@ def test_a_variant_is_written_with_what_it_costs_and_proves_itself(
     assert first.bound == first.error >= np.abs(logits - exact).max() - 1e-5
     assert first.interval[0] <= first.accuracy - certificate.torch_accuracy <= first.interval[1]
     assert all(answers[index] == wanted[index] for index in set(range(len(answers))) - set(certificate.at_risk))
-    assert all(finding.right for finding in verify.verify(written, device="cpu"))
+    assert all(check.ok for check in verify.verify(written, device="cpu"))
     stored = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in _weights(written.content)}
     assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8", "FLOAT"})
 

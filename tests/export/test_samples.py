@@ -10,7 +10,7 @@ from netkit.data.dataset import HeldDataSet
 from netkit.export.parity import samples
 from netkit.export.parity.compare import Truth, truth_of
 from netkit.infer.model.onnx_file import Model
-from netkit.infer.model.verify import proof_of
+from netkit.infer.model.verify import read_self_test
 from netkit.nets.build import build
 from netkit.nets.training import checkpoint
 
@@ -57,7 +57,7 @@ def test_an_exported_model_carries_sixteen_with_the_logits_of_float64(
 ) -> None:
     net, card = checkpoint.load(workplace / "runs/residual/model.safetensors")
     trained_truth = truth_of(net, card, digits_data.test_images, digits_data.test_labels)
-    carried = proof_of(model).probes
+    carried = read_self_test(model).probes
     assert carried.images_u8.shape == (16, 1, 28, 28)
     assert set(carried.labels) == {model.card.labels[answer] for answer in trained_truth.test_logits.argmax(axis=1)}
     for image, logits in zip(carried.images_u8, carried.logits, strict=True):

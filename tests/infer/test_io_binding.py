@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from netkit.data.dataset import HeldDataSet
-from netkit.infer.runtime.io_binding import KEPT, Bindings
+from netkit.infer.runtime.io_binding import MAX_BINDINGS, Bindings
 from netkit.infer.runtime.session import Session
 
 
@@ -41,10 +41,10 @@ def test_buffers_are_kept_for_the_sizes_last_used_and_not_for_a_run_that_failed(
     images = digits_data.test_images
     for size in (1, 2, 3, 4, 5, 2, 6):
         bindings.run(images[:1], size=size)
-    assert list(bindings._bound) == [(4, True), (5, True), (2, True), (6, True)] and KEPT == 4
+    assert list(bindings._bindings) == [(4, True), (5, True), (2, True), (6, True)] and MAX_BINDINGS == 4
     with pytest.raises(ValueError, match="broadcast"):
         bindings.run(images[:1, :, :20], size=6)
-    assert (6, True) not in bindings._bound
+    assert (6, True) not in bindings._bindings
 
 
 def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: HeldDataSet, bindings: Bindings) -> None:
@@ -52,6 +52,6 @@ def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: Hel
     images, numbers = digits_data.test_images, []
     for count, size in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (1, 1), (7, None)]:
         bindings.run(images[:count], size=size)
-        numbers.append(list(bindings._bound.values())[-1].graph)
+        numbers.append(list(bindings._bindings.values())[-1].graph_id)
     assert numbers[-1] == "-1"
     assert len(set(numbers)) == len(numbers)

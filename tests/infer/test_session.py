@@ -17,8 +17,8 @@ from netkit.core.model_card import ModelCard
 from netkit.core.system import missing_cuda_driver, usable_cores
 from netkit.data.dataset import HeldDataSet
 from netkit.infer.model import onnx_file
-from netkit.infer.model.certificate import CPU, CUDA
 from netkit.infer.model.onnx_file import Model
+from netkit.infer.runtime.providers import CPU, CUDA
 from netkit.infer.runtime.session import Session, open_session
 from tests.support.onnx_models import SAVED, linear_model, weights
 

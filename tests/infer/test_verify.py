@@ -1,4 +1,4 @@
-"""A model proves itself where it runs; whatever was changed in its file is found, and named."""
+"""A model is verified where it runs: each change of its file is detected and named."""
 
 import json
 import random
@@ -49,7 +49,7 @@ def scale_a_weight(proto: ModelProto) -> None:
 
 
 def reorder_labels(proto: ModelProto) -> None:
-    """3 and 4 change places."""
+    """Swap 3 and 4."""
     card = ModelCard.from_json(onnx_file.check(proto.SerializeToString(), "").metadata[METADATA_KEY])
     labels = (*card.labels[:3], card.labels[4], card.labels[3], *card.labels[5:])
     write(proto, METADATA_KEY, replace(card, labels=labels).to_json())
@@ -69,50 +69,50 @@ def shift_a_logit(fields: dict[str, Any]) -> None:
 
 
 def forge(proto: ModelProto) -> None:
-    """Set all sums in the certificate to what they would be now."""
+    """Set the hashes in the certificate to those of the model as it is now."""
     model = onnx_file.check(proto.SerializeToString(), "")
-    sums = {
+    hashes = {
         "graph_sha256": model.graph_sha256,
         "card_sha256": sha256(model.metadata[METADATA_KEY]),
         "probes_sha256": sha256(model.metadata[probes.KEY]),
     }
-    edit(certificate.KEY, lambda fields: fields.update(sums))(proto)
+    edit(certificate.KEY, lambda fields: fields.update(hashes))(proto)
 
 
-def wrong(model: Model) -> dict[str, str]:
-    """What verify finds wrong, and what it saw."""
-    return {finding.what: finding.seen for finding in verify.verify(model, device="cpu") if not finding.right}
+def failures(model: Model) -> dict[str, str]:
+    """The checks that fail, with their details."""
+    return {check.name: check.detail for check in verify.verify(model, device="cpu") if not check.ok}
 
 
-def test_an_exported_model_proves_itself(model: Model, session: Session) -> None:
-    findings = list(verify.verify(model, device="auto"))
-    assert [finding.what for finding in findings][:5] == ["graph", "probes", "labels", "card", "CPUExecutionProvider"]
-    assert all(finding.right for finding in findings)
-    assert [finding.seen for finding in findings[:4]] == ["as certified"] * 4
-    assert findings[4].seen.startswith("largest error ")
-    assert verify.open_proven(model, device="cpu").provider == session.provider
+def test_an_exported_model_passes_all_checks(model: Model, session: Session) -> None:
+    checks = list(verify.verify(model, device="auto"))
+    assert [check.name for check in checks][:5] == ["graph", "probes", "labels", "card", "CPUExecutionProvider"]
+    assert all(check.ok for check in checks)
+    assert [check.detail for check in checks[:4]] == ["as certified"] * 4
+    assert checks[4].detail.startswith("largest error ")
+    assert verify.open_verified(model, device="cpu").provider == session.provider
 
 
 def test_a_changed_graph_is_not_run(model: Model) -> None:
-    findings = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
-    assert [finding.what for finding in findings] == ["graph", "probes", "labels", "card"]
+    checks = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
+    assert [check.name for check in checks] == ["graph", "probes", "labels", "card"]
 
 
 def test_10_000_damaged_files_give_an_error_or_a_model_that_still_verifies(model: Model) -> None:
-    """Those that pass are damaged in names that nobody reads."""
-    chance, proven = random.Random(0), 0
+    """Those that pass are damaged in names that nothing reads."""
+    chance, verified = random.Random(0), 0
     for _ in range(10_000):
         try:
-            findings = list(verify.verify(onnx_file.check(damaged(model.content, chance), "m.onnx"), device="cpu"))
-        except NetkitError as fault:
-            assert str(fault).startswith("m.onnx: ")
+            checks = list(verify.verify(onnx_file.check(damaged(model.content, chance), "m.onnx"), device="cpu"))
+        except NetkitError as exc:
+            assert str(exc).startswith("m.onnx: ")
         else:
-            proven += all(finding.right for finding in findings)
-    assert proven < 100
+            verified += all(check.ok for check in checks)
+    assert verified < 100
 
 
 @pytest.mark.parametrize(
-    ("change", "what", "says"),
+    ("change", "name", "detail"),
     [
         (scale_a_weight, "graph", "changed since it was certified"),
         (lambda proto: setattr(proto, "ir_version", 9), "graph", "changed since it was certified"),
@@ -122,50 +122,48 @@ def test_10_000_damaged_files_give_an_error_or_a_model_that_still_verifies(model
         (edit(probes.KEY, lambda fields: fields["labels"].reverse()), "probes", "changed since it was certified"),
     ],
 )
-def test_each_change_is_found_and_named(
-    model: Model, change: Callable[[ModelProto], None], what: str, says: str
+def test_each_change_is_detected_and_named(
+    model: Model, change: Callable[[ModelProto], None], name: str, detail: str
 ) -> None:
     changed = tampered(model, change)
-    assert says in wrong(changed)[what]
-    with pytest.raises(ModelError, match=rf"^m\.onnx: does not prove itself: {what}: .*{says}.*--no-verify$"):
-        verify.open_proven(changed, device="cpu")
+    assert detail in failures(changed)[name]
+    with pytest.raises(ModelError, match=rf"^m\.onnx: verification failed: {name}: .*{detail}.*--no-verify$"):
+        verify.open_verified(changed, device="cpu")
 
 
-def test_whatever_else_is_wrong_is_found_as_well(model: Model) -> None:
-    assert set(wrong(tampered(model, reorder_labels))) == {"labels", "card"}
-    assert set(wrong(tampered(model, edit(probes.KEY, shift_a_logit)))) == {"probes", "CPUExecutionProvider"}
+def test_all_failed_checks_are_reported(model: Model) -> None:
+    assert set(failures(tampered(model, reorder_labels))) == {"labels", "card"}
+    assert set(failures(tampered(model, edit(probes.KEY, shift_a_logit)))) == {"probes", "CPUExecutionProvider"}
 
 
 @pytest.mark.parametrize(
-    ("change", "what"),
+    ("change", "name"),
     [(scale_a_weight, "CPUExecutionProvider"), (reorder_labels, "labels"), (edit(probes.KEY, shift_a_logit), "CPU")],
 )
-def test_what_is_computed_is_checked_too_where_the_sums_were_forged(
-    model: Model, change: Callable[[ModelProto], None], what: str
+def test_answers_are_checked_even_if_the_hashes_were_forged(
+    model: Model, change: Callable[[ModelProto], None], name: str
 ) -> None:
     def both(proto: ModelProto) -> None:
         change(proto)
         forge(proto)
 
-    (found,) = wrong(tampered(model, both))
-    assert found.startswith(what)
-    with pytest.raises(ModelError, match=rf"does not prove itself: {what}"):
-        verify.open_proven(tampered(model, both), device="cpu")
+    (failed,) = failures(tampered(model, both))
+    assert failed.startswith(name)
+    with pytest.raises(ModelError, match=rf"verification failed: {name}"):
+        verify.open_verified(tampered(model, both), device="cpu")
 
 
-def test_probes_are_run_in_all_sizes_of_batches_in_their_order_and_shuffled(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_probes_run_in_all_batch_sizes_in_order_and_shuffled(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[list[bytes]] = []
     run = Session.run
 
-    def noted(self: Session, images_u8: NDArray[np.uint8], **options: Any) -> Any:
+    def recorded(self: Session, images_u8: NDArray[np.uint8], **options: Any) -> Any:
         runs.append([image.tobytes() for image in images_u8])
         return run(self, images_u8, **options)
 
-    monkeypatch.setattr(Session, "run", noted)
+    monkeypatch.setattr(Session, "run", recorded)
     list(verify.verify(model, device="cpu"))
-    images = [image.tobytes() for image in verify.proof_of(model).probes.images_u8]
+    images = [image.tobytes() for image in verify.read_self_test(model).probes.images_u8]
     sizes = [*[1] * 16, *[2] * 8, 7, 7, 2, 16]
     assert [len(rows) for rows in runs] == sizes * 2
     orders = [[image for rows in half for image in rows] for half in (runs[: len(sizes)], runs[len(sizes) :])]
@@ -184,15 +182,15 @@ def test_missing_metadata_is_named(model: Model, key: str) -> None:
         list(verify.verify(bare, device="cpu"))
 
 
-def test_a_provider_that_was_not_there_has_four_times_the_bound_and_is_called_uncertified(model: Model) -> None:
+def test_a_provider_that_the_certificate_does_not_cover_gets_four_times_the_bound(model: Model) -> None:
     def elsewhere(fields: dict[str, Any]) -> None:
         for comparison in fields["comparisons"]:
             comparison["provider"] = "CUDAExecutionProvider"
 
-    bound = verify.proof_of(model).certificate.comparisons[0].bound
+    bound = verify.read_self_test(model).certificate.comparisons[0].bound
     *_, last = verify.verify(tampered(model, edit(certificate.KEY, elsewhere)), device="cpu")
-    assert last.right
-    assert last.seen.endswith(f"bound {4 * bound:.2g} (this provider is not certified)")
+    assert last.ok
+    assert last.detail.endswith(f"bound {4 * bound:.2g} (this provider is not certified)")
 
 
 FIELDS = [
@@ -208,7 +206,7 @@ def test_a_certificate_without_a_field_or_with_another_type_is_refused(model: Mo
         (lambda fields: fields.update({name: None}), f"the certificate(: '{name}' is| has version) None"),
     ]:
         with pytest.raises(ModelError, match=rf"^m\.onnx: {says}"):
-            verify.proof_of(tampered(model, edit(certificate.KEY, change)))
+            verify.read_self_test(tampered(model, edit(certificate.KEY, change)))
 
 
 @pytest.mark.parametrize(
@@ -224,23 +222,23 @@ def test_a_certificate_without_a_field_or_with_another_type_is_refused(model: Mo
         ({"labels": ["0"]}, "the probes do not fit the model's card"),
         (
             {"labels": ["0"] * 17, "logits": [[1.0] * 10] * 17, "images": "A" * 17771 + "="},
-            "17 probes in .* carries 16",
+            "17 probes in .* at most 16",
         ),
-        ({"padding": "x" * 65536}, "16 probes in .* carries 16 in 65,536 at most"),
+        ({"padding": "x" * 65536}, "16 probes in .* at most 16 in 65,536"),
     ],
 )
 def test_impossible_probes_are_refused(model: Model, change: dict[str, Any], says: str) -> None:
     with pytest.raises(ModelError, match=says):
-        verify.proof_of(tampered(model, edit(probes.KEY, lambda fields: fields.update(change))))
+        verify.read_self_test(tampered(model, edit(probes.KEY, lambda fields: fields.update(change))))
 
 
 def test_certificate_and_probes_survive_the_round_trip_through_json(model: Model) -> None:
-    proof = verify.proof_of(model)
-    assert Certificate.from_json(proof.certificate.to_json()) == proof.certificate
-    again = Probes.from_json(proof.probes.to_json(), model.card)
-    np.testing.assert_array_equal(again.images_u8, proof.probes.images_u8)
-    np.testing.assert_array_equal(again.logits, proof.probes.logits)
-    assert again.labels == proof.probes.labels
+    self_test = verify.read_self_test(model)
+    assert Certificate.from_json(self_test.certificate.to_json()) == self_test.certificate
+    again = Probes.from_json(self_test.probes.to_json(), model.card)
+    np.testing.assert_array_equal(again.images_u8, self_test.probes.images_u8)
+    np.testing.assert_array_equal(again.logits, self_test.probes.logits)
+    assert again.labels == self_test.probes.labels
 
 
 def test_certificate_and_probes_are_the_same_byte_for_byte_after_a_round_trip(model: Model) -> None:
@@ -271,16 +269,16 @@ def test_a_certificate_that_was_changed_is_refused(model: Model) -> None:
         write(proto, certificate.KEY, json.dumps(fields))
 
     with pytest.raises(ModelError, match=r"^m\.onnx: the certificate was changed since it was written$"):
-        verify.proof_of(tampered(model, loosen))
+        verify.read_self_test(tampered(model, loosen))
 
 
-def test_a_bound_that_bounds_nothing_is_refused(model: Model) -> None:
+def test_an_infinite_bound_is_refused(model: Model) -> None:
     endless = edit(certificate.KEY, lambda fields: fields["comparisons"][0].update(bound=float("inf")))
     with pytest.raises(ModelError, match=r"'comparisons\[0\]\.bound' is inf, not a finite float"):
-        verify.proof_of(tampered(model, endless))
+        verify.read_self_test(tampered(model, endless))
 
 
-def test_probabilities_that_are_not_those_of_the_logits_are_found(model: Model) -> None:
+def test_probabilities_that_are_not_the_softmax_of_the_logits_are_detected(model: Model) -> None:
     def negate(proto: ModelProto) -> None:
         (softmax,) = (node for node in proto.graph.node if node.op_type == "Softmax")
         minus = numpy_helper.from_array(np.array(-1, np.float32), "minus")
@@ -290,6 +288,6 @@ def test_probabilities_that_are_not_those_of_the_logits_are_found(model: Model) 
         proto.graph.node[index + 1].input[0] = "negative"
         forge(proto)
 
-    ((what, seen),) = wrong(tampered(model, negate)).items()
-    assert what == "CPUExecutionProvider"
-    assert seen.startswith("probabilities are not those of the logits, by up to ")
+    ((name, detail),) = failures(tampered(model, negate)).items()
+    assert name == "CPUExecutionProvider"
+    assert detail.startswith("probabilities differ from the softmax of the logits by ")
