@@ -14,7 +14,13 @@ from netkit.core.errors import MissingExtraError, NetkitError, one_line, raise_s
 
 TRAIN = ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir")
 # package -> what installs it
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "onnxruntime": "cpu", "pyarrow": "parquet", "grpc": "cluster"}
+EXTRAS = {
+    **dict.fromkeys(TRAIN, "train"),
+    "onnxruntime": "cpu",
+    "pyarrow": "parquet",
+    "jinja2": "report",
+    "grpc": "cluster",
+}
 INTERRUPTED = 130  # exit code: 128 and the signal's number
 SOON_S = 0.01
 
