@@ -60,6 +60,7 @@ def render(evaluation: Evaluation, inputs: Inputs, labels: NDArray[np.int64], de
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
         finalize=_printable,
+        keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
     )
