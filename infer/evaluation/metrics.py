@@ -14,7 +14,7 @@ from netkit.core.progress import Advance
 from netkit.core.system import usable_cores
 from netkit.data.classification import Indices, confusion_matrix, worst_mistakes
 from netkit.images.decoder import Decoder, pillow_silenced
-from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupted
+from netkit.infer.evaluation import corruptions
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session
@@ -142,7 +142,7 @@ def evaluate(
 
     Raises DataError if no input can be read, ModelError if the model fails.
     """
-    names = tuple(CORRUPTIONS) if corrupt else ()
+    names = tuple(corruptions.CORRUPTIONS) if corrupt else ()
     outputs = _run(session, inputs, decoder, batch_size, names, advance)
     if not len(outputs.indices):
         raise DataError(f"{data}: none of its {len(labels):,} images can be read")
@@ -170,7 +170,7 @@ def evaluate(
 
 
 def _run(
-    session: Session, inputs: Inputs, decoder: Decoder, batch_size: int, corruptions: tuple[str, ...], advance: Advance
+    session: Session, inputs: Inputs, decoder: Decoder, batch_size: int, names: tuple[str, ...], advance: Advance
 ) -> _Outputs:
     workers = usable_cores()
     size, remaining = split_evenly(inputs, batch_size=batch_size, workers=workers)
@@ -180,9 +180,9 @@ def _run(
         decoder=decoder,
         batch_size=size,
         workers=workers,
-        processes=(size == batch_size or bool(corruptions)) and workers > 1 and session.can_fork,
+        processes=(size == batch_size or bool(names)) and workers > 1 and session.can_fork,
         brightness=BrightnessCheck(card=session.card, inverted=decoder.invert),
-        transforms=[partial(corrupted, name=name) for name in corruptions],
+        transforms=[partial(corruptions.corrupt, name=name) for name in names],
     )
     decoded, probabilities, predictions, under = [], [], [], []
     with pillow_silenced(), closing(batches):

@@ -520,7 +520,6 @@ def evaluate(
     from dataclasses import asdict
 
     from netkit.cli.console import print_table, progress
-    from netkit.core import atomic_io
     from netkit.core.runs import MODEL, choose
     from netkit.data import labelled
     from netkit.images.decoder import Decoder
@@ -530,9 +529,7 @@ def evaluate(
     from netkit.infer.runtime.session import open_session
 
     if out is not None:
-        if out.suffix.lower() != ".html":
-            raise UsageError(f"--out {out}: a report is written as .html")
-        atomic_io.require_writable(out)
+        report.check_path(out)
     terminal = _terminal()
     opened = open_session if unverified else verify.open_verified
     session = opened(onnx_file.read(choose(MODEL, file=file, arch=None)), device=device, threads=1)
@@ -559,8 +556,7 @@ def evaluate(
             print_table(found.corruption_cells)
         click.echo(f"\n{found}")
     if out is not None:
-        html = report.page(found, tests.inputs, tests.truth, decoder)
-        atomic_io.write_atomic(out, html.encode("utf-8", "backslashreplace"))
+        report.write(out, found, tests.inputs, tests.truth, decoder)
         terminal.print(f"{out}: the report")
         _next("netkit", "infer", f"images{os.sep}", "--model", str(file))
     else:

@@ -18,10 +18,7 @@ PACKAGES = {
     "parquet": ("pyarrow",),
     "remote": ("fsspec",),
     "cluster": ("ray", "grpc"),
-    "serve": ("starlette", "uvicorn", "httptools", "uvloop", "prometheus_client", "python_multipart"),
     "report": ("jinja2",),
-    "timm": ("timm",),
-    "openvino": ("openvino",),
     "tensorboard": ("tensorboard",),
 }
 EXTRAS = {package: extra for extra, packages in PACKAGES.items() for package in packages}

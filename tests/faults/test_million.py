@@ -48,6 +48,7 @@ def measured(folder: Path, model: Path, out: Path) -> tuple[float, float, int]:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a child as Linux gives it")
 def test_a_million_files_have_a_million_rows_in_the_memory_of_ten_thousand(
     tmp_path: Path, workplace: Path, digits_data: HeldDataSet

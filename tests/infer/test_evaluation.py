@@ -16,7 +16,7 @@ from netkit.core.errors import DataError
 from netkit.core.progress import no_progress
 from netkit.data.dataset import HeldDataSet
 from netkit.images.decoder import Decoder
-from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupted
+from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupt
 from netkit.infer.evaluation.metrics import Evaluation, evaluate
 from netkit.infer.runtime.session import Session
 from tests.support.commands import Netkit
@@ -97,7 +97,7 @@ def test_mistakes_are_the_wrong_predictions_with_the_largest_cross_entropy(
 def test_corrupted_accuracy_is_that_on_corrupted_images(
     found: Evaluation, session: Session, digits_data: HeldDataSet, name: str
 ) -> None:
-    images = np.stack([corrupted(image, name) for image in digits_data.test_images])
+    images = np.stack([corrupt(image, name) for image in digits_data.test_images])
     right = session.run(images)[0].argmax(axis=1) == digits_data.test_labels
     assert found.corrupted[name] == pytest.approx(right.mean())
     assert list(found.corrupted) == list(CORRUPTIONS)
@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_counted_apart_and_costs_no_other_its_answer(
     answers = session.run(digits_data.test_images[:200][kept])[0].argmax(axis=1)
     assert (part.images, part.unreadable, whole.unreadable) == (180, 20, 0)
     assert part.accuracy == pytest.approx((answers == truth[kept]).mean())
-    rotated = np.stack([corrupted(image, "rotate") for image in digits_data.test_images[:200][kept]])
+    rotated = np.stack([corrupt(image, "rotate") for image in digits_data.test_images[:200][kept]])
     right = session.run(rotated)[0].argmax(axis=1) == truth[kept]
     assert part.corrupted["rotate"] == pytest.approx(right.mean())
     assert "; 20 more could not be read" in str(part)
@@ -198,7 +198,7 @@ def test_it_runs_where_there_is_no_torch_and_leaves_a_report(workplace: Path, tm
     assert "images: 60 images, accuracy " in done.stdout and "; 1 more could not be read" in done.stdout
     assert "report.html: the report" in done.stderr
     assert "images/7/damaged.png: cannot be read as one of PNG" in done.stderr
-    assert "1</b>could not be read" in (tmp_path / "report.html").read_text()
+    assert "1</b>unreadable images" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
-"""The report of an evaluation: all of it on one page, which asks for nothing, as a browser shows it."""
+"""The HTML report of an evaluation: what it shows, how it escapes names, and how a browser draws it."""
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,12 +17,14 @@ from netkit.core.model_card import Input
 from netkit.data.dataset import HeldDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.evaluation.metrics import ClassScore, Evaluation
-from netkit.infer.evaluation.report import page
+from netkit.infer.evaluation.report import render, write
 from netkit.infer.runtime.session import Session
 from tests.support.evaluations import judged
 
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+HOSTILE = """<img src=x onerror="alert(1)">&'\n\x1b[2J""" + os.fsdecode(b"\xff")
+ESCAPED = r"&lt;img src=x onerror=&#34;alert(1)&#34;&gt;&amp;&#39;\n\x1b[2J\udcff"
 
 
 @pytest.fixture(scope="module")
@@ -29,18 +33,20 @@ def inputs(digits_data: HeldDataSet) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def found(session: Session, inputs: np.ndarray, digits_data: HeldDataSet) -> Evaluation:
+def evaluation(session: Session, inputs: np.ndarray, digits_data: HeldDataSet) -> Evaluation:
     return judged(session, inputs, digits_data.test_labels, corrupt=True)
 
 
-class Pictures(HTMLParser):
-    """Collects tags, the pictures' sources, and the text."""
+class Page(HTMLParser):
+    """Parses a page and checks that its elements nest; collects the text and every src and href."""
 
-    def __init__(self) -> None:
+    def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
         self.sources: list[str] = []
         self.text = ""
+        self.feed(html)
+        assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: "list[tuple[str, str | None]]") -> None:
         if tag not in ("meta", "img", "br"):
@@ -54,65 +60,113 @@ class Pictures(HTMLParser):
         self.text += data
 
 
-def test_a_report_holds_all_and_asks_for_nothing_from_elsewhere(
-    found: Evaluation, session: Session, inputs: np.ndarray, digits_data: HeldDataSet
+def test_a_report_is_one_file_that_loads_nothing_else(
+    evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: HeldDataSet
 ) -> None:
-    text = page(found, inputs, digits_data.test_labels, Decoder(session.card.input))
-    seen = Pictures()
-    seen.feed(text)
-    assert seen.open == []
-    assert len(seen.sources) == 16 * 6 + len(found.mistakes)
-    assert all(source.startswith("data:image/png;base64,") for source in seen.sources)
-    for each in (f"{found.accuracy:.2%}", "canny edges", f"{found.calibration_error:.4f}", found.model_sha256):
-        assert each in seen.text
-    assert not re.search(r"https?://|<script", text)
+    html = render(evaluation, inputs, digits_data.test_labels, Decoder(session.card.input))
+    page = Page(html)
+    assert len(page.sources) == 16 * 6 + len(evaluation.mistakes)
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    for text in (f"{evaluation.accuracy:.2%}", "canny edges", f"{evaluation.calibration_error:.4f}"):
+        assert text in page.text
+    assert evaluation.model_sha256 in page.text
+    assert """content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">""" in html
+    assert not re.search(r"https?://|<script", html)
 
 
-def test_of_many_classes_a_report_lists_the_pairs_that_are_mistaken(found: Evaluation) -> None:
+def test_the_confusion_matrix_shows_every_count(evaluation: Evaluation) -> None:
+    html = render(replace(evaluation, corrupted={}, mistakes=()), [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28)))
+    _, _, table = html.partition('<table class="matrix">')
+    rows = table.partition("</table>")[0].split("<tr>")[2:]
+    cells = [[int(count or 0) for count in re.findall(r"<td[^>]*>(\d*)</td>", row)] for row in rows]
+    assert cells == [list(row) for row in evaluation.confusion]
+
+
+def test_a_report_on_many_classes_lists_the_confused_pairs(evaluation: Evaluation) -> None:
     names = [f"class {number}" for number in range(40)]
     confusion = 5 * np.eye(40, dtype=int)
     confusion[3, 7], confusion[20, 1] = 2, 9
     many = replace(
-        found,
+        evaluation,
         classes=tuple(ClassScore(name, 5, 1.0, 1.0) for name in names),
         confusion=tuple(map(tuple, confusion.tolist())),
         corrupted={},
         mistakes=(),
     )
-    seen = Pictures()
-    seen.feed(page(many, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28))))
-    _, _, text = seen.text.partition("Which class gets which answer")
-    text, _, _ = text.partition("Whether probabilities")
-    assert text == "classanswerimagesclass 20class 19class 3class 72"
+    page = Page(render(many, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28))))
+    text = page.text.partition("Confusion matrix")[2].partition("Calibration")[0]
+    assert re.findall(r"class \d+class \d+\d", text) == ["class 20class 19", "class 3class 72"]
 
 
-def test_names_cannot_break_out_of_a_report(session: Session, digits_data: HeldDataSet, tmp_path: Path) -> None:
-    path = tmp_path / "<img src=x onerror=alert(1)>.png"
-    Image.fromarray(digits_data.test_images[0, 0]).save(path)
-    wrong = np.array([(int(digits_data.test_labels[0]) + 1) % 10])
-    found = judged(session, [str(path)], wrong)
-    assert len(found.mistakes) == 1
-    text = page(found, [str(path)], wrong, Decoder(session.card.input))
-    assert "<img src=x" not in text and "&lt;img src=x onerror=alert(1)&gt;" in text
+def test_no_name_breaks_out_of_a_report(session: Session, digits_data: HeldDataSet, tmp_path: Path) -> None:
+    path = tmp_path / HOSTILE
+    Image.fromarray(digits_data.test_images[0, 0]).save(path, "PNG")
+    labels = (digits_data.test_labels[:1] + 1) % 10
+    found = judged(session, [str(path)], labels)
+    hostile = replace(
+        found,
+        model=HOSTILE,
+        data=HOSTILE,
+        arch=HOSTILE,
+        provider=HOSTILE,
+        classes=tuple(replace(each, label=HOSTILE) for each in found.classes),
+        mistakes=tuple(replace(each, truth=HOSTILE, answer=HOSTILE) for each in found.mistakes),
+    )
+    report = tmp_path / "report.html"
+    write(report, hostile, [str(path)], labels, Decoder(session.card.input))
+    html = report.read_text(encoding="utf-8")
+    assert Page(html).sources[0].startswith("data:image/png")
+    assert html.count(ESCAPED) == 6 + 3 * 10 + 3  # head, classes and both sides of the matrix, the mistake
+    assert "<img src=x" not in html and "\x1b" not in html
 
 
-def test_a_browser_shows_the_report(
-    found: Evaluation, session: Session, inputs: np.ndarray, digits_data: HeldDataSet
+def test_a_file_that_is_gone_leaves_its_mistake_without_a_picture(
+    session: Session, digits_data: HeldDataSet, tmp_path: Path
 ) -> None:
-    """The picture stays in tests/artefacts, to be looked at."""
-    browser = next((there for name in BROWSERS if (there := shutil.which(name))), None)
+    path = tmp_path / "gone.png"
+    Image.fromarray(digits_data.test_images[0, 0]).save(path)
+    labels = (digits_data.test_labels[:1] + 1) % 10
+    found = judged(session, [str(path)], labels)
+    path.unlink()
+    page = Page(render(found, [str(path)], labels, Decoder(session.card.input)))
+    assert page.sources == [] and "gone.png" in page.text
+
+
+def test_jinja2_is_needed_for_a_report_only(tmp_path: Path) -> None:
+    program = (
+        "import sys; sys.modules['jinja2'] = None\n"
+        "import netkit.infer.evaluation.report\n"
+        "from netkit.cli import cli; cli(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", program, "evaluate", "missing.onnx", "--out", "report.html"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    message = "this needs jinja2, which netkit's extra [report] installs: in a checkout of netkit, run: pip install"
+    assert done.stderr == f"netkit: {message} '.[report]'\n"
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(("scheme", "flags"), [("light", []), ("dark", ["--force-dark-mode"])])
+def test_a_browser_draws_the_report(
+    evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: HeldDataSet,
+    scheme: str, flags: list[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    """The screenshots stay in tests/artefacts, to be looked at."""
+    browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"needs a browser: one of {', '.join(BROWSERS)}")
     ARTEFACTS.mkdir(exist_ok=True)
-    report, picture = ARTEFACTS / "report.html", ARTEFACTS / "report.png"
-    report.write_text(page(found, inputs, digits_data.test_labels, Decoder(session.card.input)))
-    picture.unlink(missing_ok=True)
+    report, screenshot = ARTEFACTS / "report.html", ARTEFACTS / f"report-{scheme}.png"
+    write(report, evaluation, inputs, digits_data.test_labels, Decoder(session.card.input))
+    screenshot.unlink(missing_ok=True)
     subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=1100,3600",
-         f"--screenshot={picture}", report.as_uri()],
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+         f"--user-data-dir={tmp_path}", "--window-size=1100,3600", f"--screenshot={screenshot}", *flags,
+         report.as_uri()],
         check=True, capture_output=True, timeout=120,
     )  # fmt: skip
-    shot = np.asarray(Image.open(picture).convert("RGB"))
-    assert shot.shape == (3600, 1100, 3)
-    blue = (np.abs(shot.astype(int) - np.array([0x4A, 0x7F, 0xB5])).max(axis=2) < 8).sum()
-    assert blue > 20_000  # bars were drawn
+    pixels = np.asarray(Image.open(screenshot).convert("RGB")).astype(int)
+    assert pixels.shape == (3600, 1100, 3)
+    assert (pixels[0, 0].mean() < 128) == (scheme == "dark")
+    bars = np.abs(pixels - [0x4A, 0x7F, 0xB5]).max(axis=2) < 8
+    assert bars.sum() > 20_000

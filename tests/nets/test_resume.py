@@ -100,6 +100,7 @@ def test_after_sigkill_at_random_moments_the_weights_are_those_of_no_kill(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_each_net_outlives_twenty_kills_with_the_same_bits(tmp_path: Path, arch: str) -> None:
     more = ("--arch", arch, "--epochs", "100")

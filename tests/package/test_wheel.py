@@ -1,46 +1,117 @@
-"""netkit as a deployment machine has it: a wheel with [cpu], in an empty environment, with no torch and no checkout."""
+"""The wheel as a deployment machine installs it: into an empty environment, with no PyTorch and no checkout."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from netkit.data.dataset import HeldDataSet
 from netkit.data.sample import write_sample
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "netkit", "nets", "export", "infer")
+OLDEST_MINOR = 11  # of Python 3, as pyproject.toml requires
+NEWEST_MINOR = 20  # far enough in the future
+THIS, NEWEST, MINIMUM = "this Python", "newest Python", "minimum versions"
+OPTIONAL = ("cpu", "parquet", "remote", "report")
 
 
-def run(*command: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+def run(*command: str | Path, cwd: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return subprocess.run(
+        command, cwd=cwd, env={**inherited, **environment}, capture_output=True, text=True, timeout=600
+    )
+
+
+def find_python(minor: int) -> str | None:
+    """An interpreter of Python 3.`minor` that can make environments."""
+    if minor == sys.version_info.minor:
+        return sys.executable
+    name = f"python3.{minor}"
+    if not shutil.which(name):
+        return None
+    # a shim of pyenv runs the version that PYENV_VERSION names
+    done = run(name, "-c", "import ensurepip, sys; print(sys.executable)", cwd=CHECKOUT, PYENV_VERSION=f"3.{minor}")
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def lower_bounds(extras: tuple[str, ...]) -> list[str]:
+    """Pins of all dependencies, and of those of the extras, to the lowest versions that pyproject.toml allows."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    optional = [text for extra in extras for text in project["optional-dependencies"][extra]]
+    pins = []
+    for requirement in map(Requirement, project["dependencies"] + optional):
+        (lowest,) = (each.version for each in requirement.specifier if each.operator == ">=")
+        pins.append(f"{requirement.name}=={lowest}")
+    return pins
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with nothing but netkit's wheel and its extra [cpu]."""
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy of the sources, so that no earlier build can help, and without the symbolic links."""
     folder = tmp_path_factory.mktemp("wheel")
-    for name in SOURCES:  # a copy: what an earlier build left in the checkout would hide a forgotten package
-        source = CHECKOUT / name
-        if source.is_dir():
-            shutil.copytree(source, folder / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def ignore(folder: str, names: list[str]) -> set[str]:
+        return {name for name in names if name == "__pycache__" or Path(folder, name).is_symlink()}
+
+    (folder / "source").mkdir()
+    for name in SOURCES:
+        if (source := CHECKOUT / name).is_dir():
+            shutil.copytree(source, folder / "source" / name, ignore=ignore)
         else:
-            (folder / "source").mkdir(exist_ok=True)
             shutil.copy(source, folder / "source")
     pip = (sys.executable, "-m", "pip", "--quiet")
     built = run(*pip, "wheel", "--no-deps", "--wheel-dir", folder, folder / "source", cwd=folder)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("netkit-*.whl")
-    assert run(sys.executable, "-m", "venv", folder / "env", cwd=folder).returncode == 0
-    python = folder / "env/bin/python"
+    return wheel
+
+
+@pytest.fixture(
+    scope="module",
+    params=[THIS, pytest.param(NEWEST, marks=pytest.mark.slow), pytest.param(MINIMUM, marks=pytest.mark.slow)],
+)
+def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with nothing but the wheel and its extra [cpu]; for MINIMUM, more extras."""
+    folder = tmp_path_factory.mktemp("environment")
+    python: str | None = sys.executable
+    extras: tuple[str, ...] = ("cpu",)
     constraints = CHECKOUT / "constraints.txt"
-    done = run(python, "-m", "pip", "--quiet", "install", "-c", constraints, f"{wheel}[cpu]", cwd=folder)
+    if request.param == NEWEST:
+        newer = map(find_python, range(NEWEST_MINOR, sys.version_info.minor, -1))
+        python = next(filter(None, newer), None)
+    elif request.param == MINIMUM:
+        python, extras, constraints = find_python(OLDEST_MINOR), OPTIONAL, folder / "minimum.txt"
+        constraints.write_text("\n".join(lower_bounds(extras)))
+    if python is None:
+        pytest.skip(f"{request.param}: PATH has no other Python that can make environments")
+    made = run(python, "-m", "venv", folder / "env", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    pip = (folder / "env/bin/python", "-m", "pip", "--quiet")
+    done = run(*pip, "install", "-c", constraints, f"{wheel}[{','.join(extras)}]", cwd=folder)
     assert done.returncode == 0, done.stderr
-    return python.parent
+    return folder / "env/bin"
+
+
+def test_the_wheel_holds_netkit_and_nothing_else(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+        names = {line.split(",")[0] for line in archive.read(record).decode().splitlines()}
+    assert {name.partition("/")[0] for name in names} == {"netkit", record.partition("/")[0]}
+    folders = {"netkit": "netkit", **{name: f"netkit/{name}" for name in ("nets", "export", "infer")}}
+    modules = {
+        f"{target}/{path.relative_to(CHECKOUT / source).as_posix()}"
+        for source, target in folders.items()
+        for path in (CHECKOUT / source).rglob("*.py")
+    }
+    data = {"netkit/py.typed", "netkit/infer/evaluation/report.html.jinja"}
+    assert {name for name in names if name.startswith("netkit/")} == modules | data
 
 
 def test_the_environment_has_no_torch(installed: Path, tmp_path: Path) -> None:
@@ -53,7 +124,7 @@ def test_help_and_version_run_there(installed: Path, tmp_path: Path) -> None:
     assert run(installed / "netkit", "--version", cwd=tmp_path).stdout.startswith("netkit, version ")
 
 
-def test_infer_gives_there_what_it_gives_here(
+def test_infer_predicts_there_what_it_predicts_here(
     installed: Path, tmp_path: Path, workplace: Path, digits_data: HeldDataSet
 ) -> None:
     write_sample(digits_data, tmp_path / "images", count=64)
@@ -66,17 +137,34 @@ def test_infer_gives_there_what_it_gives_here(
     assert answers[0] == answers[1]
 
 
-def test_a_model_proves_itself_there(installed: Path, tmp_path: Path, workplace: Path) -> None:
+def test_a_model_is_verified_there(installed: Path, tmp_path: Path, workplace: Path) -> None:
     done = run(installed / "netkit", "verify", workplace / "runs/residual/model.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["yes"] * 5
 
 
 @pytest.mark.parametrize("command", [("train", "--data", "digits"), ("nets",)])
-def test_what_needs_torch_says_which_extra_installs_it(
-    installed: Path, tmp_path: Path, command: tuple[str, ...]
-) -> None:
+def test_a_command_that_needs_torch_names_the_extra(installed: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     done = run(installed / "netkit", *command, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "which netkit's extra [train] installs" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("installed", [MINIMUM], indirect=True)
+def test_optional_features_run_with_the_minimum_versions(
+    installed: Path, tmp_path: Path, workplace: Path, digits_data: HeldDataSet
+) -> None:
+    write_sample(digits_data, tmp_path / "images", count=64)
+    model = workplace / "runs/residual/model.onnx"
+    url = (tmp_path / "images").as_uri()
+    for arguments in (
+        ("infer", url, "--model", model, "--out", "rows.parquet"),
+        ("evaluate", model, "--data", "images", "--out", "report.html"),
+    ):
+        done = run(installed / "netkit", *arguments, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    count = "from pyarrow import parquet; print(parquet.read_metadata('rows.parquet').num_rows)"
+    assert run(installed / "python", "-c", count, cwd=tmp_path).stdout == "64\n"
+    assert (tmp_path / "report.html").read_text(encoding="utf-8").endswith("</html>\n")
