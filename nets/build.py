@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from netkit.core.errors import unknown_name
 from netkit.core.model_card import ModelCard
-from netkit.core.runs import TORCHVISION, is_foreign
+from netkit.core.runs import TORCHVISION, is_external
 
 if TYPE_CHECKING:
     from torch import nn
@@ -46,7 +46,7 @@ def build(card: ModelCard) -> "nn.Module":
     unknown architecture or an image size that it cannot take.
     """
     classes, size = len(card.labels), (card.height, card.width)
-    if is_foreign(card.arch):
+    if is_external(card.arch):
         from netkit.nets import external
 
         return external.build(card.arch, card.channels, classes, size)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from netkit.core.errors import UsageError, one_line, unknown_name
-from netkit.core.runs import TORCHVISION, only_channels
+from netkit.core.runs import TORCHVISION, required_channels
 
 # with the auxiliary heads of their papers they would give several answers while they are trained
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
@@ -46,7 +46,7 @@ def _torchvision(arch: str, channels: int, classes: int) -> Make:
     name = arch.removeprefix(TORCHVISION)
     if name not in (known := torchvisions()):
         raise unknown_name("architecture", arch, [f"{TORCHVISION}{each}" for each in known])
-    if channels != (only := only_channels(arch)):
+    if channels != (only := required_channels(arch)):
         raise UsageError(f"{arch} takes images of {only} channels, not {channels}: use --channels {only}")
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}
 

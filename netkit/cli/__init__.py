@@ -75,9 +75,9 @@ class Architecture(Name):
         return f"[{'|'.join(self.known())}|torchvision/NAME|MODULE:CLASS]"
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from netkit.core.runs import is_foreign
+        from netkit.core.runs import is_external
 
-        if is_foreign(value):
+        if is_external(value):
             return value
         if value not in self.known():
             with suppress(ModuleNotFoundError):  # where there is no torch
@@ -230,7 +230,7 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from dataclasses import replace
 
     from netkit.cli.console import progress
-    from netkit.core.runs import is_users, only_channels, run_folder
+    from netkit.core.runs import is_user_code, required_channels, run_folder
     from netkit.data import registry
     from netkit.data.options import Options
     from netkit.nets.training import distributed, run, stopping
@@ -241,7 +241,7 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     first = here.first
     terminal = _terminal(quiet=not first)
     wanted = {name: value for name in PREPARATION if (value := options.pop(name)) is not None}
-    asked = Options(**{"channels": only_channels(arch), **wanted}, seed=options["seed"])
+    asked = Options(**{"channels": required_channels(arch), **wanted}, seed=options["seed"])
     loaded = registry.load(data, asked)
     changes = {name: options.pop(name) for name in CHANGES}
     given = {name: value for name, value in changes.items() if value is not None}
@@ -267,7 +267,7 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     accuracy = trained.card.origin.test_accuracy
     text = f"{trained.weights}: test accuracy {accuracy:.2%}"
     _answer(text, as_json, weights=str(trained.weights), test_accuracy=accuracy)
-    words = (["--run", str(out)] if out else []) + (["--arch", arch] if not out or is_users(arch) else [])
+    words = (["--run", str(out)] if out else []) + (["--arch", arch] if not out or is_user_code(arch) else [])
     _next("netkit", "export", *words)
 
 

@@ -1,4 +1,7 @@
-"""ModelCard: what a net is, what it eats, what it answers, and where it came from. Standard library only."""
+"""ModelCard: the network, its input, its labels and its origin, as the weights and the model carry them.
+
+Standard library only.
+"""
 
 import json
 import math
@@ -8,18 +11,18 @@ from dataclasses import asdict, dataclass
 from netkit.core import schema
 from netkit.core.errors import CardError
 
-VERSION = 2  # of the card's form; a reader refuses any other
-METADATA_KEY = "netkit.card"  # in ONNX metadata and in the safetensors header
-LARGEST_SIDE = 4096  # pixels; beyond it a card is a mistake or an attack
+VERSION = 2  # of the JSON format
+METADATA_KEY = "netkit.card"  # in the ONNX metadata and in the safetensors header
+MAX_SIDE = 4096  # pixels; a larger side is a mistake or an attack
 
 
 @dataclass(frozen=True)
 class Input:
-    """What becomes of an image before a net sees it: uint8 pixels, `channels` (1: grey, 3: RGB) x `height` x `width`.
+    """The images that a network takes: uint8 (channels, height, width), with 1 channel for grey or 3 for RGB.
 
-    Without `resize` an image is stretched to height x width; with it its shorter side is scaled to so many pixels, and
-    the middle, height x width, is cut out, as torchvision's Resize and CenterCrop do it. Both bilinear, antialiased.
-    Raises CardError where the parts don't fit.
+    Without `resize`, an image is stretched to `height` x `width`. With it, the shorter side is scaled to `resize`
+    pixels, and the centre of `height` x `width` is cropped, as torchvision's Resize and CenterCrop do. Scaling is
+    bilinear and antialiased. Raises CardError for impossible values.
     """
 
     channels: int
@@ -30,16 +33,16 @@ class Input:
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
             raise CardError(f"a card's images have 1 or 3 channels, not {self.channels}")
-        if not (0 < self.height <= LARGEST_SIDE and 0 < self.width <= LARGEST_SIDE):
-            raise CardError(f"a card's images have sides of 1 to {LARGEST_SIDE} pixels, not {self.height}x{self.width}")
-        if self.resize is not None and not max(self.height, self.width) <= self.resize <= LARGEST_SIDE:
+        if not (0 < self.height <= MAX_SIDE and 0 < self.width <= MAX_SIDE):
+            raise CardError(f"a card's images have sides of 1 to {MAX_SIDE} pixels, not {self.height}x{self.width}")
+        if self.resize is not None and not max(self.height, self.width) <= self.resize <= MAX_SIDE:
             raise CardError(
                 f"a card's images of {self.height}x{self.width} cannot be cut from the middle of images with a shorter "
                 f"side of {self.resize}"
             )
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height to which an image of that size is scaled, before the middle is cut out if it is larger."""
+        """The width and height to which an image of `width` x `height` is scaled, before the centre is cropped."""
         if self.resize is None:
             return self.width, self.height
         shorter = min(width, height)
@@ -48,11 +51,11 @@ class Input:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from: enough to train it again and to know the data set for certain.
+    """How a model was trained: enough to identify the data set and to train it again.
 
-    `data_sha256` is that of the data set's unpacked files; `recipe` holds the fields of training.recipe.Recipe;
-    `test_accuracy` lies in [0, 1] and is that of the saved weights in float32; `netkit` and `torch` are versions;
-    `val_split` is the share of the images that were kept for testing, by `seed`, None where the data set has its own.
+    `data_sha256` is the hash of the data set's unpacked files; `recipe` holds the fields of training.recipe.Recipe;
+    `test_accuracy`, in [0, 1], is that of the saved weights in float32; `netkit` and `torch` are versions; `val_split`
+    is the share of the images that `seed` selected for testing, or None if the data set has a test set.
     """
 
     data: str
@@ -67,11 +70,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What travels with the weights, from training to inference.
+    """What inference must know about the weights.
 
-    Images are `channels` x `height` x `width` pixels, made as Input says; `mean` and `std` hold one number a channel,
-    for pixels scaled to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError where the parts
-    don't fit.
+    `channels`, `height`, `width` and `resize` are those of `Input`; `mean` and `std` have one number a channel, for
+    pixels scaled to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError for impossible
+    values.
     """
 
     arch: str
@@ -89,7 +92,7 @@ class ModelCard:
         return Input(self.channels, self.height, self.width, self.resize)
 
     def __post_init__(self) -> None:
-        _ = self.input  # which raises where it is impossible
+        _ = self.input  # raises CardError for impossible values
         if self.origin.seed < 0:
             raise CardError(f"a card's seed is 0 or more, not {self.origin.seed}")
         if self.origin.val_split is not None and not 0 < self.origin.val_split < 1:

@@ -1,4 +1,4 @@
-"""Runs: the folders that training leaves, what the files in them are called, and which of them is meant."""
+"""Run folders: where a training's files are and what they are called; and what an architecture's name says."""
 
 import logging
 from pathlib import Path
@@ -9,53 +9,53 @@ logger = logging.getLogger(__name__)
 
 WEIGHTS, METRICS, ARGUMENTS, MODEL = "model.safetensors", "metrics.csv", "run.json", "model.onnx"
 MODELS = {"fp32": MODEL, "fp16": "model.fp16.onnx", "int8": "model.int8.onnx"}  # by precision
-PARITY = "parity.md"  # about the models, for people
-STATE = "training.safetensors"  # of a run that has not ended
-LOGS = "tensorboard"  # a folder, of logs for it
+PARITY = "parity.md"  # the parity report on the models
+STATE = "training.safetensors"  # of a training that can be resumed
+LOGS = "tensorboard"  # a folder
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
-MAKERS = {WEIGHTS: "netkit train", MODEL: "netkit export"}
+COMMANDS = {WEIGHTS: "netkit train", MODEL: "netkit export"}  # that write these files
+
+TORCHVISION = "torchvision/"  # prefix of the names of torchvision's classifiers
 
 
 def run_folder(arch: str) -> Path:
-    """Where a run of `arch` lives unless --out says otherwise: runs/<arch>, with '/', ':' and '.' as '-'."""
+    """The default folder of runs of `arch`: runs/ARCH, with '-' for each '/', ':' and '.'."""
     return Path("runs") / arch.translate(str.maketrans("/:.", "---"))
 
 
 def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
-    """The WEIGHTS or MODEL that is meant: `file`, or that of `arch`, or else the newest in runs/, which is then said.
+    """The file called `name`, WEIGHTS or MODEL, to use: `file`, or that of `arch`, or else the newest in runs/.
 
-    Raises UsageError where there is none, with the command that makes it, or where both are given.
+    Logs which one is the newest. Raises UsageError if both `file` and `arch` are given, or if there is no such file;
+    the message then names the command that writes it.
     """
     if file is not None and arch is not None:
         raise UsageError(f"{file} and --arch {arch}: name one of them")
     if file is None and arch is None:
         candidates = sorted(Path("runs").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
         if not candidates:
-            raise UsageError(f"no runs/*/{name} here; make one with '{MAKERS[name]}'")
+            raise UsageError(f"no runs/*/{name} here; make one with '{COMMANDS[name]}'")
         logger.info("using the newest, %s", candidates[-1])
         return candidates[-1]
     path = file or run_folder(str(arch)) / name
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: not a file, but {'a folder' if path.is_dir() else 'a pipe or a device'}")
     if not path.is_file():
-        advice = f"; make it with '{MAKERS[name]} --arch {arch}'" if arch else ""
-        raise UsageError(f"{path}: no such file{advice}")
+        hint = f"; make it with '{COMMANDS[name]} --arch {arch}'" if arch else ""
+        raise UsageError(f"{path}: no such file{hint}")
     return path
 
 
-TORCHVISION = "torchvision/"  # what the names of its classifiers begin with here
+def is_external(arch: str) -> bool:
+    """Whether the network is not netkit's own: torchvision/NAME, or MODULE:CLASS."""
+    return arch.startswith(TORCHVISION) or is_user_code(arch)
 
 
-def is_foreign(name: str) -> bool:
-    """Whether `name` is none of netkit's own: torchvision/NAME, or MODULE:CLASS, code of the user's."""
-    return name.startswith(TORCHVISION) or is_users(name)
+def is_user_code(arch: str) -> bool:
+    """Whether the network is MODULE:CLASS: building it runs code that neither netkit nor torchvision wrote."""
+    return ":" in arch
 
 
-def is_users(name: str) -> bool:
-    """Whether `name` stands for code outside netkit and torchvision, which is run when such a net is built."""
-    return ":" in name
-
-
-def only_channels(name: str) -> int | None:
-    """Of how many channels images must be for such a net; None where it takes any number."""
-    return 3 if name.startswith(TORCHVISION) else None
+def required_channels(arch: str) -> int | None:
+    """The number of image channels that the network requires; None if it takes any number."""
+    return 3 if arch.startswith(TORCHVISION) else None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import CardError, ModelError, NetkitError, UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.core.runs import is_users
+from netkit.core.runs import is_user_code
 from netkit.nets.build import build
 from netkit.nets.training import tensorfile
 
@@ -42,7 +42,7 @@ def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCar
         card = ModelCard.from_json(json.dumps(about))
     except (CardError, RecursionError) as fault:
         raise CardError(f"{path}: {fault}") from None
-    if is_users(card.arch) and card.arch != trusted:
+    if is_user_code(card.arch) and card.arch != trusted:
         raise UsageError(f"{path}: its net is {card.arch}, code outside netkit: to run it, add --arch {card.arch}")
     try:
         with torch.device("meta"):  # shapes without memory: a damaged card can ask for any size

@@ -1,4 +1,4 @@
-"""Where runs live, and which of them is meant: the newest, or the one that is named."""
+"""Runs have one folder an architecture, and commands use the newest file or the one that is named."""
 
 import logging
 import os
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from netkit.core.errors import UsageError
-from netkit.core.runs import MODEL, WEIGHTS, choose, run_folder
+from netkit.core.runs import MODEL, WEIGHTS, choose, is_external, is_user_code, required_channels, run_folder
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in."""
+    """The working directory, which is empty."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -36,13 +36,13 @@ def make_run(arch: str, *names: str, age_s: int = 0) -> None:
         ("..", "runs/--"),
     ],
 )
-def test_a_run_lies_in_runs_whatever_its_net_is_called(here: Path, arch: str, folder: str) -> None:
+def test_a_run_folder_is_in_runs_for_every_architecture_name(here: Path, arch: str, folder: str) -> None:
     assert run_folder(arch) == Path(folder)
     assert run_folder(arch).resolve().parent == here / "runs"
 
 
 @pytest.mark.parametrize("name", [MODEL, WEIGHTS])
-def test_the_newest_is_taken_and_said(here: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
+def test_the_newest_file_is_used_and_logged(here: Path, caplog: pytest.LogCaptureFixture, name: str) -> None:
     caplog.set_level(logging.INFO)
     make_run("densenet", name, age_s=20)
     make_run("inception", name, age_s=10)
@@ -52,7 +52,7 @@ def test_the_newest_is_taken_and_said(here: Path, caplog: pytest.LogCaptureFixtu
     assert caplog.messages == [f"using the newest, runs/inception/{name}"]
 
 
-def test_what_is_named_is_taken_whatever_is_newer(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     make_run("densenet", MODEL, age_s=20)
     make_run("inception", MODEL)
@@ -63,7 +63,7 @@ def test_what_is_named_is_taken_whatever_is_newer(here: Path, caplog: pytest.Log
 
 
 @pytest.mark.parametrize(
-    ("name", "file", "arch", "says"),
+    ("name", "file", "arch", "message"),
     [
         (MODEL, None, None, "no runs/*/model.onnx here; make one with 'netkit export'"),
         (WEIGHTS, None, None, "no runs/*/model.safetensors here; make one with 'netkit train'"),
@@ -75,11 +75,25 @@ def test_what_is_named_is_taken_whatever_is_newer(here: Path, caplog: pytest.Log
         (MODEL, "my.onnx", "preact", "my.onnx and --arch preact: name one of them"),
     ],
 )
-def test_what_cannot_be_chosen_is_told_with_what_to_do(
-    here: Path, name: str, file: str | None, arch: str | None, says: str
+def test_a_file_that_is_not_there_is_reported_with_the_command_that_writes_it(
+    here: Path, name: str, file: str | None, arch: str | None, message: str
 ) -> None:
     Path("folder").mkdir()
     os.mkfifo("pipe")
     with pytest.raises(UsageError) as caught:
         choose(name, file=Path(file) if file else None, arch=arch)
-    assert str(caught.value) == says
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("arch", "external", "user_code", "channels"),
+    [
+        ("inception", False, False, None),
+        ("torchvision/resnet18", True, False, 3),
+        ("mypkg.mymodule:MyNet", True, True, None),
+    ],
+)
+def test_the_name_of_an_architecture_tells_whose_code_it_is(
+    arch: str, external: bool, user_code: bool, channels: int | None
+) -> None:
+    assert (is_external(arch), is_user_code(arch), required_channels(arch)) == (external, user_code, channels)

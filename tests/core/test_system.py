@@ -1,4 +1,4 @@
-"""How many cores there are to use: by affinity and by cgroup quota."""
+"""Usable cores follow from CPU affinity and cgroup quota, and a missing CUDA driver is named."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ def test_cgroup_quota_is_read_in_both_versions(tmp_path: Path, files: dict[str, 
     ("member", "cores"),
     [("0::/\n", 8.0), ("0::/a\n", 2.0), ("12:cpu:/x\n0::/a/b\n", 2.0), ("0::/a/c\n", 1.0), ("0::/gone\n", 8.0)],
 )
-def test_the_smallest_quota_of_those_around_the_process_counts(tmp_path: Path, member: str, cores: float) -> None:
+def test_the_smallest_quota_of_nested_cgroups_counts(tmp_path: Path, member: str, cores: float) -> None:
     for folder, quota in ((".", 8), ("a", 2), ("a/b", 3), ("a/c", 1)):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "cpu.max").write_text(f"{quota}00000 100000\n")
@@ -57,7 +57,7 @@ def test_affinity_limits_the_number_of_cores() -> None:
     assert done.stdout == "1\n"
 
 
-def test_a_missing_driver_is_named_where_no_tool_of_the_driver_is_there() -> None:
+def test_a_missing_driver_is_named() -> None:
     has_driver = Path("/proc/driver/nvidia/version").exists()
     assert (missing_cuda_driver() is None) == has_driver
     if not has_driver:
