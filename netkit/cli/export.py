@@ -33,12 +33,8 @@ MULTIPLE = click.IntRange(1, 64)
 @option("--opset", type=int, metavar="N", default=20, help="ONNX operator set, 18 to 23.")
 @option("--precision", type=VARIANT, default="fp32", help="What the model computes in; fp16 is for CUDA.")
 @option("--variants", type=ChoiceList(VARIANT), help="Several precisions, as fp32,int8, and a table of them.")
-@option(
-    "--max-drop", type=click.FloatRange(0, 100), metavar="POINTS", default=0.1, help="Accuracy fp16 and int8 may lose."
-)
-@option(
-    "--pad-channels", type=click.IntRange(1, 64), metavar="N", default=1, help="Round channels up to a multiple of N."
-)
+@option("--max-drop", type=MAX_DROP, metavar="POINTS", default=0.1, help="Accuracy that fp16 and int8 may lose.")
+@option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Round channels up to a multiple of N.")
 @json_option
 def export(
     run: Path | None,

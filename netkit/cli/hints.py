@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from netkit.cli import params
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -39,7 +41,7 @@ def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
         value = changes.get(name, ctx.params[name] if typed else None)
         if value is None or value is False:
             continue
-        spell = getattr(param.type, "spell", str)
+        spell = getattr(param.type, "spell", params.spell)
         texts = [spell(each) for each in (value if param.multiple or param.nargs != 1 else [value])]
         if not isinstance(param, click.Option):
             arguments += texts
@@ -53,15 +55,15 @@ def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
 def suggest_infer(folder: str = IMAGES, *, model: Path | None = None, options: Sequence[str] = ()) -> None:
     """Suggest to run `model`, or else the newest in runs/, over `folder`; or the help, where one of them is missing."""
     options = [*(["--model", str(model)] if model else []), *options]
-    if os.path.isdir(folder) and (model or _has_model()):
+    if has_images(folder) and (model or _has_model()):
         suggest("infer", folder, options=options)
     else:
         suggest("infer", options=[*options, "--help"])
 
 
-def has_images() -> bool:
-    """Whether there is a folder images/ here."""
-    return os.path.isdir(IMAGES)
+def has_images(folder: str = IMAGES) -> bool:
+    """Whether there is such a folder with something in it."""
+    return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
 def _has_model() -> bool:

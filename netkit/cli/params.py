@@ -131,13 +131,18 @@ def _variants() -> Iterable[str]:
     return MODELS
 
 
+def spell(value: object) -> str:
+    """The text of a value, for types without a `spell` of their own."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
 OWN_ARCHITECTURE = LazyChoice("architecture", _architectures)
 ARCHITECTURE = ArchitectureChoice("architecture", _architectures)
 VARIANT = LazyChoice("precision", _variants)
 COUNT = click.IntRange(min=1, max=1_000_000)
 PATH = Converter("PATH", _path)
 SIZE = Converter("N|HxW", _size, spell=lambda size: f"{size[0]}x{size[1]}")
-NUMBERS = Converter("F,F,F", _numbers, spell=lambda numbers: ",".join(map(str, numbers)))
+NUMBERS = Converter("F,F,F", _numbers, spell=lambda numbers: ",".join(map(spell, numbers)))
 
 option = partial(click.option, show_default=True)
 arch_option = partial(option, "--arch", type=ARCHITECTURE)

@@ -57,8 +57,8 @@ ODD = ["it's", "a b", "*.png", "$HOME", "a\nb", "'\\\t", "\udcff", "日本"]
     [
         ([], []),
         (["--lr", "0.1", "b/"], ["b/", "--lr", "0.1"]),
-        (["--size=24", "--mean", "0.5,1e-3", "--variants", "int8,fp32"],
-         ["--size", "24x24", "--mean", "0.5,0.001", "--variants", "int8,fp32"]),
+        (["--size=24", "--mean", "1,1e-3", "--variants", "int8,fp32"],
+         ["--size", "24x24", "--mean", "1,0.001", "--variants", "int8,fp32"]),
         (["--batch-size", "4", "-0", "-", "--batch-size=1"], ["-", "--batch-size", "4", "--batch-size", "1", "-0"]),
         (["--out", "-x.csv", "--json", "--", "--json", "a"], ["--out", "-x.csv", "--json", "--", "--json", "a"]),
         (ODD, ODD),
