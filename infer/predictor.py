@@ -1,31 +1,45 @@
-"""Classifier: a model as a Python object, to be called with paths or arrays."""
+"""A model as a Python object: how it is opened, and a classifier to call with paths or arrays."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike, fspath
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from netkit.core.errors import UsageError
+from netkit.core.runs import MODEL, choose
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
+from netkit.infer.model import onnx_file
+from netkit.infer.model.verify import open_verified
 from netkit.infer.output.prediction import Row, rows_of
 from netkit.infer.pipeline.batches import predict
 from netkit.infer.pipeline.brightness import BrightnessCheck
-from netkit.infer.runtime.session import Session
+from netkit.infer.runtime.session import Session, open_session
 
 Name = str | PathLike[str]
 
 
+def open_model(path: Path | None, *, arch: str | None = None, device: str, verify: bool = True) -> Session:
+    """Open the .onnx file at `path`, of the run of `arch`, or else the newest in runs/.
+
+    With `verify`, only if it passes its own checks on this machine. Raises UsageError where there is no such file,
+    ModelError where it cannot be run or fails its checks, DeviceError where the device cannot be used.
+    """
+    open_checked = open_verified if verify else open_session
+    return open_checked(onnx_file.read(choose(MODEL, file=path, arch=arch)), device=device, threads=1)
+
+
 @dataclass(frozen=True)
 class Classifier:
-    """What netkit.load gives. Call it with a path, with many, or with images; the answers are Rows.
+    """The object that netkit.load returns. Call it with one path, with many paths, or with an array of images.
 
-    A Row has a `label` and its `probability` (the most probable ones first are in `ranked`), or a `status` other than
-    "ok" and a `message`: a file that cannot be read raises no error.
+    Each input gives one Row, with a `label` and its `probability` (`ranked` has the `top_k` most probable), or with a
+    `status` other than "ok" and a `message`. A file that cannot be read raises no exception.
     """
 
     session: Session
@@ -50,10 +64,10 @@ class Classifier:
     def __call__(self, images: Iterable[Name] | NDArray[np.uint8]) -> list[Row]: ...
 
     def __call__(self, images: Name | Iterable[Name] | NDArray[np.uint8]) -> Row | list[Row]:
-        """One Row for one path; else a list of them, one for each path or image, in their order.
+        """Classify one path, which gives a Row, or many paths or images, which give a list of Rows in their order.
 
-        Images are uint8 (N, height, width) or (N, height, width, channels), of 1, 3 or 4 channels and of any size.
-        Raises TypeError or ValueError for other arrays, ModelError where the model fails.
+        Images are a uint8 array (N, height, width) or (N, height, width, channels) with 1, 3 or 4 channels, of any
+        size. Raises TypeError or ValueError for other arrays, ModelError where the model fails.
         """
         if isinstance(images, np.ndarray):
             return list(self._rows(_checked(images)))
@@ -89,5 +103,5 @@ def _checked(images: NDArray[np.generic]) -> NDArray[np.uint8]:
             f"images are (N, height, width) or (N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}"
         )
     if 0 in images.shape[1:]:
-        raise ValueError(f"images have pixels, which {images.shape} have not")
+        raise ValueError(f"images have no pixels: their shape is {images.shape}")
     return images.astype(np.uint8, copy=False)

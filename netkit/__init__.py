@@ -4,11 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from netkit.api.evaluate import evaluate as evaluate
+    from netkit.api.export import export_model as export_model
     from netkit.api.load import load as load
+    from netkit.api.train import train as train
+    from netkit.api.verify import verify as verify
 
-_PUBLIC = {"load": "netkit.api.load"}  # name -> module; PEP 562: `import netkit` loads nothing else
+_MODULES = {  # of the public functions; PEP 562: `import netkit` loads none of them
+    "train": "netkit.api.train",
+    "export_model": "netkit.api.export",
+    "evaluate": "netkit.api.evaluate",
+    "verify": "netkit.api.verify",
+    "load": "netkit.api.load",
+}
 
-__all__ = ["__version__", "load"]
+__all__ = ["__version__", "evaluate", "export_model", "load", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:
@@ -16,8 +26,8 @@ def __getattr__(name: str) -> object:
         from importlib.metadata import version
 
         return version("netkit")
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'netkit' has no attribute {name!r}")
 
 

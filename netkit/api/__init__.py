@@ -1,1 +1,1 @@
-"""The public API: the only layer that joins training with export."""
+"""The public functions of netkit, one module each. Use them as netkit.train, netkit.export_model, netkit.load, ..."""

@@ -1,25 +1,39 @@
-"""netkit.load: a model in an .onnx file as a Python object."""
+"""netkit.load: the model in an .onnx file as a Python object."""
 
 from pathlib import Path
 
-from netkit.core.errors import unknown_name
+from netkit.api.arguments import check_device
 from netkit.images.decoder import Decoder
-from netkit.infer.model import onnx_file, verify
-from netkit.infer.predictor import Classifier
-
-DEVICES = ["auto", "cpu", "cuda"]
+from netkit.infer.predictor import Classifier, open_model
 
 
 def load(
     model: str | Path, *, device: str = "auto", batch_size: int = 64, top_k: int = 1, invert: bool = False
 ) -> Classifier:
-    """The model in an .onnx file, to be called with paths or images; it has proven itself on this machine.
+    """Open a model, check it as `netkit.verify` does, and return an object that classifies paths and arrays.
 
-    `device` is "auto", "cpu" or "cuda"; `top_k` labels are given for each image; `invert` swaps dark and light. Raises
-    ModelError or CardError where the file is none of netkit's, or does not prove itself, DeviceError where the device
-    cannot be used.
+    Args:
+        model: An .onnx file that netkit exported.
+        device: `auto`, `cpu` or `cuda`.
+        batch_size: Images that the network takes at once.
+        top_k: Number of labels for each image.
+        invert: Swap dark and light, for dark ink on white paper.
+
+    Returns:
+        A Classifier. Call it with one path, with many paths, or with a uint8 array (N, height, width) or
+        (N, height, width, channels).
+
+    Raises:
+        UsageError: There is no such file, or a value is wrong.
+        ModelError: The file is damaged, was not exported by netkit, or fails its checks.
+        DeviceError: The device cannot be used.
+
+    Example:
+        >>> import numpy as np
+        >>> classify = netkit.load("runs/residual/model.onnx", device="cpu")
+        >>> [row.status for row in classify(np.zeros((2, 28, 28), np.uint8))]
+        ['ok', 'ok']
     """
-    if device not in DEVICES:
-        raise unknown_name("device", device, DEVICES)
-    session = verify.open_verified(onnx_file.read(Path(model)), device=device, threads=1)
+    check_device(device)
+    session = open_model(Path(model), device=device)
     return Classifier(session, Decoder(session.card.input, invert=invert), batch_size=batch_size, top_k=top_k)

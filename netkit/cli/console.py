@@ -1,23 +1,24 @@
-"""What a person sees: messages and a progress bar on stderr, tables on stdout."""
+"""What a person sees: messages on stderr, results and tables on stdout."""
 
+import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
-from netkit.core.progress import Advance
+if TYPE_CHECKING:
+    from netkit.infer.check import Check
 
 
 class Terminal(Console):
-    """stderr, plain: paths in messages are neither coloured nor wrapped, and brackets in them are no markup."""
+    """stderr without markup: paths in messages are not coloured or wrapped, and brackets in them are printed."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        # what is no terminal stays none for FORCE_COLOR's sake: that asks for colours, not for a moving bar in a log
+        # FORCE_COLOR asks for colours: it must not make a moving bar appear in a log file
         super().__init__(
             stderr=True,
             highlight=False,
@@ -27,14 +28,6 @@ class Terminal(Console):
             force_terminal=sys.stderr.isatty(),
             quiet=quiet,
         )
-
-    def show_log_of(self, *packages: str) -> None:
-        """Print what these packages log from now on, at level INFO and above, as it stands."""
-        handler = _Handler(self)
-        for package in packages:
-            logger = logging.getLogger(package)
-            logger.handlers = [handler]
-            logger.setLevel(logging.INFO)
 
 
 class _Handler(logging.Handler):
@@ -46,33 +39,22 @@ class _Handler(logging.Handler):
         self.terminal.print(record.getMessage())
 
 
-class _Speed(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+def open_terminal(*, quiet: bool = False) -> Terminal:
+    """A Terminal that from now on also prints what netkit logs at level INFO and above."""
+    terminal = Terminal(quiet=quiet)
+    logger = logging.getLogger("netkit")
+    logger.handlers = [_Handler(terminal)]
+    logger.setLevel(logging.INFO)
+    return terminal
 
 
-@contextmanager
-def progress(terminal: Terminal, what: str, *, total: int | None, show: bool = True) -> Iterator[Advance]:
-    """A bar with count, images/s and the time left; nothing where stderr is no terminal."""
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-        console=terminal,
-        transient=True,
-        redirect_stdout=False,
-        disable=not (show and terminal.is_terminal),
-    )
-    with bar:
-        task = bar.add_task(what, total=total, note="")
-        yield lambda images, note: bar.update(task, advance=images, note=note)
+def print_json(fields: Mapping[str, Any]) -> None:
+    """Print one JSON object as a line on stdout."""
+    click.echo(json.dumps(fields))
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows that share their keys as a table on stdout: numbers to the right, with thousands separated."""
+    """Print rows with the same keys as a table on stdout: numbers to the right, with separated thousands."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, value in rows[0].items():
         table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left", no_wrap=True)
@@ -80,6 +62,18 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
         table.add_row(*(_cell(value) for value in row.values()))
     width = None if sys.stdout.isatty() else 10_000  # a pipe has no edge to cut off at
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def print_checks(checks: Sequence["Check"], *, as_json: bool) -> None:
+    """Print checks as a table or as JSON lines, and on stderr how to fix those that failed."""
+    if as_json:
+        for check in checks:
+            print_json({"check": check.name, "ok": check.ok, "detail": check.detail, "fix": check.fix})
+        return
+    print_table([{"check": c.name, "status": "ok" if c.ok else "FAILED", "detail": c.detail} for c in checks])
+    for check in checks:
+        if check.fix:
+            click.echo(f"{check.name}: {check.fix}", err=True)
 
 
 def _cell(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What a person sees, on a real terminal and without one."""
+"""Messages, progress bars and tables, on a real terminal and without one."""
 
 import os
 import pty
@@ -15,16 +15,17 @@ COLOUR = re.compile(r"\x1b\[(\d+;)*(3[0-8]|9[0-7])[;m]")  # ECMA-48 SGR: a foreg
 LONG = "/".join(["folder"] * 60) + "/[red]a[/red] :cat: {x}.png"
 
 BAR = """
-from netkit.cli.console import Terminal, progress
-with progress(Terminal(), "in[f]er", total=3000, show={show}) as advance:
-    for _ in range(30):
-        advance(100, "[/x] {{y}}")
+from netkit.api.progress import progress_bar
+from netkit.cli.console import Terminal
+with progress_bar("in[f]er", console=Terminal(), show={show}) as report:
+    for done in range(100, 3001, 100):
+        report(done, 3000, "[/x] {{y}}")
 print("done")
 """
 
 
 def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
-    """What `program` writes to stdout, which is a pipe, and to stderr, which is a terminal or another pipe."""
+    """Run `program` with stdout on a pipe and stderr on a terminal or a pipe, and return what it writes to both."""
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     clean |= {"TERM": "xterm-256color", "COLUMNS": "120", **environment}
     ours, theirs = pty.openpty() if terminal else os.pipe()
@@ -34,7 +35,7 @@ def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
         try:
             while some := os.read(ours, 65536):
                 errors += some
-        except OSError:  # so Linux says that the other end of a terminal was closed
+        except OSError:  # Linux reports a terminal whose other end was closed like this
             pass
         os.close(ours)
         assert process.stdout is not None
@@ -44,20 +45,20 @@ def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
 
 
 def plain(text: str) -> str:
-    """`text` without what moves the cursor and colours."""
+    """`text` without escape sequences."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
 
 
 @pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}])
-def test_no_progress_where_stderr_is_no_terminal(environment: dict[str, str]) -> None:
+def test_no_bar_is_shown_if_stderr_is_not_a_terminal(environment: dict[str, str]) -> None:
     assert run(BAR.format(show=True), terminal=False, **environment) == ("done\n", "")
 
 
-def test_no_progress_where_none_is_wanted() -> None:
+def test_no_bar_is_shown_if_it_is_switched_off() -> None:
     assert run(BAR.format(show=False), terminal=True) == ("done\n", "")
 
 
-def test_a_terminal_shows_count_speed_and_notes_as_they_stand_and_is_left_clean() -> None:
+def test_a_bar_shows_count_speed_and_note_without_markup_and_is_erased_at_the_end() -> None:
     output, errors = run(BAR.format(show=True), terminal=True)
     frame = [line for line in re.split(r"[\r\n]", plain(errors)) if line.strip()][-1]
     assert re.match(r"in\[f\]er .* 3000/3000 +[\d,]+ images/s 0:00:00 \[/x\] \{y\}", frame)
@@ -71,9 +72,9 @@ def test_no_color_is_honoured() -> None:
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_messages_stand_as_they_are_neither_wrapped_nor_coloured_nor_read_as_markup(terminal: bool) -> None:
-    program = "import logging; from netkit.cli.console import Terminal\n"
-    program += "terminal = Terminal(); terminal.show_log_of('netkit'); terminal.show_log_of('netkit')\n"
+def test_messages_are_neither_wrapped_nor_coloured_nor_read_as_markup(terminal: bool) -> None:
+    program = "import logging; from netkit.cli.console import open_terminal\n"
+    program += "open_terminal(); terminal = open_terminal()\n"  # twice, and each message is printed once
     program += (
         f"terminal.print({LONG!r}); logging.getLogger('netkit.images.decoder').info('%s: 1,234 files', {LONG!r})\n"
     )
@@ -108,7 +109,7 @@ def test_a_table_on_a_pipe_holds_no_escape_sequence() -> None:
     assert errors == "" and "\x1b" not in output and LONG in output
 
 
-def test_training_on_a_terminal_shows_epoch_loss_accuracy_speed_and_the_time_left(tmp_path: Path) -> None:
+def test_training_on_a_terminal_shows_epoch_loss_accuracy_speed_and_time_left(tmp_path: Path) -> None:
     arguments = ["train", "--arch", "residual", "--data", "digits", "--epochs", "3", "--out", str(tmp_path / "run")]
     output, errors = run(f"import netkit.cli; netkit.cli.cli({arguments})", terminal=True)
     shown = plain(errors)

@@ -112,7 +112,8 @@ def test_an_interrupted_run_leaves_no_results_but_what_can_be_gone_on_with(
         os.link(digit, tmp_path / f"{index}.png")
     common: list[str | Path] = [NETKIT, "infer", ".", "--model", model, "--batch-size", "1", "--out"]
     subprocess.run([*common, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)
-    program = "import sys, netkit; from infer import results; results.SAVE_EVERY_S = 0; cli(sys.argv[1:])"
+    program = "import sys; from netkit.cli import cli; from netkit.infer.output import results_file\n"
+    program += "results_file.SAVE_EVERY_S = 0; cli(sys.argv[1:])"
     slow = [sys.executable, "-c", program, *map(str, common[1:]), "r.csv"]
     process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_interrupts)
     journal = tmp_path / ".r.csv.journal"

@@ -50,7 +50,7 @@ def test_the_command_tries_what_is_asked_for_and_advises_one_of_it(netkit: Netki
     *_, last = done.stderr.splitlines()
     best = bench.best([Speed(**speed) for speed in speeds])
     advice = f"--batch-size {best.batch_size} --device cpu --threads {best.threads}"
-    assert last == f"next: netkit infer images/ --model {model} {advice}"
+    assert last == f"next: netkit infer --model {model} {advice} --help"
     refused = netkit("bench", model, "--seconds", "0")
     assert refused.returncode == 2 and "0.0 is not in the range 0<x<=60" in refused.stderr
     table = netkit("bench", model, *options)

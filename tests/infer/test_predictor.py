@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import netkit as door
+from netkit import load
 from netkit.core.errors import ModelError, UsageError
 from netkit.data.dataset import HeldDataSet
 from netkit.infer.predictor import Classifier
@@ -23,7 +23,7 @@ def model_path(workplace: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def classify(model_path: Path) -> Classifier:
-    return door.load(model_path, device="cpu", top_k=3)
+    return load(model_path, device="cpu", top_k=3)
 
 
 def test_paths_get_what_the_command_line_gives(
@@ -64,11 +64,9 @@ def test_arrays_get_the_logits_order_of_the_session(
     assert small.label == rows[0].label
 
 
-def test_dark_ink_on_white_is_inverted_if_asked_for(
-    model_path: Path, classify: Classifier, digits_data: HeldDataSet
-) -> None:
+def test_invert_swaps_dark_and_light(model_path: Path, classify: Classifier, digits_data: HeldDataSet) -> None:
     images = digits_data.test_images[:20, 0]
-    inverting = door.load(model_path, device="cpu", top_k=3, invert=True)
+    inverting = load(model_path, device="cpu", top_k=3, invert=True)
     assert inverting(255 - images) == classify(images)
 
 
@@ -78,35 +76,35 @@ def test_dark_ink_on_white_is_inverted_if_asked_for(
         (np.zeros((2, 28, 28), np.float32), TypeError, "images are uint8, from 0 to 255, not float32"),
         (np.zeros((28, 28), np.uint8), ValueError, r"images are \(N, height, width\) or .* not \(28, 28\)"),
         (np.zeros((2, 28, 28, 2), np.uint8), ValueError, r"not \(2, 28, 28, 2\)"),
-        (np.zeros((2, 0, 28), np.uint8), ValueError, r"images have pixels, which \(2, 0, 28\) have not"),
+        (np.zeros((2, 0, 28), np.uint8), ValueError, r"images have no pixels: their shape is \(2, 0, 28\)"),
     ],
 )
-def test_other_arrays_are_refused(
+def test_arrays_of_another_type_or_shape_are_refused(
     classify: Classifier, images: "np.ndarray[Any, Any]", error: type[Exception], says: str
 ) -> None:
     with pytest.raises(error, match=says):
         classify(images)
 
 
-def test_a_model_that_does_not_prove_itself_is_not_opened(model_path: Path, tmp_path: Path) -> None:
+def test_a_model_that_fails_its_checks_is_not_opened(model_path: Path, tmp_path: Path) -> None:
     content = bytearray(model_path.read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(ModelError):
-        door.load(tmp_path / "m.onnx")
+        load(tmp_path / "m.onnx")
 
 
-def test_what_is_no_path_or_no_size_is_refused(classify: Classifier, model_path: Path) -> None:
+def test_bytes_as_paths_sizes_below_one_and_unknown_devices_are_refused(classify: Classifier, model_path: Path) -> None:
     for wrong in (b"x.png", [b"x.png"]):
         with pytest.raises(TypeError, match="paths are text, not bytes"):
             classify(wrong)  # type: ignore[arg-type]
     for batch_size, top_k in ((0, 1), (-1, 1), (64, 0)):
         with pytest.raises(UsageError, match="batch_size and top_k are at least 1"):
-            door.load(model_path, device="cpu", batch_size=batch_size, top_k=top_k)
+            load(model_path, device="cpu", batch_size=batch_size, top_k=top_k)
     with pytest.raises(UsageError, match="unknown device 'tpu'"):
-        door.load(model_path, device="tpu")
+        load(model_path, device="tpu")
 
 
-def test_it_tells_what_it_is_in_a_line(classify: Classifier) -> None:
+def test_its_repr_is_one_line(classify: Classifier) -> None:
     assert repr(classify) == "<Classifier residual on CPUExecutionProvider, labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9>"
     assert len(repr(classify.session)) < 10_000

@@ -1,0 +1,51 @@
+"""A progress bar for terminals and notebooks. The only library module that uses rich."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.text import Text
+
+from netkit.core.progress import Progress
+
+
+class _Speed(rich_progress.ProgressColumn):
+    def render(self, task: rich_progress.Task) -> Text:
+        return Text(f"{task.speed:,.0f} images/s" if task.speed else "")
+
+
+@contextmanager
+def progress_bar(description: str, *, console: Console | None = None, show: bool = True) -> Iterator[Progress]:
+    """A bar with count, images per second and time left, from the first report until the block ends.
+
+    It is shown on a terminal (stderr, unless `console` is given) and in a notebook, and nowhere else.
+    """
+    console = console or Console(stderr=True)
+    bar = rich_progress.Progress(
+        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        _Speed(),
+        rich_progress.TimeRemainingColumn(),
+        rich_progress.TextColumn("{task.fields[note]}", markup=False),
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        disable=not (show and console.is_terminal),
+    )
+    task = bar.add_task(description, total=None, note="")
+
+    def report(done: int, total: int | None, note: str) -> None:
+        bar.update(task, completed=done, total=total, note=note)
+        bar.start()  # does nothing from the second call on
+
+    try:
+        yield report
+    finally:
+        bar.stop()
+
+
+def reporting(progress: bool | Progress, description: str) -> AbstractContextManager[Progress | None]:
+    """What a public function's argument `progress` asks for: a bar, the caller's own function, or nothing."""
+    return progress_bar(description) if progress is True else nullcontext(progress or None)

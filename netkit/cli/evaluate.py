@@ -1,0 +1,68 @@
+"""netkit evaluate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import netkit
+from netkit.api.progress import progress_bar
+from netkit.cli import hints
+from netkit.cli.console import open_terminal, print_json, print_table
+from netkit.cli.params import (
+    PATH,
+    batch_size_option,
+    data_option,
+    device_option,
+    invert_option,
+    json_option,
+    max_bytes_option,
+    max_pixels_option,
+    no_verify_option,
+    option,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.argument("file", type=PATH, metavar="MODEL.onnx")
+@data_option(help="Labelled images; see above.  [default: the model's own]")
+@device_option
+@batch_size_option
+@invert_option
+@max_bytes_option
+@max_pixels_option
+@no_verify_option
+@option("--corrupt", is_flag=True, help="Measure under fifteen corruptions, too: noise, blur, fog, ...")
+@option("--out", type=PATH, help="Write a report with pictures, too: .html.")
+@json_option
+def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
+    """Measure a model on labelled images.
+
+    Reports accuracy, precision and recall of each class, how well probabilities are calibrated, and how much accuracy
+    corruptions of the images cost. Exits with 1 if an image could not be read.
+
+    DATA is a data set as 'train' takes it. Of a folder with test/ or val/ it is the images there, else all.
+    """
+    terminal = open_terminal()
+    with progress_bar("evaluate", console=terminal) as progress:
+        evaluation = netkit.evaluate(file, verify=not unverified, out=out, progress=progress, **options)
+    if as_json:
+        print_json({**asdict(evaluation), "mean_corrupted": evaluation.mean_corrupted})
+    else:
+        print_table([each.cells for each in evaluation.classes])
+        if evaluation.corrupted:
+            click.echo()
+            print_table(evaluation.corruption_cells)
+        click.echo(f"\n{evaluation}")
+    if out is not None:
+        terminal.print(f"{out}: the report")
+        hints.suggest_infer(model=file)
+    else:
+        hints.suggest_again(out="report.html", as_json=None)
+    if evaluation.unreadable:
+        click.get_current_context().exit(1)

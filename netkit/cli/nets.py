@@ -1,0 +1,38 @@
+"""netkit nets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from netkit.cli import hints
+from netkit.cli.console import print_json, print_table
+from netkit.cli.params import OWN_ARCHITECTURE, json_option
+
+
+@click.command()
+@click.argument("arch", required=False, type=OWN_ARCHITECTURE, metavar="[ARCH]")
+@json_option
+def nets(arch: str | None, as_json: bool) -> None:
+    """Show the networks in numbers.
+
+    Parameters, multiply-adds and source of each network, for 28x28 digits; or of ARCH alone, layer by layer.
+    """
+    from netkit.nets import summary
+
+    layers = summary.layers(summary.digit_net(arch), summary.DIGIT) if arch else []
+    rows = [asdict(row) for row in layers or map(summary.summary, OWN_ARCHITECTURE.names())]
+    if as_json:
+        for row in rows:
+            print_json(row)
+    else:
+        print_table(rows)
+    bottlenecks = summary.bottlenecks(summary.digit_net(arch), summary.DIGIT) if arch and not as_json else []
+    if bottlenecks:
+        click.echo("\nMultiply-adds of each k x k convolution through its 1x1 bottleneck, and directly:\n")
+        print_table([asdict(row) for row in (*bottlenecks, summary.textbook_bottleneck())])
+    if arch:
+        hints.suggest("train", options=["--arch", arch])
+    else:
+        hints.suggest("nets", "inception")

@@ -1,0 +1,160 @@
+"""Parameter types and options that several commands share.
+
+What a type needs to know is imported when a value is converted, so that `netkit COMMAND --help` stays fast. A type with
+a `spell` method turns a converted value back into the text that the option takes; see netkit.cli.hints.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from netkit.core.errors import UsageError, unknown_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+
+class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """A choice between names that are looked up when needed. An unknown name gets the closest known one."""
+
+    def __init__(self, kind: str, names: Callable[[], Iterable[str]]) -> None:
+        self.name, self.names = kind, names
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(self.names())}]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        names = list(self.names())
+        if value not in names:
+            raise unknown_name(self.name, value, names)
+        return value
+
+
+class ArchitectureChoice(LazyChoice):
+    """A netkit architecture, torchvision/NAME or MODULE:CLASS. The last two are checked where they are built."""
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "ARCH"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from netkit.core.runs import is_external
+
+        if is_external(value):
+            return value
+        if value not in self.names():
+            with suppress(ModuleNotFoundError):  # torch may be missing
+                from netkit.nets.external import torchvisions  # takes seconds, which only a mistake should cost
+
+                if value in torchvisions():
+                    raise UsageError(f"unknown {self.name} {value!r}: did you mean 'torchvision/{value}'?")
+        return super().convert(value, param, ctx)
+
+
+class ChoiceList(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Several names of a choice, separated by commas."""
+
+    name = "names"
+
+    def __init__(self, choice: LazyChoice) -> None:
+        self.choice = choice
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "NAME,NAME"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.choice.convert(part, param, ctx) for part in value.split(",")))
+
+    def spell(self, value: tuple[str, ...]) -> str:
+        return ",".join(value)
+
+
+class Converter(click.ParamType):  # type: ignore[type-arg]  # as above
+    """The result of a function of the text. Its ValueError becomes a UsageError that names the option."""
+
+    def __init__(self, metavar: str, convert_text: Callable[[str], object], *, spell: Callable[..., str] = str) -> None:
+        self.name, self.convert_text, self.spell = metavar, convert_text, spell
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return self.name
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> object:
+        try:
+            return self.convert_text(value)
+        except ValueError as exc:
+            raise UsageError(f"{param.opts[-1] if param else self.name}: {exc}") from None
+
+
+def _path(text: str) -> Path:
+    """A path that need not exist. click.Path would load pathlib for --help."""
+    from pathlib import Path
+
+    if not text:
+        raise ValueError("an empty path")
+    return Path(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Height and width; 64 means 64x64."""
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
+        raise ValueError(f"{text!r} is not a size: 64 means 64x64, 48x64 is a height and a width")
+    return int(height), int(width or height)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(",")))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of numbers separated by commas") from None
+
+
+def _architectures() -> Iterable[str]:
+    from netkit.nets.build import ARCHITECTURES
+
+    return ARCHITECTURES
+
+
+def _devices() -> Iterable[str]:
+    from netkit.api.arguments import DEVICES
+
+    return DEVICES
+
+
+def _variants() -> Iterable[str]:
+    from netkit.core.runs import MODELS
+
+    return MODELS
+
+
+def spell(value: object) -> str:
+    """The text of a value, for types without a `spell` of their own."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
+
+
+OWN_ARCHITECTURE = LazyChoice("architecture", _architectures)
+ARCHITECTURE = ArchitectureChoice("architecture", _architectures)
+VARIANT = LazyChoice("precision", _variants)
+COUNT = click.IntRange(min=1, max=1_000_000)
+PATH = Converter("PATH", _path)
+SIZE = Converter("N|HxW", _size, spell=lambda size: f"{size[0]}x{size[1]}")
+NUMBERS = Converter("F,F,F", _numbers, spell=lambda numbers: ",".join(map(spell, numbers)))
+
+option = partial(click.option, show_default=True)
+arch_option = partial(option, "--arch", type=ARCHITECTURE)
+data_option = partial(option, "--data", metavar="DATA")
+batch_size_option = option("--batch-size", type=COUNT, metavar="N", default=64, help="Images per batch.")
+device_option = option("--device", type=LazyChoice("device", _devices), default="auto", help="auto: CUDA if it works.")
+invert_option = option("--invert", is_flag=True, help="Swap dark and light, for dark ink on white paper.")
+max_bytes_option = option(
+    "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20, help="The largest file that is read."
+)
+max_pixels_option = option(
+    "--max-pixels", type=click.IntRange(1, 178_000_000), metavar="N", default=24_000_000, help="The largest image."
+)
+no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use a model that fails its checks, too.")
+json_option = option("--json", "as_json", is_flag=True, help="Results as JSON, one object a line.")

@@ -1,0 +1,184 @@
+"""The last line of each command, `next: ...`: it can be typed as printed."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from netkit.cli import COMMANDS, hints
+from netkit.cli.params import NUMBERS, PATH, SIZE, VARIANT, ChoiceList, option
+from netkit.data.dataset import HeldDataSet
+from netkit.data.sample import write_sample
+from tests.support.commands import NETKIT, TRAIN, heeding_interrupts, wait_for_an_epoch
+
+
+def words_in(line: str) -> list[str]:
+    """The words of a command line, as bash reads it."""
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
+    return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
+
+
+def suggested(text: str) -> str:
+    """The command line that the last line of stderr suggests."""
+    *_, last = text.splitlines()
+    assert last.startswith("next: "), text
+    return last.removeprefix("next: ")
+
+
+@click.command("try")
+@click.argument("paths", nargs=-1)
+@option("--out", type=PATH)
+@option("--size", type=SIZE)
+@option("--mean", type=NUMBERS)
+@option("--variants", type=ChoiceList(VARIANT))
+@option("--batch-size", type=int, multiple=True)
+@option("--lr", type=float, default=0.1)
+@option("-0", "nul", is_flag=True)
+@option("--json", "as_json", is_flag=True)
+def try_command(**params: Any) -> dict[str, Any]:
+    hints.suggest_again()
+    return params
+
+
+ODD = ["it's", "a b", "*.png", "$HOME", "a\nb", "'\\\t", "\udcff", "日本"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ([], []),
+        (["--lr", "0.1", "b/"], ["b/", "--lr", "0.1"]),
+        (["--size=24", "--mean", "1,1e-3", "--variants", "int8,fp32"],
+         ["--size", "24x24", "--mean", "1,0.001", "--variants", "int8,fp32"]),
+        (["--batch-size", "4", "-0", "-", "--batch-size=1"], ["-", "--batch-size", "4", "--batch-size", "1", "-0"]),
+        (["--out", "-x.csv", "--json", "--", "--json", "a"], ["--out", "-x.csv", "--json", "--", "--json", "a"]),
+        (ODD, ODD),
+    ],
+)  # fmt: skip
+def test_a_repeated_command_means_what_was_typed(
+    capfd: pytest.CaptureFixture[str], typed: list[str], words: list[str]
+) -> None:
+    params = try_command.main(typed, standalone_mode=False)
+    netkit, command, *repeated = words_in(suggested(capfd.readouterr().err))
+    assert (netkit, command, repeated) == ("netkit", "try", words)
+    assert try_command.main(repeated, standalone_mode=False) == params
+
+
+def test_changes_replace_add_and_remove_parameters_and_the_launcher_comes_first(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    @click.command("try", params=try_command.params)
+    def changed(**params: Any) -> None:
+        hints.suggest_again(launcher=["torchrun", "-m"], out="r.csv", lr=0.5, as_json=None, nul=True, size=None)
+
+    changed.main(["--lr", "0.2", "a", "--json", "--size", "4"], standalone_mode=False)
+    assert suggested(capfd.readouterr().err) == "torchrun -m netkit try a --out r.csv --lr 0.5 -0"
+
+
+LINES = {  # command -> what to type in `place`, and what comes on stdin
+    "train": ("netkit train --arch residual --data digits --epochs 0.2 --out 'my run'", b""),
+    "export": ("netkit export --arch residual --json", b""),
+    "verify": ("netkit verify runs/residual/model.onnx", b""),
+    "infer": ("netkit infer --json -- -x.png $'a\\nb.png' images/", b""),
+    "evaluate": ("netkit evaluate --data images/ runs/residual/model.onnx --json", b""),
+    "bench": ("netkit bench runs/residual/model.onnx --seconds 0.05 --batch-size 4 --batch-size 1", b""),
+    "doctor": ("netkit doctor", b""),
+    "import": ("netkit import ./-net.pth", b""),
+    "sample": ("netkit sample --data digits --count 3 -- -more", b""),
+    "nets": ("netkit nets", b""),
+    "infer a list": ("netkit infer - -0", b"-x.png\0a\nb.png"),
+    "infer into a file": ("netkit infer images/ --out first.csv", b""),
+}
+
+
+@pytest.fixture(scope="module")
+def place(workplace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data: HeldDataSet) -> Path:
+    """A folder with runs/residual, images/, weights of PyTorch's, and two pictures with difficult names."""
+    folder = tmp_path_factory.mktemp("place")
+    shutil.copytree(workplace / "runs", folder / "runs")
+    write_sample(digits_data, folder / "images", count=20)
+    for name in ("-x.png", "a\nb.png"):
+        Image.fromarray(digits_data.test_images[0, 0]).save(folder / name)
+    torch.save(load_file(folder / "runs/residual/model.safetensors"), folder / "-net.pth")
+    return folder
+
+
+def typed(line: str, folder: Path, stdin: bytes = b"") -> str:
+    """Type a line in a shell in that folder; it must succeed. Returns what it suggests."""
+    environment = {**os.environ, "PATH": f"{NETKIT.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=folder, env=environment, input=stdin, capture_output=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stderr.decode()
+
+
+@pytest.mark.parametrize(("line", "stdin"), LINES.values(), ids=LINES)
+def test_the_suggested_command_runs_as_printed(place: Path, line: str, stdin: bytes) -> None:
+    typed(suggested(typed(line, place, stdin)), place, stdin)
+
+
+def test_every_command_is_tried() -> None:
+    assert set(COMMANDS) <= set(LINES)
+
+
+def test_from_train_to_a_report_each_command_suggests_the_next(tmp_path: Path) -> None:
+    """In a folder with a space in its name, and without a model in runs/."""
+    line = "netkit train --arch residual --data digits --epochs 0.2 --out 'my run'"
+    for expected in (
+        "netkit export --run 'my run'",
+        "netkit sample images/ --data digits",
+        "netkit infer --help",  # only with --model it finds one
+    ):
+        line = suggested(typed(line, tmp_path))
+        assert line == expected
+    line = "netkit verify 'my run/model.onnx'"
+    for expected in (
+        "netkit infer images/ --model 'my run/model.onnx'",
+        "netkit infer images/ --model 'my run/model.onnx' --out results.csv",
+        "netkit infer images/ --model 'my run/model.onnx' --top-k 3 --out results.csv",
+    ):
+        line = suggested(typed(line, tmp_path))
+        assert line == expected
+
+
+@pytest.mark.slow
+def test_a_network_of_nets_is_trained_by_the_suggested_command(tmp_path: Path, mnist_data: HeldDataSet) -> None:
+    typed(suggested(typed("netkit nets residual", tmp_path)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "suggests"),
+    [
+        ([str(NETKIT)], ""),
+        pytest.param(
+            [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "netkit"],
+            "torchrun --nproc-per-node 2 -m ",
+            marks=pytest.mark.slow,
+        ),
+    ],
+    ids=["alone", "torchrun"],
+)
+def test_an_interrupted_training_is_resumed_by_the_suggested_command(
+    tmp_path: Path, launcher: list[str], suggests: str
+) -> None:
+    process = subprocess.Popen(
+        [*launcher, *TRAIN, "--json"], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=heeding_interrupts
+    )
+    wait_for_an_epoch(tmp_path, process)
+    process.send_signal(signal.SIGINT if not suggests else signal.SIGTERM)
+    errors = process.communicate(timeout=120)[1].decode()
+    assert process.returncode != 0
+    (line,) = [line.removeprefix("next: ") for line in errors.splitlines() if line.startswith("next: ")]
+    options = " ".join(TRAIN[1:])
+    assert line == f"{suggests}netkit train {options} --resume --json"
+    assert "going on after step" in typed(line, tmp_path)
