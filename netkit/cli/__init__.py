@@ -81,9 +81,9 @@ class Architecture(Name):
             return value
         if value not in self.known():
             with suppress(ModuleNotFoundError):  # where there is no torch
-                from netkit.nets.external import torchvisions  # seconds that only a mistake should cost
+                from netkit.nets.external import torchvision_names  # seconds that only a mistake should cost
 
-                if value in torchvisions():
+                if value in torchvision_names():
                     raise UsageError(f"unknown {self.name} {value!r}: did you mean 'torchvision/{value}'?")
         return super().convert(value, param, ctx)
 
@@ -150,9 +150,9 @@ def _architectures() -> list[str]:
 
 
 def _recipes() -> list[str]:
-    from netkit.nets.training.recipe import RECIPES
+    from netkit.nets.training.recipe import ALIASES, RECIPES
 
-    return list(RECIPES)
+    return [*RECIPES, *ALIASES]
 
 
 OWN = Name("architecture", _architectures)
@@ -208,7 +208,7 @@ def cli() -> None:
 @option("--std", type=NUMBERS, help="To divide by, then.  [default: the images']")
 @option("--val-split", type=float, default=0.2, help="Share of each class to test on, where there is no test/ or val/.")
 @option("--weights", type=PATH, help="A .safetensors file to begin with; see 'netkit import'.")
-@option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; 'seed' is the textbook's way.")
+@option("--recipe", "recipe_name", type=RECIPE, default="fast", help="How to train; 'baseline' is plain SGD.")
 @option("--epochs", type=float, help="Passes over the training images; 0.5 is half of one.  [default: the recipe's]")
 @option("--batch-size", type=COUNT, help="Images a step.  [default: the recipe's]")
 @option("--lr", type=float, help="Learning rate, at its highest.  [default: the recipe's]")
@@ -235,7 +235,7 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     from netkit.data.options import Options
     from netkit.nets.training import distributed, run, stopping
     from netkit.nets.training.recipe import recipe_named
-    from netkit.nets.training.schedule import Timetable
+    from netkit.nets.training.schedule import EpochSchedule
 
     here = distributed.from_environment()
     first = here.first
@@ -251,11 +251,11 @@ def train(arch: str, data: str, recipe_name: str, out: Path | None, as_json: boo
     plan = run.Plan(arch=arch, recipe=recipe, out=out or run_folder(arch), **options)
     with (
         stopping.noted() as stop,
-        progress(terminal, arch, total=Timetable(recipe, len(loaded.train_labels)).images) as advance,
+        progress(terminal, arch, total=EpochSchedule(recipe, len(loaded.train_labels)).images) as advance,
     ):
-        watch = run.Watch(on_step=advance, on_epoch=lambda row: terminal.print(f"epoch {row}"), stop=stop)
+        callbacks = run.Callbacks(on_step=advance, on_epoch=lambda row: terminal.print(f"epoch {row}"), stop=stop)
         try:
-            trained = run.train(plan, loaded, watch)
+            trained = run.train(plan, loaded, callbacks)
         except (Interrupted, TrainingError) as fault:
             if not first:  # all stop alike, and the first one tells it
                 click.get_current_context().exit(fault.exit_code)
@@ -587,16 +587,16 @@ def nets(arch: str | None, as_json: bool) -> None:
     from dataclasses import asdict
 
     from netkit.cli.console import print_table
-    from netkit.nets import summary
+    from netkit.nets import create, summary
 
-    found = summary.layers(summary.digit_net(arch), summary.DIGIT) if arch else map(summary.summary, _architectures())
+    found = summary.layers(create(arch), summary.DIGIT) if arch else map(summary.summary, _architectures())
     table = [asdict(entry) for entry in found]
     if as_json:
         for entry in table:
             _answer("", as_json, **entry)
         return
     print_table(table)
-    bottlenecks = summary.bottlenecks(summary.digit_net(arch), summary.DIGIT) if arch else []
+    bottlenecks = summary.bottlenecks(create(arch), summary.DIGIT) if arch else []
     if bottlenecks:
         click.echo("\nMultiply-adds of each k x k convolution through its 1x1 bottleneck, and directly:\n")
         print_table([asdict(entry) for entry in (*bottlenecks, summary.textbook_bottleneck())])
