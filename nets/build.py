@@ -1,4 +1,4 @@
-"""From a card to its net: the map from names to netkit's classes. Imports torch only when a net is built."""
+"""Networks by name: netkit's own, torchvision's, and the user's. Loads torch only when a network is created."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,28 +26,46 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """netkit's own architecture called `name`; UsageError, with the closest known name, where there is none."""
+    """netkit's own architecture called `name`; UsageError, with the closest known name, if there is none."""
     if name not in ARCHITECTURES:
         raise unknown_name("architecture", name, [*ARCHITECTURES, f"{TORCHVISION}NAME", "MODULE:CLASS"])
     return ARCHITECTURES[name]
 
 
-def net_class(name: str) -> "type[nn.Module]":
-    """The class of the architecture called `name`, made as InceptionNet(channels=1, classes=10, size=28)."""
-    which = architecture(name)
-    found: type[nn.Module] = getattr(import_module(which.module), which.class_name)
-    return found
+def create(name: str, *, channels: int = 1, classes: int = 10, size: int | tuple[int, int] = 28) -> "nn.Module":
+    """Create a network with fresh weights, drawn from torch's global random generator.
+
+    The network maps normalized images (N, channels, height, width) float32 to logits (N, classes).
+
+    `name` is one of netkit's own ("inception", "residual", "preact", "densenet"), "torchvision/NAME" for one of
+    torchvision's classifiers, or "MODULE:CLASS" for a class in a module of yours, which is looked up in the current
+    directory too and called with `channels`, `classes` and `size=(height, width)`.
+
+    Args:
+        channels: 1 for grey images, 3 for RGB; torchvision's classifiers take 3.
+        classes: number of logits.
+        size: height and width of the images in pixels; one number for square images.
+
+    Raises:
+        UsageError: the name is unknown, the module or class cannot be imported, or the network cannot take images of
+            this shape. The message names the closest known name or the smallest size that works.
+
+    Example:
+        >>> import torch
+        >>> from netkit.nets import create
+        >>> net = create("residual", channels=3, classes=5, size=(32, 48))
+        >>> net(torch.zeros(2, 3, 32, 48)).shape
+        torch.Size([2, 5])
+    """
+    if is_external(name):
+        from netkit.nets import external
+
+        return external.create(name, channels, classes, (size, size) if isinstance(size, int) else size)
+    module, class_name, _ = architecture(name)
+    network: type[nn.Module] = getattr(import_module(module), class_name)
+    return network(channels, classes, size)
 
 
 def build(card: ModelCard) -> "nn.Module":
-    """A net as the card describes it, with fresh weights from torch's random generator.
-
-    It takes normalised floats (N, channels, height, width) and gives logits (N, classes). Raises UsageError for an
-    unknown architecture or an image size that it cannot take.
-    """
-    classes, size = len(card.labels), (card.height, card.width)
-    if is_external(card.arch):
-        from netkit.nets import external
-
-        return external.build(card.arch, card.channels, classes, size)
-    return net_class(card.arch)(card.channels, classes, size)
+    """Create the network that the card describes, with fresh weights. Raises UsageError as `create` does."""
+    return create(card.arch, channels=card.channels, classes=len(card.labels), size=(card.height, card.width))

@@ -1,4 +1,4 @@
-"""DenseNet-BC for 28x28 digits, after Huang et al. 2017, Densely Connected Networks (arXiv:1608.06993)."""
+"""DenseNet-BC for digits, after Huang et al. 2017 (arXiv:1608.06993)."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch.nn import functional as F
 
 from netkit.nets.sizes import Size, height_and_width
 
-GROWTH = 24  # k in the paper: channels that each layer adds
+GROWTH = 24  # channels that each layer adds, k in the paper
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-conv1x1 to 4k channels (the B of BC), BN-ReLU-conv3x3 to k; the input is passed on beside the output.
+    """BN-ReLU-conv1x1 to 4k channels (the B in BC) and BN-ReLU-conv3x3 to k, concatenated to the input.
 
     Input (N, channels, H, W); output (N, channels + k, H, W).
     """
@@ -27,16 +27,23 @@ class DenseLayer(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.cat([x, self.body(x)], dim=1)
+        y = self.body(x)  # (N, k, H, W)
+        return torch.cat([x, y], dim=1)  # (N, channels + k, H, W)
 
 
 def dense_block(channels: int, layers: int) -> nn.Sequential:
-    """`layers` dense layers, each of which sees all before it: (N, c, H, W) -> (N, c + layers * k, H, W)."""
+    """`layers` dense layers, each of which sees the outputs of all before it.
+
+    Input (N, channels, H, W); output (N, channels + layers * k, H, W).
+    """
     return nn.Sequential(*(DenseLayer(channels + i * GROWTH) for i in range(layers)))
 
 
 class Transition(nn.Sequential):
-    """Between blocks: BN-ReLU-conv1x1 to half the channels (the C of BC), then 2x2 average pool."""
+    """BN-ReLU-conv1x1 to half the channels (the C in BC), and 2x2 average pooling.
+
+    Input (N, channels, H, W); output (N, channels / 2, H / 2, W / 2), rounded down.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__(
@@ -48,12 +55,12 @@ class Transition(nn.Sequential):
 
 
 class DenseNet(nn.Module):
-    """A stem to 2k channels, dense blocks of two and four layers, a transition between, one linear layer.
+    """A stem to 2k channels, a dense block of two layers, a transition, a dense block of four, and one linear layer.
 
-    The stem halves the image, as the paper's ImageNet form does, but by small convolutions, as Shen et al. 2017 do
-    (DSOD, arXiv:1708.01241). The blocks are short: an epoch of MNIST takes under a minute on two cores.
-    Input (N, channels, height, width) float, normalised; output logits (N, classes).
-    Raises UsageError where `size` is below 8 x 8.
+    The stem halves the image, as the paper's network for ImageNet does, but with small convolutions, as in DSOD (Shen
+    et al. 2017, arXiv:1708.01241). The blocks are short: an epoch of MNIST takes under a minute on two cores.
+    Input (N, channels, height, width) float, normalized; output logits (N, classes).
+    Raises UsageError if `size` is below 8x8.
     """
 
     def __init__(self, channels: int = 1, classes: int = 10, size: Size = 28) -> None:
@@ -73,8 +80,9 @@ class DenseNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)  # (N, 48, 14, 14)
-        x = self.block1(x)  # (N, 48 + 2 * 24, 14, 14)
+        x = self.block1(x)  # (N, 96, 14, 14)
         x = self.transition(x)  # (N, 48, 7, 7)
-        x = self.block2(x)  # (N, 48 + 4 * 24, 7, 7)
-        x = F.relu(self.bn(x))
-        return self.linear(x.mean(dim=(2, 3)))  # (N, 144) -> (N, classes)
+        x = self.block2(x)  # (N, 144, 7, 7)
+        x = F.relu(self.bn(x))  # (N, 144, 7, 7)
+        x = x.mean(dim=(2, 3))  # (N, 144)
+        return self.linear(x)  # (N, classes)

@@ -1,10 +1,14 @@
-"""Nets that are not netkit's own: torchvision's classifiers, and classes of the user's, named module:Class."""
+"""Networks that are not netkit's own: torchvision's classifiers, and the user's classes, named MODULE:CLASS."""
 
 import os
+import re
 import sys
-from collections.abc import Callable
-from functools import partial
-from importlib import import_module
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module, metadata
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 import torch
 from torch import nn
@@ -12,28 +16,26 @@ from torch import nn
 from netkit.core.errors import UsageError, one_line, unknown_name
 from netkit.core.runs import TORCHVISION, required_channels
 
-# with the auxiliary heads of their papers they would give several answers while they are trained
+# with the auxiliary heads of their papers these networks return several outputs in training mode
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
-TRIED = (32, 64, 128, 224, 256, 384, 512)  # pixels; one of these is large enough for a net of some size
+CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks take one of these
 
 Make = Callable[[tuple[int, int]], nn.Module]
 
 
-def build(arch: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
-    """The net with that name for images (channels, height, width) of that size, with fresh weights.
+def create(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+    """The network called `name` for images (channels, *size), with fresh weights.
 
-    Raises UsageError where there is none, or where it cannot take such images: then with the least size that it can.
+    Raises UsageError if there is no such network, or if it cannot take such images; the message then names the
+    smallest square that it can take.
     """
-    make = _torchvision(arch, channels, classes) if arch.startswith(TORCHVISION) else _users(arch, channels, classes)
-    if fault := _fault(make, channels, classes, size):
-        fits = next((side for side in TRIED if not _fault(make, channels, classes, (side, side))), None)
-        least = _least(make, channels, classes, fits) if fits else None
-        told = f"; the least that it takes is {least}x{least}" if least else ""
-        raise UsageError(f"{arch} cannot take {size[0]}x{size[1]} images of {channels} channels: {fault}{told}")
-    return make(size)
+    if name.startswith(TORCHVISION):
+        return _checked(name, _torchvision(name, channels, classes), channels, classes, size)
+    with _modules_from(os.getcwd(), first=re.split("[.:]", name)[0]):
+        return _checked(name, _users(name, channels, classes), channels, classes, size)
 
 
-def torchvisions() -> list[str]:
+def torchvision_names() -> list[str]:
     """The names of torchvision's classifiers."""
     from torchvision import models
 
@@ -44,7 +46,7 @@ def _torchvision(arch: str, channels: int, classes: int) -> Make:
     from torchvision import models
 
     name = arch.removeprefix(TORCHVISION)
-    if name not in (known := torchvisions()):
+    if name not in (known := torchvision_names()):
         raise unknown_name("architecture", arch, [f"{TORCHVISION}{each}" for each in known])
     if channels != (only := required_channels(arch)):
         raise UsageError(f"{arch} takes images of {only} channels, not {channels}: use --channels {only}")
@@ -52,50 +54,102 @@ def _torchvision(arch: str, channels: int, classes: int) -> Make:
 
     def make(size: tuple[int, int]) -> nn.Module:
         square = {"image_size": size[0]} if name.startswith("vit_") else {}
-        net: nn.Module = models.get_model(name, weights=None, **options, **square)
-        return net
+        network: nn.Module = models.get_model(name, weights=None, **options, **square)
+        return network
 
     return make
 
 
 def _users(arch: str, channels: int, classes: int) -> Make:
     module_name, _, class_name = arch.partition(":")
-    if (here := os.getcwd()) not in sys.path:
-        sys.path.append(here)  # as `python -m` has it, but last: nothing there stands for a module of Python's
     try:
-        made = getattr(import_module(module_name), class_name)
+        network = getattr(import_module(module_name), class_name)
     except AttributeError:
         raise UsageError(f"{arch}: {module_name} has no {class_name}") from None
-    except Exception as fault:  # whatever the code of others raises
-        if isinstance(fault, ModuleNotFoundError) and fault.name and module_name.startswith(fault.name):
+    except Exception as exc:  # the user's code can raise anything
+        if isinstance(exc, ModuleNotFoundError) and exc.name and f"{module_name}.".startswith(f"{exc.name}."):
             raise UsageError(f"{arch}: no module {module_name} here, nor where Python looks for modules") from None
-        raise UsageError(f"{arch}: {module_name} cannot be imported: {one_line(repr(fault))}") from None
-    return partial(_made, made, channels, classes)
+        raise UsageError(f"{arch}: {module_name} cannot be imported: {one_line(repr(exc))}") from None
+    return lambda size: network(channels=channels, classes=classes, size=size)
 
 
-def _made(made: Callable[..., nn.Module], channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
-    return made(channels=channels, classes=classes, size=size)
+class _FolderFinder(MetaPathFinder):
+    """Finds top-level modules in one folder: all of them, or only the one called `only`."""
+
+    def __init__(self, folder: str, only: str | None = None) -> None:
+        self._folder, self._only = folder, only
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if path is not None or self._only not in (None, fullname):
+            return None
+        return PathFinder.find_spec(fullname, [self._folder])
 
 
-def _fault(make: Make, channels: int, classes: int, size: tuple[int, int]) -> str | None:
-    """Why that size cannot be, by a run without memory or computing; None where it can."""
+@contextmanager
+def _modules_from(folder: str, *, first: str) -> Iterator[None]:
+    """Inside, modules in `folder` can be imported too: `first` before an installed one, all others after.
+
+    `first` is looked up last as well if the name belongs to Python or to a package that netkit depends on. What was
+    imported stays imported, so that torch.compile and torch.export find the module of a class by its name.
+    """
+    finders = [_FolderFinder(folder)]
+    sys.meta_path.append(finders[0])
+    if not _is_reserved(first):
+        finders.append(_FolderFinder(folder, only=first))
+        sys.meta_path.insert(0, finders[1])
+    try:
+        yield
+    finally:
+        for finder in finders:
+            sys.meta_path.remove(finder)
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether the module `name` is Python's own, or that of a package which netkit depends on."""
+    if name in sys.stdlib_module_names:
+        return True
+    if PathFinder.find_spec(name) is None:  # the usual case; what follows reads the metadata of all packages
+        return False
+    required = {_normalized(requirement) for requirement in metadata.requires("netkit") or ()}
+    return any(_normalized(package) in required for package in metadata.packages_distributions().get(name, ()))
+
+
+def _normalized(requirement: str) -> str:
+    """The package's name in a requirement such as 'scikit_learn>=1.6', as PyPI normalizes names: 'scikit-learn'."""
+    name = re.match(r"[\w.-]+", requirement)
+    return re.sub(r"[-_.]+", "-", name.group().lower()) if name else ""
+
+
+def _checked(arch: str, make: Make, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+    """The network that `make` makes for images of that shape; UsageError if it cannot take them."""
+    if (problem := _problem(make, channels, classes, size)) is None:
+        return make(size)
+    fits = next((side for side in CANDIDATE_SIDES if not _problem(make, channels, classes, (side, side))), None)
+    least = _least_side(make, channels, classes, fits) if fits else None
+    hint = f"; the least that it takes is {least}x{least}" if least else ""
+    raise UsageError(f"{arch} cannot take {size[0]}x{size[1]} images of {channels} channels: {problem}{hint}")
+
+
+def _problem(make: Make, channels: int, classes: int, size: tuple[int, int]) -> str | None:
+    """Why the network cannot take such images, or None; found on the meta device, without memory and arithmetic."""
     try:
         with torch.device("meta"), torch.no_grad():
-            net = make(size).eval()
-            logits = net(torch.zeros(2, channels, *size))
-    except Exception as fault:  # whatever the code of others raises
-        return one_line(str(fault) or type(fault).__name__)[:200]
+            logits = make(size).eval()(torch.zeros(2, channels, *size))
+    except Exception as exc:  # the user's code can raise anything
+        return one_line(str(exc) or type(exc).__name__)[:200]
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     return None if shape == (2, classes) else f"it gives {shape} for 2 images, not logits of (2, {classes})"
 
 
-def _least(make: Make, channels: int, classes: int, fits: int) -> int:
-    """The smallest side of a square, given one that fits, by halving."""
-    below = 0
-    while fits - below > 1:
-        middle = (below + fits) // 2
-        if _fault(make, channels, classes, (middle, middle)):
-            below = middle
+def _least_side(make: Make, channels: int, classes: int, fits: int) -> int:
+    """The smallest side of a square that the network takes, found by bisection below a side that fits."""
+    too_small = 0
+    while fits - too_small > 1:
+        middle = (too_small + fits) // 2
+        if _problem(make, channels, classes, (middle, middle)):
+            too_small = middle
         else:
             fits = middle
     return fits

@@ -1,4 +1,4 @@
-"""The step before every net: uint8 pixels to normalised floats. Training, evaluation and export all go through it."""
+"""Normalization, the step before every network. Training, evaluation and export all use this one definition."""
 
 import torch
 from torch import Tensor, nn
@@ -7,9 +7,10 @@ from netkit.core.model_card import ModelCard
 
 
 class FromPixels(nn.Module):
-    """A net that takes pixels: (N, C, H, W) uint8 -> logits (N, classes), normalised with the card's mean and std.
+    """A network that takes pixels: images (N, C, H, W) uint8 -> logits (N, classes).
 
-    (pixel / 255 - mean) / std is computed as pixel * scale + shift. Both are constants of the card, not weights.
+    Pixels are normalized with the card's mean and std: (pixel / 255 - mean) / std, computed as pixel * scale + shift.
+    `scale` and `shift` (C, 1, 1) follow from the card and are not saved with the weights.
     """
 
     scale: Tensor
@@ -24,5 +25,5 @@ class FromPixels(nn.Module):
         self.register_buffer("shift", (-mean / std).float(), persistent=False)
 
     def forward(self, images_u8: Tensor) -> Tensor:
-        logits: Tensor = self.net(images_u8.to(self.scale.dtype) * self.scale + self.shift)
-        return logits
+        x = images_u8.to(self.scale.dtype) * self.scale + self.shift  # (N, C, H, W)
+        return self.net(x)  # (N, classes)

@@ -1,4 +1,4 @@
-"""Pre-activation ResNet for 28x28 digits, after He et al. 2016, Identity Mappings (arXiv:1603.05027)."""
+"""Pre-activation residual network for digits, after He et al. 2016, Identity Mappings (arXiv:1603.05027)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,9 +7,9 @@ from netkit.nets.sizes import Size, height_and_width
 
 
 class PreActBlock(nn.Module):
-    """x + conv3x3(relu(bn(conv3x3(relu(bn(x)))))): nothing but the addition stands on the identity path (figure 4e).
+    """x + conv3x3(relu(bn(conv3x3(relu(bn(x)))))): the identity path holds nothing but the addition (figure 4e).
 
-    Where the shape changes, the shortcut is one 1x1 convolution of the pre-activated input, as in the authors' code.
+    If the shape changes, the shortcut is one 1x1 convolution of the pre-activated input, as in the authors' code.
     Input (N, channels, H, W); output (N, out_channels, H / stride, W / stride), rounded up.
     """
 
@@ -23,17 +23,19 @@ class PreActBlock(nn.Module):
         self.shortcut = None if same_shape else nn.Conv2d(channels, out_channels, 1, stride=stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = F.relu(self.bn1(x))
-        identity = x if self.shortcut is None else self.shortcut(active)
-        return identity + self.conv2(F.relu(self.bn2(self.conv1(active))))
+        active = F.relu(self.bn1(x))  # (N, channels, H, W)
+        identity = x if self.shortcut is None else self.shortcut(active)  # (N, out_channels, H / stride, W / stride)
+        y = self.conv1(active)  # (N, out_channels, H / stride, W / stride)
+        y = self.conv2(F.relu(self.bn2(y)))  # (N, out_channels, H / stride, W / stride)
+        return identity + y
 
 
 class PreActNet(nn.Module):
     """A 3x3 stem, two stages of two pre-activation blocks at half and quarter size, and one linear layer.
 
-    The stages are two, and none at full size as for CIFAR-10: an epoch of MNIST takes well under a minute on two cores.
-    Input (N, channels, height, width) float, normalised; output logits (N, classes).
-    Raises UsageError where `size` is below 8 x 8.
+    The paper's stage at full size is left out: an epoch of MNIST takes well under a minute on two cores.
+    Input (N, channels, height, width) float, normalized; output logits (N, classes).
+    Raises UsageError if `size` is below 8x8.
     """
 
     def __init__(self, channels: int = 1, classes: int = 10, size: Size = 28) -> None:
@@ -49,5 +51,6 @@ class PreActNet(nn.Module):
         x = self.stem(x)  # (N, 16, 28, 28)
         x = self.stage1(x)  # (N, 32, 14, 14)
         x = self.stage2(x)  # (N, 64, 7, 7)
-        x = F.relu(self.bn(x))  # the activation that the last block leaves to its successor
-        return self.linear(x.mean(dim=(2, 3)))  # (N, 64) -> (N, classes)
+        x = F.relu(self.bn(x))  # (N, 64, 7, 7): a block activates its input, so the last output is not active yet
+        x = x.mean(dim=(2, 3))  # (N, 64)
+        return self.linear(x)  # (N, classes)

@@ -1,4 +1,4 @@
-"""The size of an input image as the nets take it: one number for a square, or height and width."""
+"""The size of input images: one number for square images, or height and width."""
 
 from netkit.core.errors import UsageError
 
@@ -6,7 +6,7 @@ Size = int | tuple[int, int]
 
 
 def height_and_width(size: Size, *, least: int, of: str) -> tuple[int, int]:
-    """Height and width in pixels; UsageError, naming the net `of` and its least size, where one is too small."""
+    """Height and width in pixels. Raises UsageError, with the network's name `of`, if one is below `least`."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < least:
         raise UsageError(f"{of} cannot take {height}x{width} images: it needs at least {least}x{least}")

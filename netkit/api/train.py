@@ -16,7 +16,7 @@ from netkit.nets.training import run, stopping
 from netkit.nets.training.metrics import EpochMetrics
 from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.run import TrainedRun
-from netkit.nets.training.schedule import Timetable
+from netkit.nets.training.schedule import EpochSchedule
 
 
 def train(
@@ -125,8 +125,8 @@ def train(
     signals: AbstractContextManager[Callable[[], int | None]]
     signals = stopping.noted() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
-        callbacks = run.Watch(
-            on_step=counted(report, Timetable(chosen_recipe, images).images),
+        callbacks = run.Callbacks(
+            on_step=counted(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,
         )

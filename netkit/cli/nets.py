@@ -19,16 +19,16 @@ def nets(arch: str | None, as_json: bool) -> None:
 
     Parameters, multiply-adds and source of each network, for 28x28 digits; or of ARCH alone, layer by layer.
     """
-    from netkit.nets import summary
+    from netkit.nets import create, summary
 
-    layers = summary.layers(summary.digit_net(arch), summary.DIGIT) if arch else []
+    layers = summary.layers(create(arch), summary.DIGIT) if arch else []
     rows = [asdict(row) for row in layers or map(summary.summary, OWN_ARCHITECTURE.names())]
     if as_json:
         for row in rows:
             print_json(row)
     else:
         print_table(rows)
-    bottlenecks = summary.bottlenecks(summary.digit_net(arch), summary.DIGIT) if arch and not as_json else []
+    bottlenecks = summary.bottlenecks(create(arch), summary.DIGIT) if arch and not as_json else []
     if bottlenecks:
         click.echo("\nMultiply-adds of each k x k convolution through its 1x1 bottleneck, and directly:\n")
         print_table([asdict(row) for row in (*bottlenecks, summary.textbook_bottleneck())])

@@ -48,9 +48,9 @@ class ArchitectureChoice(LazyChoice):
             return value
         if value not in self.names():
             with suppress(ModuleNotFoundError):  # torch may be missing
-                from netkit.nets.external import torchvisions  # takes seconds, which only a mistake should cost
+                from netkit.nets.external import torchvision_names  # takes seconds, which only a mistake should cost
 
-                if value in torchvisions():
+                if value in torchvision_names():
                     raise UsageError(f"unknown {self.name} {value!r}: did you mean 'torchvision/{value}'?")
         return super().convert(value, param, ctx)
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 def _recipes() -> Iterable[str]:
-    from netkit.nets.training.recipe import RECIPES
+    from netkit.nets.training.recipe import ALIASES, RECIPES
 
-    return RECIPES
+    return [*RECIPES, *ALIASES]
 
 
 def _precisions() -> Iterable[str]:

@@ -1,23 +1,23 @@
-"""Training: from a data set and a recipe to weights with their card. Read in this order:
+"""Training: from a data set and a recipe to weights with a model card. Read in this order:
 
-recipe      what to do: optimiser, schedule, augmentation, as plain values
-timetable   how many images and steps that makes, epoch by epoch
-device      where to do it, and in which precision
-ranks       the processes that do it together, if there are several
-feed        images on their way to the device
-augment     what happens to the images before the net sees them
-muon        steps of kernels that are near orthogonal
-optimizer   what moves which weight
-metrics     what an epoch is judged by, and the file of rows
-glance      how it stands, read without making a GPU wait
-fit         the loop, one step after the other; its state can be taken and given back
-tensorfile  tensors and what is said about them, on disk, and how damage is found
-state       that state on disk, of a run that has not ended
-checkpoint  model.safetensors: weights, with the card in the header
-weights     weights of somebody else's, to begin with
-plots       pictures of a run, for people
-tensorboard the same as logs, for TensorBoard
-record      run.json: what a run was asked to do
-run         all of it together, and the folder that a run leaves
-stopping    signals that wait until the step has ended
+recipe        what to do, as plain values: optimizer, schedule, augmentation, precision
+schedule      epochs, steps and learning rates of a recipe
+device        where to train, and in which precision
+distributed   the processes that train one network together
+feed          images on their way to the device
+sampling      the images that each epoch learns from, and their order
+augment       random affine maps of the images
+muon, optim   the optimizer: Muon for convolution kernels, SGD for everything else
+metrics       the metrics of an epoch, and metrics.csv
+step_metrics  the metrics of a step, read without making a GPU wait
+trainer       the training loop
+tensorfile    a safetensors file with a JSON header and a checksum
+state         training.safetensors: a training that has not ended
+checkpoint    model.safetensors: weights with their model card
+weights       initial weights from elsewhere
+record        run.json: the arguments of a run
+plots         pictures of a run
+tensorboard   logs for TensorBoard
+run           all of it together, and the folder that a run leaves
+stopping      SIGINT and SIGTERM, delayed until a step has ended
 """

@@ -1,4 +1,4 @@
-"""model.safetensors: a net's weights, with the card as JSON in the header."""
+"""model.safetensors: the weights of a network, with the model card as JSON in the header."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from netkit.nets.training import tensorfile
 
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:
-    """Write the net's weights and the card to `path`, whole or not at all; the same net gives the same bytes."""
+    """Write weights and card to `path`, whole or not at all; equal weights and cards give equal bytes."""
     write_atomic(path, content(net, card))
 
 
@@ -26,50 +26,54 @@ def content(net: nn.Module, card: ModelCard) -> bytes:
 
 
 def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCard]:
-    """The net in `path`, on the CPU and in evaluation mode, and its card.
+    """The network in `path`, on the CPU and in evaluation mode, and its card.
 
-    A net MODULE:CLASS is built only where its name is `trusted`, for a file must not choose what code is run; else
-    UsageError. Raises ModelError where the file is no safetensors file, has no card or was damaged, or its tensors are
-    not exactly those that the card's net wants, by name, shape and dtype, or not all finite; CardError where the card
-    is wrong.
+    A file must not choose what code runs, so a network MODULE:CLASS is created only if its name is `trusted`.
+
+    Raises:
+        UsageError: the network is MODULE:CLASS and not trusted.
+        CardError: the card is invalid.
+        ModelError: the file is not safetensors, has no card or is damaged; or its tensors are not exactly those of the
+            card's network, by name, shape and dtype, or not all finite.
     """
     refuse_pickle(path)
     try:
-        weights, about = tensorfile.read(path, METADATA_KEY)
-    except ModelError as fault:
-        raise ModelError(f"{fault}; train it anew with 'netkit train'") from None
+        weights, header = tensorfile.read(path, METADATA_KEY)
+    except ModelError as exc:
+        raise ModelError(f"{exc}; train it again with 'netkit train'") from None
     try:
-        card = ModelCard.from_json(json.dumps(about))
-    except (CardError, RecursionError) as fault:
-        raise CardError(f"{path}: {fault}") from None
+        card = ModelCard.from_json(json.dumps(header))
+    except (CardError, RecursionError) as exc:
+        raise CardError(f"{path}: {exc}") from None
     if is_user_code(card.arch) and card.arch != trusted:
         raise UsageError(f"{path}: its net is {card.arch}, code outside netkit: to run it, add --arch {card.arch}")
     try:
-        with torch.device("meta"):  # shapes without memory: a damaged card can ask for any size
-            wanted = build(card).state_dict()
-    except NetkitError as fault:
-        raise ModelError(f"{path}: {fault}") from None
-    refuse_misfits(path, wanted, weights)
+        with torch.device("meta"):  # shapes without memory: a damaged card can describe a network of any size
+            expected = build(card).state_dict()
+    except NetkitError as exc:
+        raise ModelError(f"{path}: {exc}") from None
+    refuse_misfits(path, expected, weights)
     net = build(card)
     net.load_state_dict(weights)
     return net.eval(), card
 
 
 def refuse_pickle(path: Path) -> None:
+    """Raise ModelError if the name of the file is that of a pickle."""
     if path.suffix in (".pt", ".pth", ".pkl"):
         raise ModelError(f"{path}: a pickle can run code when it is read; 'netkit import {path}' makes it safetensors")
 
 
-def refuse_misfits(path: Path, wanted: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise ModelError where `found` are not the tensors `wanted`, by name, shape and dtype, or are not all finite."""
-    if wanted.keys() != found.keys():
-        lacking, surplus = sorted(wanted.keys() - found.keys())[:5], sorted(found.keys() - wanted.keys())[:5]
-        raise ModelError(f"{path}: not the tensors of this net: lacks {lacking}, has besides {surplus}")
-    for name, tensor in found.items():
-        if tensor.shape != wanted[name].shape or tensor.dtype != wanted[name].dtype:
+def refuse_misfits(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ModelError if the file's `tensors` differ from `expected` in name, shape or dtype, or are not finite."""
+    if expected.keys() != tensors.keys():
+        missing, extra = sorted(expected.keys() - tensors.keys())[:5], sorted(tensors.keys() - expected.keys())[:5]
+        raise ModelError(f"{path}: not the tensors of this net: missing {missing}, unexpected {extra}")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise ModelError(
                 f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}, "
-                f"this net wants {wanted[name].dtype} {tuple(wanted[name].shape)}"
+                f"this net needs {expected[name].dtype} {tuple(expected[name].shape)}"
             )
         if not torch.isfinite(tensor).all():
-            raise ModelError(f"{path}: tensor {name!r} holds a NaN or an infinity")
+            raise ModelError(f"{path}: tensor {name!r} contains NaN or infinity")

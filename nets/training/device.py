@@ -1,4 +1,4 @@
-"""Where to train and in which precision: from what --device and --precision say to what torch takes."""
+"""Where to train and in which precision: --device and --precision as torch's device and dtype."""
 
 import logging
 
@@ -13,24 +13,24 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """The device called "auto", "cpu" or "cuda"; of several GPUs the one of that rank on this machine.
+    """The device called "auto", "cpu" or "cuda"; with several GPUs the one with the number `local_rank`.
 
-    "auto" takes CUDA where it works, else the CPU, and says why. Raises DeviceError, with the cause, where CUDA is
-    asked for and absent.
+    "auto" is CUDA if it works, else the CPU, and logs the cause. Raises DeviceError, with the cause, if "cuda" does not
+    work.
     """
     if name == "cpu":
         return torch.device("cpu")
-    fault = _cuda_fault(local_rank)
-    if fault is None:
+    problem = _cuda_problem(local_rank)
+    if problem is None:
         return torch.device("cuda", local_rank)
     if name == "cuda":
-        raise DeviceError(f"--device cuda: {fault}")
-    logger.info("training on the CPU: %s", fault)
+        raise DeviceError(f"--device cuda: {problem}")
+    logger.info("training on the CPU: %s", problem)
     return torch.device("cpu")
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision that convolutions run in: `name`, or for "auto" bf16 where hardware has it, else fp32."""
+    """The precision of convolutions: `name`, or for "auto" bf16 if the hardware has it, else fp32."""
     if name != "auto":
         return name
     has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
@@ -42,10 +42,10 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _cuda_fault(local_rank: int) -> str | None:
-    """Why torch cannot use the GPU of that number here, or None where it can."""
-    if fault := missing_cuda_driver():
-        return fault
+def _cuda_problem(local_rank: int) -> str | None:
+    """Why torch cannot use the GPU with that number, or None if it can."""
+    if problem := missing_cuda_driver():
+        return problem
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Ranks: the processes that train one net together, as torchrun starts them; or one process alone."""
+"""Ranks: the processes that train one network together, as torchrun starts them; or one process alone."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank` of `count`; `local_count` of them share this machine."""
+    """This process is number `rank`, from 0, of `count`; `local_count` of them run on this machine."""
 
     rank: int
     count: int
@@ -20,56 +20,55 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is the process that writes files and prints."""
         return self.rank == 0
 
     def launcher(self) -> list[str]:
-        """What stands before the command to start as many processes again; nothing for one."""
+        """The words before a command that start as many processes again; none for one process."""
         if self.count == 1:
             return []
         machines = self.count // self.local_count
         more = ["--nnodes", str(machines)] if machines > 1 else []
         return ["torchrun", *more, "--nproc-per-node", str(self.local_count), "-m"]
 
-    def share(self, rows: Tensor) -> tuple[Tensor, int]:
-        """This rank's part of a batch, and 1; or, where rows are too few, any row, and 0, as it is not to count."""
-        share = rows[self.rank :: self.count]
-        return (share, 1) if len(share) else (rows[:1], 0)
+    def shard(self, indices: Tensor) -> tuple[Tensor, int]:
+        """This rank's part of a batch (n,), and its weight 1; if n is below `count`, maybe one index of weight 0."""
+        shard = indices[self.rank :: self.count]
+        return (shard, 1) if len(shard) else (indices[:1], 0)
 
-    def whole(self, values: Tensor, count: int) -> Tensor:
-        """From values (..., n) of this rank's share those of the whole batch (..., count), in its order."""
+    def gather(self, values: Tensor, batch_size: int) -> Tensor:
+        """Values (..., n) of all ranks' shards as those of the batch (..., batch_size), in its order."""
         if self.count == 1:
             return values
-        found = values.new_zeros(*values.shape[:-1], count)
-        found[..., self.rank :: self.count] = values  # of a share that is not to count there is nowhere to put it
-        distributed.all_reduce(found)
-        return found
+        gathered = values.new_zeros(*values.shape[:-1], batch_size)
+        gathered[..., self.rank :: self.count] = values  # an empty slice for a shard of weight 0
+        distributed.all_reduce(gathered)
+        return gathered
 
-    def any(self, yes: bool) -> bool:
-        """Whether any rank says yes. All ranks must ask at the same point."""
+    def any(self, flag: bool) -> bool:
+        """Whether `flag` is true on any rank. All ranks must call this at the same point."""
         if self.count == 1:
-            return yes
-        answers = torch.tensor(float(yes), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
-        distributed.all_reduce(answers)
-        return bool(answers.item())
+            return flag
+        flags = torch.tensor(float(flag), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
+        distributed.all_reduce(flags)
+        return bool(flags.item())
 
 
 ALONE = Ranks(rank=0, count=1, local_rank=0, local_count=1)
 
 
 def from_environment() -> Ranks:
-    """What torchrun says this process is, or ALONE."""
+    """The ranks as torchrun describes them in the environment, or ALONE."""
     count = int(os.environ.get("WORLD_SIZE", "1"))
     if count == 1:
         return ALONE
-    numbers = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    rank, local_rank, local_count = numbers
+    rank, local_rank, local_count = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
     return Ranks(rank, count, local_rank, local_count)
 
 
 @contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Inside, the ranks can talk to each other: by NCCL on CUDA, by gloo on the CPU."""
+def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Inside, the ranks can communicate: through NCCL on CUDA, through gloo on the CPU."""
     if ranks.count == 1:
         yield
         return

@@ -1,4 +1,4 @@
-"""Feed: a data set's images on their way to a net, held whole on the device, or decoded ahead and sent in batches."""
+"""Feed: the images of a data set, all held on the device, or decoded ahead and sent in batches."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,22 +10,22 @@ from netkit.data.lazy import Images, batches
 
 
 class Feed:
-    """Images (N, channels, height, width) uint8 for that device."""
+    """Images (N, C, H, W) uint8 for a device."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.shape, self.device = images.shape, device
         self._images = torch.tensor(images, device=device) if isinstance(images, np.ndarray) else images
 
-    def batches(self, choices: Iterable[Tensor]) -> Iterator[Tensor]:
-        """The images of each choice, indices int64 on the device, in order."""
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
+        """For each tensor of indices (n,), int64 on the device, the images (n, C, H, W) on the device."""
         if isinstance(self._images, Tensor):
-            yield from (self._images.index_select(0, choice) for choice in choices)  # [choice] took 10 times as long
+            yield from (self._images.index_select(0, batch) for batch in indices)  # [batch] takes 10 times as long
         else:
-            for images in batches(self._images, (choice.cpu().numpy() for choice in choices)):
-                yield torch.from_numpy(images).to(self.device)
+            for images_u8 in batches(self._images, (batch.cpu().numpy() for batch in indices)):
+                yield torch.from_numpy(images_u8).to(self.device)
 
     def in_order(self, size: int) -> Iterator[Tensor]:
-        """All images, so many at a time."""
+        """All images in batches of up to `size`."""
         if isinstance(self._images, Tensor):
             return iter(self._images.split(size))
         return self.batches(torch.arange(self.shape[0]).split(size))

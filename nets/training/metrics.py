@@ -1,4 +1,4 @@
-"""What an epoch is judged by, and metrics.csv: one row an epoch."""
+"""The metrics of an epoch, and metrics.csv, which has one row an epoch."""
 
 import csv
 import io
@@ -14,16 +14,16 @@ from netkit.core.atomic_io import write_atomic
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.feed import Feed
 
-EVALUATION_BATCH = 100  # on two cores densenet took twice as long by 1,000: what lies between its layers fits no cache
+EVALUATION_BATCH = 100  # with 1,000 densenet takes twice as long on two cores: its activations do not fit the caches
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One row of metrics.csv. Losses are means of the cross entropy; accuracies lie in [0, 1]; `step` counts batches.
+    """One row of metrics.csv. Losses are means of the cross entropy; accuracies lie in [0, 1].
 
-    `lr` is that of the epoch's last step; the training columns are means over the images that the epoch learnt from,
-    while the weights changed, its loss with the recipe's label smoothing. The test columns are float32's in the last
-    epoch, before it those of the training's precision.
+    `step` and `lr` are those of the epoch's last step. The training columns are means over the images that the epoch
+    learnt from, while the weights changed; the loss includes the recipe's label smoothing. The test columns are
+    computed in float32 in the last epoch, and in the precision of the training before.
     """
 
     epoch: int
@@ -44,7 +44,7 @@ class EpochMetrics:
 
 @torch.no_grad()
 def predict(model: FromPixels, images: Feed, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Logits (N, classes), computed in float32 or, where that is safe, in `dtype`."""
+    """Logits (N, classes) float32 for all images, computed under autocast to `dtype`."""
     model.eval()
     with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
         return torch.cat([model(chunk).float() for chunk in images.in_order(EVALUATION_BATCH)])
@@ -53,14 +53,14 @@ def predict(model: FromPixels, images: Feed, dtype: torch.dtype = torch.float32)
 def evaluate(
     model: FromPixels, images: Feed, labels: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[float, float]:
-    """Loss and accuracy of `model` on images and labels (N,), as `predict` computes them."""
+    """Mean cross entropy and accuracy of `model` on images and their labels (N,) int64."""
     logits = predict(model, images, dtype)
-    right = (logits.argmax(dim=1) == labels).sum()
-    return F.cross_entropy(logits.double(), labels).item(), int(right) / len(labels)
+    correct = (logits.argmax(dim=1) == labels).sum()
+    return F.cross_entropy(logits.double(), labels).item(), int(correct) / len(labels)
 
 
 def write_csv(path: Path, rows: Iterable[EpochMetrics]) -> None:
-    """Write the rows under a header, whole or not at all."""
+    """Write a header and the rows, whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
     writer.writeheader()

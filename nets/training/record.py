@@ -1,4 +1,4 @@
-"""run.json: what a run was asked to do, for --resume and to find its data set again."""
+"""run.json: the arguments of a run, for --resume and to find its data set again."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from netkit.data.options import Options
 
 logger = logging.getLogger(__name__)
 
-# with other values it is another run
+# arguments that must be equal to resume a run
 DECISIVE = ("arch", "seed", "data_sha256", "input", "mean", "std", "weights_sha256", "recipe")
-# with other values of these the weights differ in their last digits
+# arguments that change the weights in their last digits only
 CIRCUMSTANCES = ("device", "threads", "processes", "compiled", "deterministic", "torch")
 
 Arguments = Mapping[str, Any]
@@ -30,59 +30,65 @@ def write(out: Path, arguments: Arguments) -> None:
 
 
 def read(out: Path) -> dict[str, Any]:
-    """What run.json in the folder `out` says. Raises ModelError where there is none or it is damaged."""
+    """The arguments in run.json in the folder `out`. Raises ModelError if it is missing or damaged."""
+    path = out / ARGUMENTS
     try:
-        found = json.loads((out / ARGUMENTS).read_text())
-    except (OSError, ValueError, RecursionError) as fault:
-        raise ModelError(f"{out / ARGUMENTS}: cannot be read: {fault}") from None
-    if not isinstance(found, dict):
-        raise ModelError(f"{out / ARGUMENTS}: holds no arguments of a run")
-    return found
+        arguments = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as exc:
+        raise ModelError(f"{path}: cannot be read: {exc}") from None
+    if not isinstance(arguments, dict):
+        raise ModelError(f"{path}: holds no JSON object")
+    return arguments
 
 
-def refuse_another(out: Path, asked: Arguments, earlier: Arguments) -> None:
-    """Raise UsageError where a run with the arguments `asked` would be another than the `earlier` one in `out`.
+def refuse_another(out: Path, arguments: Arguments, earlier: Arguments) -> None:
+    """Raise UsageError if the run in `out` was started with `earlier` arguments that differ in a decisive one.
 
-    Where only its circumstances differ, say so: the weights will not be the same to the bit.
+    If only circumstances differ, log a warning: the weights will not be equal to the bit.
     """
-    names = [f"{arguments.get('data')} (SHA-256 {arguments.get('data_sha256')})" for arguments in (earlier, asked)]
-    asked, earlier = _flat(asked), _flat(earlier)
-    others = [name for name in asked if name not in CIRCUMSTANCES and asked[name] != earlier.get(name)]
-    if others:
-        told = ", ".join(
-            f"data {names[0]}, not {names[1]}"
-            if name == "data_sha256"
-            else f"{name.replace('_', ' ')} {earlier.get(name)}, not {asked[name]}"
-            for name in others
+    new, old = _flat(arguments), _flat(earlier)
+    changed = [name for name in new if new[name] != old.get(name)]
+    if decisive := [name for name in changed if name not in CIRCUMSTANCES]:
+        differences = ", ".join(_difference(name, arguments, earlier) for name in decisive)
+        raise UsageError(
+            f"{out}: this run was started with {differences}; resume it with the same, or leave out --resume"
         )
-        raise UsageError(f"{out}: this run was started with {told}; resume it with the same, or leave out --resume")
-    changed = [name for name in CIRCUMSTANCES if asked[name] != earlier.get(name)]
     if changed:
-        told = ", ".join(f"{name} {earlier.get(name)}, now {asked[name]}" for name in changed)
-        logger.warning("warning: the run was started with %s: its weights will differ in their last digits", told)
+        differences = ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
+        logger.warning(
+            "warning: the run was started with %s: its weights will differ in their last digits", differences
+        )
+
+
+def _difference(name: str, new: Arguments, old: Arguments) -> str:
+    if name == "data_sha256":
+        sources = [f"{arguments.get('data')} (SHA-256 {arguments.get('data_sha256')})" for arguments in (old, new)]
+        return f"data {sources[0]}, not {sources[1]}"
+    return f"{name.replace('_', ' ')} {_flat(old).get(name)}, not {_flat(new)[name]}"
 
 
 def _flat(arguments: Arguments) -> dict[str, Any]:
+    """The arguments that are compared, with the fields of the recipe beside the others."""
     recipe = arguments.get("recipe")
     fields = {name: arguments.get(name) for name in (*DECISIVE, *CIRCUMSTANCES) if name != "recipe"}
     return {**fields, **(recipe if isinstance(recipe, dict) else {})}
 
 
 def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet:
-    """The data set that the run in that folder was trained on, from where run.json says it lies, or from `source`.
+    """The data set of the run in the folder `run`, from `source`, or from where run.json says it is.
 
-    Raises ModelError where neither is known, DataError where the data set is not to be had, or not that of the card.
+    Raises ModelError if neither is known, DataError if the data set cannot be loaded or is not that of the card.
     """
-    told = "" if source else f" (so says {run / ARGUMENTS}; if the data moved, use --data)"
+    hint = "" if source else f" (so says {run / ARGUMENTS}; if the data moved, use --data)"
     if source is None:
-        found = read(run).get("data")
-        if not isinstance(found, str):
-            raise ModelError(f"{run / ARGUMENTS}: does not say where the data lies; use --data")
-        source = found
+        recorded = read(run).get("data")
+        if not isinstance(recorded, str):
+            raise ModelError(f"{run / ARGUMENTS}: does not say where the data is; use --data")
+        source = recorded
     try:
         data = registry.load(source, Options.of(card))
-    except NetkitError as fault:
-        raise DataError(f"{fault}{told}") from None
+    except NetkitError as exc:
+        raise DataError(f"{exc}{hint}") from None
     if data.sha256 != card.origin.data_sha256:
         raise DataError(
             f"{data.source}: not the data set that the run was trained on ({card.origin.data}): "

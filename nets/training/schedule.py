@@ -1,4 +1,4 @@
-"""Timetable: how many images and steps each epoch of a recipe has, and where in them a training stands."""
+"""EpochSchedule: the images, steps and learning rates of a recipe on a data set."""
 
 import math
 from bisect import bisect_right
@@ -8,44 +8,50 @@ from typing import NamedTuple
 from netkit.nets.training.recipe import Recipe
 
 
-class Place(NamedTuple):
-    """Between two steps: in which epoch the next step lies, from 1 on, and how many of its steps lie before it."""
+class Position(NamedTuple):
+    """A point between two steps: the epoch of the next step, from 1, and the steps of that epoch before it."""
 
     epoch: int
     steps: int
 
 
-class Timetable:
-    """That of `recipe` on so many training images. Steps are counted from the start of the training."""
+class EpochSchedule:
+    """The schedule of `recipe` on `images` training images. Steps are counted from 1 over the whole training."""
 
     def __init__(self, recipe: Recipe, images: int) -> None:
-        self._batch_size = recipe.batch_size
+        self._recipe = recipe
         self._images = [recipe.images_in(epoch, images) for epoch in range(1, math.ceil(recipe.epochs) + 1)]
-        self._ends = list(accumulate(-(-count // recipe.batch_size) for count in self._images))
+        self._last_steps = list(accumulate(-(-count // recipe.batch_size) for count in self._images))
 
     @property
     def steps(self) -> int:
-        return self._ends[-1]
+        """Steps of the whole training."""
+        return self._last_steps[-1]
 
     @property
     def images(self) -> int:
-        """Of all epochs together, each image as often as it is learnt from."""
+        """Images of all epochs together; an image counts once in each epoch that learns from it."""
         return sum(self._images)
 
     def images_in(self, epoch: int) -> int:
+        """Images that the epoch learns from."""
         return self._images[epoch - 1]
 
-    def ends_an_epoch(self, step: int) -> bool:
-        """Whether step number `step`, from 1 on, is the last of its epoch."""
-        return step in self._ends
+    def lr_at(self, step: int) -> float:
+        """The learning rate of the step."""
+        return self._recipe.lr_at(step - 1, self.steps)
 
-    def place(self, steps: int) -> Place:
-        """Where a training is after that many steps."""
-        epochs = bisect_right(self._ends, steps)
-        return Place(epochs + 1, steps - (self._ends[epochs - 1] if epochs else 0))
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the step is the last one of its epoch."""
+        return step in self._last_steps
+
+    def position(self, steps: int) -> Position:
+        """The position after that many steps."""
+        epochs = bisect_right(self._last_steps, steps)
+        return Position(epochs + 1, steps - (self._last_steps[epochs - 1] if epochs else 0))
 
     def images_after(self, steps: int) -> int:
-        """How many images were learnt from in that many steps."""
-        epoch, begun = self.place(steps)
-        here = min(begun * self._batch_size, self.images_in(epoch)) if begun else 0
-        return sum(self._images[: epoch - 1]) + here
+        """Images learnt from in that many steps."""
+        epoch, begun = self.position(steps)
+        partial = min(begun * self._recipe.batch_size, self.images_in(epoch)) if begun else 0
+        return sum(self._images[: epoch - 1]) + partial

@@ -1,45 +1,51 @@
-"""training.safetensors: a training that has not ended, to go on from. It is gone when the weights are there."""
+"""training.safetensors: the snapshot of a training that has not ended. The file is removed when the run is complete."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import ModelError
 from netkit.nets.training import tensorfile
 from netkit.nets.training.metrics import EpochMetrics
-from netkit.nets.training.trainer import Snapshot, Training
 
 KEY = "netkit.training"  # in the safetensors header
 
 
+class Snapshot(NamedTuple):
+    """A training between two steps: all that its next step depends on, beside the arguments of the run.
+
+    `rows` are the metrics of the epochs that have ended; `scaler` is the state of float16's loss scaling, empty in
+    other precisions.
+    """
+
+    tensors: dict[str, Tensor]
+    step: int
+    rows: tuple[EpochMetrics, ...]
+    scaler: dict[str, Any]
+
+
 def save(path: Path, snapshot: Snapshot, arguments: Mapping[str, Any]) -> None:
-    """Write a snapshot of the run that was started with these arguments, whole or not at all."""
-    numbers = {
+    """Write a snapshot of the run with these arguments, whole or not at all."""
+    header = {
         "arguments": arguments,
         "step": snapshot.step,
         "rows": [asdict(row) for row in snapshot.rows],
         "scaler": snapshot.scaler,
     }
-    write_atomic(path, tensorfile.content(snapshot.tensors, KEY, numbers))
+    write_atomic(path, tensorfile.content(snapshot.tensors, KEY, header))
 
 
 def load(path: Path) -> tuple[Snapshot, dict[str, Any]]:
-    """The snapshot in the file `path`, and its run's arguments. Raises ModelError where the file is damaged."""
+    """The snapshot in a file, and the arguments of its run. Raises ModelError if the file is damaged."""
     try:
-        tensors, numbers = tensorfile.read(path, KEY)
-        rows = tuple(EpochMetrics(**row) for row in numbers["rows"])
-        return Snapshot(tensors, numbers["step"], rows, numbers["scaler"]), numbers["arguments"]
-    except ModelError as fault:
-        raise ModelError(f"{fault}; train anew without --resume") from None
-    except (KeyError, TypeError) as fault:  # of another netkit
-        raise ModelError(f"{path}: cannot be resumed from ({fault}); train anew without --resume") from None
-
-
-def restore(training: Training, snapshot: Snapshot, path: Path) -> None:
-    """Let `training` go on from the snapshot that was in `path`. Raises ModelError where it is none of its net's."""
-    try:
-        training.restore(snapshot)
-    except (KeyError, RuntimeError, TypeError, ValueError) as fault:
-        raise ModelError(f"{path}: does not fit this net ({fault}); train anew without --resume") from None
+        tensors, header = tensorfile.read(path, KEY)
+        rows = tuple(EpochMetrics(**row) for row in header["rows"])
+        return Snapshot(tensors, header["step"], rows, header["scaler"]), header["arguments"]
+    except ModelError as exc:
+        raise ModelError(f"{exc}; start again without --resume") from None
+    except (KeyError, TypeError) as exc:  # written by another version of netkit
+        raise ModelError(f"{path}: cannot be resumed from ({exc}); start again without --resume") from None

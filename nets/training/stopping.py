@@ -1,4 +1,4 @@
-"""Stopping with care: the first SIGINT or SIGTERM is noted, so that the step can end; the second stops at once."""
+"""Graceful stopping: the first SIGINT or SIGTERM is only noted, so that the step can end; the second stops at once."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,13 +8,13 @@ from types import FrameType
 
 @contextmanager
 def noted() -> Iterator[Callable[[], int | None]]:
-    """Inside, signals are only noted: the function tells the number of the one that came, or None."""
+    """Inside, the first signal is only noted. Yields a function that returns its number, or None."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
-    came: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        came.append(number)
+        received.append(number)
         restore()
 
     def restore() -> None:
@@ -24,6 +24,6 @@ def noted() -> Iterator[Callable[[], int | None]]:
     for number in numbers:
         signal.signal(number, note)
     try:
-        yield lambda: came[0] if came else None
+        yield lambda: received[0] if received else None
     finally:
         restore()

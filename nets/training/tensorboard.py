@@ -1,43 +1,57 @@
-"""TensorBoard logs of a run: the loss of each step that was looked at, and the metrics of each epoch."""
+"""Logs of a run for TensorBoard: loss and learning rate by step, and the metrics of each epoch.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+Events are written at once: torch's SummaryWriter leaves them to a thread, whose errors reach the caller at some later
+event, or never.
+"""
+
+import os
+import socket
+import time
 from pathlib import Path
+from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.summary.writer.record_writer import RecordWriter
+from torch.utils.tensorboard import summary
 
 from netkit.core.runs import LOGS
 from netkit.nets.training.metrics import EpochMetrics
 
 
 class Board:
-    """The logs in the folder `run`, begun, or gone on with after `step` steps. Raises OSError that names it."""
+    """The logs in the folder `run`, new, or continued after `step` steps.
+
+    Each method raises OSError, with the folder's path, if an event cannot be written.
+    """
 
     def __init__(self, run: Path, *, step: int, recipe: str) -> None:
         self._folder = run / LOGS
-        with self._faults_named():
-            self._writer = SummaryWriter(self._folder, purge_step=step + 1 if step else None)
-            if not step:
-                self._writer.add_text("recipe", recipe)
+        self._folder.mkdir(exist_ok=True)
+        name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
+        self._file = open(self._folder / name, "wb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._write(file_version="brain.Event:2")
+        if step:  # TensorBoard then hides events from here on in earlier files
+            self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
+        else:
+            self._write(summary=summary.text("recipe", recipe))
 
     def step(self, step: int, *, loss: float, lr: float) -> None:
-        with self._faults_named():
-            self._writer.add_scalar("step/loss", loss, step)
-            self._writer.add_scalar("step/lr", lr, step)
+        self._scalars(step, {"step/loss": loss, "step/lr": lr})
 
     def epoch(self, row: EpochMetrics) -> None:
-        with self._faults_named():
-            for part in ("train", "test"):
-                for what in ("loss", "accuracy"):
-                    self._writer.add_scalar(f"{part}/{what}", getattr(row, f"{part}_{what}"), row.step)
+        names = [f"{part}_{what}" for part in ("train", "test") for what in ("loss", "accuracy")]
+        self._scalars(row.step, {name.replace("_", "/"): getattr(row, name) for name in names})
 
     def close(self) -> None:
-        with self._faults_named():
-            self._writer.close()
+        self._file.close()
 
-    @contextmanager
-    def _faults_named(self) -> Iterator[None]:
+    def _scalars(self, step: int, values: dict[str, float]) -> None:
+        for tag, value in values.items():
+            self._write(step=step, summary=summary.scalar(tag, value))
+
+    def _write(self, **fields: Any) -> None:
         try:
-            yield
-        except OSError as fault:  # of a thread of the writer's, which knows no path
-            raise OSError(fault.errno, fault.strerror, str(self._folder)) from None
+            self._records.write(Event(wall_time=time.time(), **fields).SerializeToString())
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(self._folder)) from None

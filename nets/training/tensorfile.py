@@ -1,4 +1,4 @@
-"""Tensors and what is said about them, in one safetensors file, with the SHA-256 of both, so that damage is found.
+"""A safetensors file with one JSON object in its header, and a SHA-256 of the whole, so that damage is detected.
 
 Nothing is ever pickled or unpickled.
 """
@@ -15,41 +15,41 @@ from torch import Tensor
 
 from netkit.core.errors import ModelError
 
-SUM = "sha256"  # beside what is said: of the same file without it
+CHECKSUM = "sha256"  # key in the JSON object; the checksum is that of the file without this key
 
 
-def content(tensors: Mapping[str, Tensor], key: str, about: Mapping[str, Any]) -> bytes:
-    """The bytes of the file: the tensors, and under `key` in the header `about` as JSON; the same for the same."""
-    return _bytes(tensors, key, {**about, SUM: _sum(tensors, key, about)})
+def content(tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]) -> bytes:
+    """The bytes of a file with these tensors, and with `header` as JSON under `key`; equal for equal arguments."""
+    return _bytes(tensors, key, {**header, CHECKSUM: _checksum(tensors, key, header)})
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors in the file `path`, on the CPU, and what it says about them.
+    """The tensors in a file, on the CPU, and its JSON object under `key`.
 
-    Raises ModelError where it is no safetensors file, says nothing under `key`, or was changed since it was written.
+    Raises ModelError if it is not a safetensors file, has no `key`, or was changed since it was written.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError) as fault:
-        raise ModelError(f"{path}: cannot be read as safetensors: {fault}") from None
-    if key not in header:
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError) as exc:
+        raise ModelError(f"{path}: cannot be read as safetensors: {exc}") from None
+    if key not in metadata:
         raise ModelError(f"{path}: no {key} in its header")
     try:
-        about = json.loads(header[key])
-        whole = about.pop(SUM) == _sum(tensors, key, about)
-    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):  # no JSON, no object, or no sum
-        whole = False
-    if not whole:
-        raise ModelError(f"{path}: damaged: not what was written, by its SHA-256")
-    return tensors, about
+        header = json.loads(metadata[key])
+        intact = header.pop(CHECKSUM) == _checksum(tensors, key, header)
+    except (ValueError, RecursionError, AttributeError, KeyError, TypeError):  # not JSON, not an object, no checksum
+        intact = False
+    if not intact:
+        raise ModelError(f"{path}: damaged: its SHA-256 is not the one in its header")
+    return tensors, header
 
 
-def _sum(tensors: Mapping[str, Tensor], key: str, about: Mapping[str, Any]) -> str:
-    return hashlib.sha256(_bytes(tensors, key, about)).hexdigest()
+def _checksum(tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(_bytes(tensors, key, header)).hexdigest()
 
 
-def _bytes(tensors: Mapping[str, Tensor], key: str, about: Mapping[str, Any]) -> bytes:
+def _bytes(tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]) -> bytes:
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return safetensors.torch.save(plain, {key: json.dumps(about)})  # several keys would come in an order of chance
+    return safetensors.torch.save(plain, {key: json.dumps(header)})  # the order of several keys would be random

@@ -1,22 +1,19 @@
-"""The training loop: data resident on the device as uint8 where it fits, one permutation an epoch.
+"""The training loop: images on the device as uint8 if they fit, one permutation an epoch.
 
-The order of the images and what augmentation does to them are functions of the seed and the epoch, not of what came
-before: a training that stopped anywhere goes on as if it never had.
+The order of the images and their augmentation depend on the seed and the epoch, not on what came before: a training
+that was stopped anywhere continues as if it had not been.
 """
 
 import math
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from netkit.core.errors import TrainingError
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import draw_maps, warp
@@ -26,27 +23,17 @@ from netkit.nets.training.feed import Feed
 from netkit.nets.training.metrics import EpochMetrics, evaluate
 from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe
-from netkit.nets.training.schedule import Timetable
-from netkit.nets.training.step_metrics import Courier, Glance
-
-
-class Snapshot(NamedTuple):
-    """A training between two steps: what a resumed one needs, beside its arguments, to go on bit for bit.
-
-    `scaler` is the state of float16's loss scaling, empty in other precisions.
-    """
-
-    tensors: dict[str, Tensor]
-    step: int
-    rows: tuple[EpochMetrics, ...]
-    scaler: dict[str, Any]
+from netkit.nets.training.sampling import Sampler
+from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.state import Snapshot
+from netkit.nets.training.step_metrics import RunningMetrics, StepMetrics, diverged
 
 
 class Training:
-    """A net in training: its weights, and all else on which the next step depends.
+    """A model in training: its weights, and everything else that the next step depends on.
 
-    `rows` are the metrics of the epochs that have ended; `step` counts the steps done. Between two steps a snapshot can
-    be taken, and another Training with the same arguments that restores it does bit for bit what this one would do.
+    `step` counts the steps done; `rows` are the metrics of the epochs that have ended. Between two steps a snapshot can
+    be taken. Another Training with the same arguments that restores it continues bit for bit as this one would.
     """
 
     def __init__(
@@ -64,170 +51,125 @@ class Training:
         self.model = model.to(device)
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        images = len(data.train_labels)
         self.train_images, self.test_images = Feed(data.train_images, device), Feed(data.test_images, device)
-        self.train_labels, self.test_labels = (
-            torch.tensor(labels, device=device) for labels in (data.train_labels, data.test_labels)
-        )
-        self.timetable = Timetable(recipe, len(data.train_labels))
+        self.train_labels = torch.tensor(data.train_labels, device=device)
+        self.test_labels = torch.tensor(data.test_labels, device=device)
+        self.schedule = EpochSchedule(recipe, images)
         self.step = 0
         self.rows: list[EpochMetrics] = []
-        # each image's loss when it was last learnt from, before this epoch, and in it
-        self._losses, self._fresh = torch.zeros(2, len(data.train_labels), device=device)
-        self._sums = torch.zeros(2, dtype=torch.float64, device=device)  # of this epoch: losses, right answers
-        self._courier = Courier(device)
+        self._sampler = Sampler(recipe, images, seed=seed, device=device)
+        self._metrics = RunningMetrics(self.schedule, batch_size=recipe.batch_size, device=device)
         self._dtype = DTYPES[choose_precision(recipe.precision, device)]
         self._optimizer = Optimizer(self.model, recipe, device=device, scaled=self._dtype == torch.float16)
-        average = get_ema_multi_avg_fn(recipe.ema)
-        self._average = AveragedModel(self.model, multi_avg_fn=average, use_buffers=True) if recipe.ema else None
+        ema = get_ema_multi_avg_fn(recipe.ema)
+        self._average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True) if recipe.ema else None
         parallel: nn.Module = DistributedDataParallel(self.model) if ranks.count > 1 else self.model
         self._forward = torch.compile(parallel) if compiled else parallel
 
     @property
     def result(self) -> FromPixels:
-        """The model that counts: the weights' average where the recipe keeps one."""
+        """The model to evaluate and save: the average of the weights if the recipe keeps one."""
         return self._average.module if self._average else self.model  # type: ignore[return-value]  # a copy of it
 
     @property
     def lr(self) -> float:
         """The learning rate of the last step."""
-        return self._lr_of(self.step)
-
-    @property
-    def steps(self) -> int:
-        """How many there are in all."""
-        return self.timetable.steps
+        return self.schedule.lr_at(self.step)
 
     def snapshot(self) -> Snapshot:
-        """All on which the next step depends. Its tensors are those in use: write them before the next step.
+        """The state of the training. Its tensors are those in use: write them before the next step.
 
-        Raises TrainingError where a weight is no number any more: nothing could go on from there.
+        Raises TrainingError if a weight is NaN or infinite: such a training cannot continue.
         """
         if not all(weight.isfinite().all() for weight in self.model.parameters()):
-            raise self._astray("a weight became no number", self.step)
+            raise diverged("a weight became NaN or infinite", self.step, self.schedule)
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
-        tensors |= {f"momentum.{name}": tensor for name, tensor in self._optimizer.momenta().items()}
-        tensors |= {"losses": self._losses, "fresh": self._fresh, "sums": self._sums}
+        tensors |= {f"momentum.{name}": tensor for name, tensor in self._optimizer.momentum_buffers().items()}
+        tensors |= self._sampler.tensors() | self._metrics.tensors()
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        return Snapshot(tensors, self.step, tuple(self.rows), self._optimizer.scaling())
+        return Snapshot(tensors, self.step, tuple(self.rows), self._optimizer.scaler_state())
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Go on from there. Raises KeyError or RuntimeError where the tensors are not those of this net and recipe."""
+        """Continue from a snapshot. Raises KeyError or RuntimeError if it is from another model or recipe."""
 
         def part(prefix: str) -> dict[str, Tensor]:
-            start = f"{prefix}."
-            return {n.removeprefix(start): t for n, t in snapshot.tensors.items() if n.startswith(start)}
+            named = snapshot.tensors.items()
+            return {name.removeprefix(prefix): tensor for name, tensor in named if name.startswith(prefix)}
 
-        self.model.load_state_dict(part("model"))
+        self.model.load_state_dict(part("model."))
         if self._average:
-            self._average.load_state_dict(part("average"))
-        self._optimizer.restore(part("momentum"), snapshot.scaler)
-        self._losses.copy_(snapshot.tensors["losses"])
-        self._fresh.copy_(snapshot.tensors["fresh"])
-        self._sums.copy_(snapshot.tensors["sums"])
+            self._average.load_state_dict(part("average."))
+        self._optimizer.restore(part("momentum."), snapshot.scaler)
+        self._sampler.restore(snapshot.tensors)
+        self._metrics.restore(snapshot.tensors)
         torch.set_rng_state(snapshot.tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(snapshot.tensors["random.cuda"], self.device)
         self.step, self.rows = snapshot.step, list(snapshot.rows)
 
-    def run(self) -> Iterator[Glance | None]:
-        """Train to the end, one step between two values: the latest glance, or None where there is no new one.
+    def run(self) -> Iterator[StepMetrics | None]:
+        """Train to the end. Yields after each step: its metrics, or None if no new ones have arrived.
 
-        Raises TrainingError where the loss is no number any more.
+        Raises TrainingError if a loss is NaN or infinite.
         """
-        count, _, height, width = self.train_images.shape
-        while self.step < self.steps:
-            epoch, begun = self.timetable.place(self.step)
+        images, _, height, width = self.train_images.shape
+        while self.step < self.schedule.steps:
+            epoch, steps_before = self.schedule.position(self.step)
             started = time.monotonic()
-            order = self._order(epoch)
-            maps = draw_maps(count, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch)
+            order = self._sampler.order(epoch)
+            maps = draw_maps(images, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch)
             maps = None if maps is None else maps.to(self.device)
-            batches = order.split(self.recipe.batch_size)[begun:]
-            shares = [self.ranks.share(rows) for rows in batches]
-            fed = self.train_images.batches(share for share, _ in shares)
-            for rows, (share, weight), images in zip(batches, shares, fed, strict=True):
-                if maps is not None:
-                    images = warp(images, maps[share])
-                self._fresh[rows] = self.learn(images, self.train_labels[share], weight=weight, whole=len(rows))
-                ended = self.timetable.ends_an_epoch(self.step)
-                # several ranks wait for it, so that all look at the same steps, where they agree on whether to stop
-                glance = self._look(wait=ended or self.ranks.count > 1)
+            batches = order.split(self.recipe.batch_size)[steps_before:]
+            shards = [self.ranks.shard(indices) for indices in batches]
+            loaded = self.train_images.batches(shard for shard, _ in shards)
+            for indices, (shard, weight), images_u8 in zip(batches, shards, loaded, strict=True):
+                x = images_u8 if maps is None else warp(images_u8, maps[shard])
+                losses = self.learn(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
+                self._sampler.record(indices, losses)
+                ended = self.schedule.ends_epoch(self.step)
+                # several ranks wait, so that they see the same steps, at which they agree on whether to stop
+                metrics = self._metrics.latest(wait=ended or self.ranks.count > 1)
                 if ended:
                     self._end_epoch(epoch, order, started)
-                yield glance
+                yield metrics
 
-    def _order(self, epoch: int) -> Tensor:
-        """Which images the epoch learns from, as indices, in their order."""
-        count = len(self.train_labels)
-        order = permutation(count, seed=self.seed, epoch=epoch).to(self.device)
-        choice = self.recipe.choice_in(epoch, count)
-        if choice < count:
-            hardest = self._losses.argsort(descending=True, stable=True)[:choice]
-            among_them = torch.zeros(count, dtype=torch.bool, device=self.device)
-            among_them[hardest] = True
-            order = order[among_them[order]]
-        return order[: self.timetable.images_in(epoch)]
+    def learn(self, images: Tensor, labels: Tensor, *, weight: int, batch_size: int) -> Tensor:
+        """Do one step on this rank's shard of a batch; returns the losses of the whole batch (batch_size,).
 
-    def learn(self, images: Tensor, labels: Tensor, *, weight: int, whole: int) -> Tensor:
-        """One step on this rank's share, of that weight, of a batch of `whole` images; gives all losses (whole,).
-
-        Images are (N, channels, height, width) from 0 to 255, labels int64 (N,), both on the device.
+        Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device; `weight` is 0 for a shard that must
+        not count.
         """
         self.model.train()
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
-            logits = self._forward(images)
+            logits = self._forward(images)  # (n, classes)
         smoothing = self.recipe.label_smoothing
-        losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")
+        losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")  # (n,)
         self.step += 1
-        # ranks average their gradients: each counts its own losses as often as there are ranks
-        self._optimizer.step(losses.sum() * (weight * self.ranks.count / whole), lr=self.lr)
+        # ranks average their gradients, so each multiplies its sum of losses by the number of ranks
+        self._optimizer.step(losses.sum() * (weight * self.ranks.count / batch_size), lr=self.lr)
         if self._average:
             self._average.update_parameters(self.model)
-        right = logits.argmax(dim=1) == labels
-        losses, right = self.ranks.whole(torch.stack([losses.detach(), right]), whole)
-        self._sums += torch.stack([losses.sum(dtype=torch.float64), right.sum(dtype=torch.float64)])
-        seen = torch.stack([losses.mean(), self._sums[1]])
-        self._courier.send(self.step, seen, at_once=self.timetable.ends_an_epoch(self.step))
+        correct = logits.argmax(dim=1) == labels
+        losses, correct = self.ranks.gather(torch.stack([losses.detach(), correct]), batch_size)
+        self._metrics.add(self.step, losses, correct)
         return losses
 
-    def _look(self, *, wait: bool) -> Glance | None:
-        glance = None
-        for step, (loss, right) in self._courier.arrived(wait=wait):
-            if not math.isfinite(loss):
-                raise self._astray(f"the loss became {loss}", step)
-            epoch, before = self.timetable.place(step - 1)
-            seen = min((before + 1) * self.recipe.batch_size, self.timetable.images_in(epoch))
-            glance = Glance(epoch, loss, right / seen)
-        return glance
-
-    def _lr_of(self, step: int) -> float:
-        return self.recipe.lr_at(step - 1, self.steps)
-
-    def _astray(self, what: str, step: int) -> TrainingError:
-        lr = self._lr_of(step)
-        return TrainingError(f"{what} at step {step} of {self.steps}, at a learning rate of {lr:.3g}; lower --lr")
-
     def _end_epoch(self, epoch: int, order: Tensor, started: float) -> None:
-        train_loss, train_accuracy = (self._sums / len(order)).tolist()
-        self._sums.zero_()
-        self._losses[order] = self._fresh[order]
-        self._fresh.zero_()
-        # float16 on a CPU is 30 times slower than float32
-        rough = self.step < self.steps and self._dtype == torch.bfloat16
-        test_loss, test_accuracy = evaluate(
-            self.result, self.test_images, self.test_labels, self._dtype if rough else torch.float32
-        )
+        """Evaluate on the test images, and add a row to the metrics."""
+        train_loss, train_accuracy = self._metrics.end_epoch(len(order))
+        self._sampler.end_epoch(order)
+        # the last epoch is evaluated in float32; so are all of float16, which is 30 times slower than that on a CPU
+        in_bf16 = self.step < self.schedule.steps and self._dtype == torch.bfloat16
+        dtype = torch.bfloat16 if in_bf16 else torch.float32
+        test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels, dtype)
         if not math.isfinite(test_loss):
-            raise self._astray(f"the test loss became {test_loss}", self.step)
+            raise diverged(f"the test loss became {test_loss}", self.step, self.schedule)
         seconds = time.monotonic() - started
         self.rows.append(
             EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
         )
-
-
-def permutation(count: int, *, seed: int, epoch: int) -> Tensor:
-    """The order of `count` images in that epoch: the same for the same seed and epoch, whatever came before."""
-    return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))

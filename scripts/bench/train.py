@@ -34,9 +34,8 @@ from torchvision import datasets, transforms
 from netkit.core.model_card import ModelCard, Origin
 from netkit.core.system import usable_cores
 from netkit.data import idx, mnist
-from netkit.nets.build import ARCHITECTURES
+from netkit.nets.build import ARCHITECTURES, create
 from netkit.nets.normalize import FromPixels
-from netkit.nets.summary import digit_net
 from netkit.nets.training import checkpoint
 from netkit.nets.training.feed import Feed
 from netkit.nets.training.metrics import predict
@@ -142,7 +141,7 @@ def cost_of_augmentation(arch: str, *, steps: int = 360) -> float:
     times = [
         (
             seconds(lambda: next(epoch)),
-            seconds(lambda: resident.learn(images, labels, weight=1, whole=len(labels)).sum().item()),
+            seconds(lambda: resident.learn(images, labels, weight=1, batch_size=len(labels)).sum().item()),
         )
         for _ in range(steps)
     ]
@@ -155,12 +154,12 @@ def training(arch: str) -> Training:
     origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, version("netkit"), torch.__version__)
     mean, std = data.mean_and_std()
     card = ModelCard(arch, data.labels, 1, 28, 28, mean, std, origin)
-    return Training(FromPixels(digit_net(arch), card), data, recipe=recipe, seed=0, device=torch.device("cpu"))
+    return Training(FromPixels(create(arch), card), data, recipe=recipe, seed=0, device=torch.device("cpu"))
 
 
 def row(arch: str, *, stock_epochs: int, seeds: int, root: Path) -> str:
     torch.manual_seed(0)
-    net = digit_net(arch).train()
+    net = create(arch).train()
     epochs = stock(net, root)
     stock_s = 0.0
     runs: list[Run] = []

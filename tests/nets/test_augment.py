@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from netkit.nets.training.augment import draw_maps, warp
 from netkit.nets.training.recipe import Recipe, recipe_named
 
-STILL = recipe_named("seed")
+STILL = recipe_named("baseline")
 
 
 def maps_of(
@@ -39,7 +39,7 @@ def test_the_map_that_moves_nothing_gives_the_image_itself(channels: int, height
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (20, 33)])
 def test_warping_is_torchs_own_sampling_through_its_own_grid(height: int, width: int) -> None:
     images = images_of(6, 3, height, width)
-    maps = maps_of(replace(STILL, shift=3, rotation=30, scale=0.2, shear=0.2), count=6, height=height, width=width)
+    maps = maps_of(replace(STILL, translate=3, degrees=30, scale=0.2, shear=0.2), count=6, height=height, width=width)
     grid = F.affine_grid(maps, [6, 3, height, width], align_corners=False)
     expected = F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
     torch.testing.assert_close(warp(images, maps), expected, rtol=0, atol=1e-2)
@@ -54,7 +54,7 @@ def test_a_shift_of_whole_pixels_moves_whole_pixels() -> None:
 
 def test_a_quarter_turn_of_an_oblong_image_keeps_distances_in_pixels() -> None:
     """In the middle square of a 16x32 image a turn by 90 degrees is numpy's."""
-    recipe = replace(STILL, rotation=90)
+    recipe = replace(STILL, degrees=90)
     maps = maps_of(recipe, count=2000, height=16, width=32)
     angles = torch.atan2(maps[:, 0, 1] * 32 / 16, maps[:, 0, 0])
     quarter = maps[(angles - torch.pi / 2).abs().argmin()][None]
@@ -76,7 +76,7 @@ def test_sheared_lines_lean_by_so_many_pixels_a_row_and_rows_stay(height: int, w
 
 
 def test_moves_stay_within_what_the_recipe_says_and_use_all_of_it() -> None:
-    maps = maps_of(replace(STILL, shift=2.0, rotation=10.0, scale=0.1), count=20_000)
+    maps = maps_of(replace(STILL, translate=2.0, degrees=10.0, scale=0.1), count=20_000)
     pixels = maps[:, :, 2] * 28 / 2
     assert 1.99 < pixels.abs().max() <= 2.0 and pixels.mean().abs() < 0.05
     sizes = 1 / torch.linalg.det(maps[:, :, :2]).sqrt()
@@ -86,7 +86,7 @@ def test_moves_stay_within_what_the_recipe_says_and_use_all_of_it() -> None:
 
 
 def test_seed_epoch_and_index_alone_decide_how_an_image_moves() -> None:
-    recipe = replace(STILL, shift=2.0)
+    recipe = replace(STILL, translate=2.0)
     assert torch.equal(maps_of(recipe), maps_of(recipe))
     assert torch.equal(maps_of(recipe, count=900)[:500], maps_of(recipe))
     assert not torch.equal(maps_of(recipe, epoch=2), maps_of(recipe))

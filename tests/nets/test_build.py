@@ -1,32 +1,78 @@
-"""From a card to its net: every net takes the sizes it promises, and says which it cannot take."""
+"""Networks by name and from a card: every one takes the sizes it promises, and says which it cannot take."""
 
+import doctest
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
+from netkit.nets import build as module
+from netkit.nets import create
 from netkit.nets.build import ARCHITECTURES, build
+from netkit.nets.residual import ResidualNet
 
 LEAST = {"inception": 16, "residual": 16, "preact": 8, "densenet": 8}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 33, 20), (1, 16, 64)])
-def test_every_net_is_general_over_the_input(
-    card: ModelCard, arch: str, channels: int, height: int, width: int
-) -> None:
-    numbers = (0.5,) * channels
-    other = replace(card, arch=arch, channels=channels, height=height, width=width, mean=numbers, std=numbers)
-    logits = build(other)(torch.randn(2, channels, height, width))
-    assert logits.shape == (2, 10)
+def test_every_net_is_general_over_the_input(arch: str, channels: int, height: int, width: int) -> None:
+    net = create(arch, channels=channels, classes=7, size=(height, width))
+    logits = net(torch.randn(2, channels, height, width))
+    assert logits.shape == (2, 7)
     logits.sum().backward()
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_least_size_works_and_one_less_is_refused(card: ModelCard, arch: str) -> None:
+def test_least_size_works_and_one_less_is_refused(arch: str) -> None:
     least = LEAST[arch]
-    assert build(replace(card, arch=arch, height=least, width=least))(torch.randn(2, 1, least, least)).shape == (2, 10)
+    assert create(arch, size=least)(torch.randn(2, 1, least, least)).shape == (2, 10)
     with pytest.raises(UsageError, match=f"needs at least {least}x{least}"):
-        build(replace(card, arch=arch, height=least, width=least - 1))
+        create(arch, size=(least, least - 1))
+
+
+def test_without_arguments_a_net_is_for_mnist() -> None:
+    net = create("residual")
+    assert isinstance(net, ResidualNet)
+    assert net.state_dict().keys() == ResidualNet(channels=1, classes=10, size=28).state_dict().keys()
+    assert net(torch.randn(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_torchvisions_classifiers_are_created_by_name_too() -> None:
+    torch.manual_seed(3)
+    net = create("torchvision/mobilenet_v3_small", channels=3, classes=4, size=64).eval()
+    torch.manual_seed(3)
+    reference = torchvision.models.mobilenet_v3_small(num_classes=4).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert torch.equal(net(images), reference(images))
+
+
+def test_an_unknown_name_is_answered_with_the_closest() -> None:
+    with pytest.raises(UsageError, match="unknown architecture 'resdual': did you mean 'residual'"):
+        create("resdual")
+
+
+def test_a_card_decides_on_its_net(card: ModelCard) -> None:
+    numbers = (0.5,) * 3
+    other = replace(card, arch="preact", channels=3, height=20, width=9, mean=numbers, std=numbers, labels=("a", "b"))
+    torch.manual_seed(3)
+    net = build(other).eval()
+    torch.manual_seed(3)
+    reference = create("preact", channels=3, classes=2, size=(20, 9)).eval()
+    images = torch.randn(2, 3, 20, 9)
+    assert torch.equal(net(images), reference(images))
+
+
+def test_the_example_works_as_printed() -> None:
+    result = doctest.testmod(module)
+    assert result.attempted and not result.failed
+
+
+def test_importing_the_package_does_not_load_torch() -> None:
+    program = "import sys, netkit.nets; from netkit.nets import create; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0

@@ -58,12 +58,12 @@ def with_(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, 
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (without("conv2.bias"), r"not the tensors of this net: lacks \['conv2.bias'\], has besides \[\]"),
-        (with_("extra", lambda t: t), r"lacks \[\], has besides \['extra'\]"),
-        (with_("linear.bias", lambda t: t[:9].clone()), r"'linear.bias' is torch.float32 \(9,\).* wants .*\(10,\)"),
+        (without("conv2.bias"), r"not the tensors of this net: missing \['conv2.bias'\], unexpected \[\]"),
+        (with_("extra", lambda t: t), r"missing \[\], unexpected \['extra'\]"),
+        (with_("linear.bias", lambda t: t[:9].clone()), r"'linear.bias' is torch.float32 \(9,\).* needs .*\(10,\)"),
         (with_("linear.bias", lambda t: t.double()), r"'linear.bias' is torch.float64 \(10,\)"),
-        (with_("conv1.weight", lambda t: t / 0), "'conv1.weight' holds a NaN or an infinity"),
-        (with_("conv1.weight", lambda t: t * float("nan")), "'conv1.weight' holds a NaN or an infinity"),
+        (with_("conv1.weight", lambda t: t / 0), "'conv1.weight' contains NaN or infinity"),
+        (with_("conv1.weight", lambda t: t * float("nan")), "'conv1.weight' contains NaN or infinity"),
     ],
 )
 def test_other_tensors_than_the_cards_net_wants_are_refused(
@@ -80,7 +80,7 @@ def test_other_tensors_than_the_cards_net_wants_are_refused(
 def test_weights_without_a_card_are_refused(tmp_path: Path, card: ModelCard) -> None:
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(build(card).state_dict(), path)
-    with pytest.raises(ModelError, match=r"no netkit\.card in its header; train it anew with 'netkit train'"):
+    with pytest.raises(ModelError, match=r"no netkit\.card in its header; train it again with 'netkit train'"):
         checkpoint.load(path)
 
 
@@ -130,7 +130,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, card: ModelCard) -> None:
         ({"height": 3}, "residual cannot take 3x28 images"),
         (
             {"height": 4096, "width": 4096, "labels": tuple(map(str, range(3000)))},
-            r"this net wants torch.float32 \(",
+            r"this net needs torch.float32 \(",
         ),
     ],
 )

@@ -16,17 +16,17 @@ from netkit.nets.training.distributed import ALONE, Ranks, from_environment
 from netkit.nets.training.state import load as load_state
 
 
-def test_shares_hold_every_row_once() -> None:
+def test_shards_hold_every_row_once() -> None:
     for count in (1, 2, 3, 8):
         rows = torch.randperm(128)
-        shares = [Ranks(rank, count, rank, count).share(rows) for rank in range(count)]
-        assert all(weight == 1 for _, weight in shares)
-        assert torch.equal(torch.cat([share for share, _ in shares]).sort().values, torch.arange(128))
+        shards = [Ranks(rank, count, rank, count).shard(rows) for rank in range(count)]
+        assert all(weight == 1 for _, weight in shards)
+        assert torch.equal(torch.cat([shard for shard, _ in shards]).sort().values, torch.arange(128))
 
 
 def test_where_rows_are_fewer_than_ranks_the_rest_counts_nothing() -> None:
-    shares = [Ranks(rank, 4, rank, 4).share(torch.tensor([7, 8])) for rank in range(4)]
-    assert [(share.tolist(), weight) for share, weight in shares] == [([7], 1), ([8], 1), ([7], 0), ([7], 0)]
+    shards = [Ranks(rank, 4, rank, 4).shard(torch.tensor([7, 8])) for rank in range(4)]
+    assert [(shard.tolist(), weight) for shard, weight in shards] == [([7], 1), ([8], 1), ([7], 0), ([7], 0)]
 
 
 def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,8 +50,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 def trained(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
     """One plain epoch on the digits: 11 steps of 131 images, which two cannot halve, and one of 1."""
     program = [sys.executable, "-m"] if processes == 1 else TORCHRUN
-    options = ["--arch", arch, "--data", "digits", "--recipe", "seed", "--lr", "0.01", "--epochs", "1", "--out", arch]
-    options += ["--batch-size", "131"]
+    options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "131"]
+    options += ["--out", arch]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*program, "netkit", "train", *options],

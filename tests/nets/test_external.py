@@ -1,18 +1,25 @@
-"""torchvision's classifiers and classes of the user's, against what these give when they are made by hand."""
+"""torchvision's classifiers, and classes in the user's own modules."""
 
+import os
+import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
+from netkit.data.dataset import HeldDataSet
 from netkit.nets.build import build
 from netkit.nets.training import checkpoint
+from netkit.nets.training.recipe import recipe_named
+from netkit.nets.training.run import Plan, train
+from tests.support.commands import Netkit
 
 SMALL = "torchvision/mobilenet_v3_small"
 USERS = """
@@ -32,6 +39,15 @@ class TwoAnswers(MyNet):
     def forward(self, x):
         return super().forward(x), x
 """
+LATE = """
+from mypkg.mymodule import MyNet
+
+class Net(MyNet):
+    def __init__(self, channels, classes, size):
+        import helper
+        super().__init__(channels, classes, size)
+        self.width = helper.WIDTH
+"""
 
 
 @pytest.fixture
@@ -50,24 +66,16 @@ def colour(card: ModelCard) -> ModelCard:
 
 @pytest.fixture
 def users(card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
-    """A card of a net whose class lies in the working folder."""
+    """A card of a network whose class is in the current directory."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     Path("mypkg").mkdir()
     Path("mypkg/mymodule.py").write_text(USERS)
     Path("mypkg/broken.py").write_text("import nothing_like_it")
-    sys.modules.pop("mypkg", None)
-    sys.modules.pop("mypkg.mymodule", None)
+    Path("mypkg/late.py").write_text(LATE)
+    Path("helper.py").write_text("WIDTH = 7")
+    for name in ("mypkg", "mypkg.mymodule", "mypkg.late", "helper"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     return replace(card, arch="mypkg.mymodule:MyNet")
-
-
-def test_torchvisions_nets_are_those_that_torchvision_makes(colour: ModelCard) -> None:
-    torch.manual_seed(3)
-    net = build(colour).eval()
-    torch.manual_seed(3)
-    reference = torchvision.models.mobilenet_v3_small(num_classes=3).eval()
-    images = torch.randn(2, 3, 64, 64)
-    assert torch.equal(net(images), reference(images))
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
@@ -113,6 +121,13 @@ def test_a_class_that_is_no_net_is_refused(users: ModelCard, arch: str, told: st
         build(replace(users, arch=arch))
 
 
+def test_resuming_an_ended_run_of_the_users_net_is_no_error(
+    users: ModelCard, digits_data: HeldDataSet, tmp_path: Path
+) -> None:
+    plan = Plan(users.arch, replace(recipe_named("baseline"), epochs=1), 0, "cpu", tmp_path / "run", resume=True)
+    assert train(plan, digits_data) == train(plan, digits_data)
+
+
 def test_what_a_class_says_of_a_size_is_passed_on(users: ModelCard) -> None:
     with pytest.raises(UsageError, match=r"5x5 images of 1 channels: too small for my net; the least.* 9x9"):
         build(replace(users, height=5, width=5))
@@ -127,3 +142,87 @@ def test_a_weights_file_does_not_choose_what_code_is_run(users: ModelCard, tmp_p
     assert "mypkg.mymodule" not in sys.modules
     net, card = checkpoint.load(path, trusted="mypkg.mymodule:MyNet")
     assert card == users and net.state_dict().keys() == build(users).state_dict().keys()
+
+
+def test_a_class_may_import_modules_beside_it_when_it_is_created(users: ModelCard) -> None:
+    assert build(replace(users, arch="mypkg.late:Net")).width == 7
+
+
+@pytest.mark.parametrize("arch", ["mypkg.mymodule:MyNet", "mypkg.broken:Net", "nowhere:Net"])
+def test_where_python_looks_for_modules_stays_as_it_was(users: ModelCard, arch: str) -> None:
+    before = [*sys.path], [*sys.meta_path]
+    with suppress(UsageError):
+        build(replace(users, arch=arch))
+    assert ([*sys.path], [*sys.meta_path]) == before
+    with pytest.raises(ModuleNotFoundError):
+        import_module("helper")
+
+
+FOLDER = {
+    "infer.py": "raise SystemExit('the user's infer.py')",
+    "export.py": "raise SystemExit('the user's export.py')",
+    "data.py": "WIDTH = 4",
+    "numpy/__init__.py": "raise SystemExit('the user's numpy')",
+    "safetensors/__init__.py": "raise SystemExit('the user's safetensors')",
+    "statistics.py": "raise SystemExit('the user's statistics')",
+    "nets/__init__.py": "",
+    "nets/mine.py": """
+from data import WIDTH
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, channels, classes, size):
+        side = (size[0] - 5) // 4 + 1
+        conv = nn.Conv2d(channels, WIDTH, kernel_size=5, stride=4)
+        super().__init__(conv, nn.ReLU(), nn.Flatten(), nn.Linear(WIDTH * side * side, classes))
+""",
+}
+ARGUMENTS = ("--arch", "nets.mine:Net", "--data", "digits", "--epochs", "1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder, whose names are also those of netkit's parts, of Python's modules and of installed packages."""
+    for name, content in FOLDER.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def test_a_users_own_nets_folder_is_found_though_netkit_has_one(netkit: Netkit, folder: Path) -> None:
+    """Where PYTHONPATH names netkit's checkout, `nets` is a package in it, too."""
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+    trained = netkit("train", *ARGUMENTS, PYTHONPATH=path)
+    assert trained.returncode == 0, trained.stderr
+    exported = netkit("export", "--arch", "nets.mine:Net", PYTHONPATH=path)
+    assert exported.returncode == 0, exported.stderr
+
+
+def test_nothing_in_the_users_folder_replaces_pythons_modules_or_a_package_that_netkit_needs(folder: Path) -> None:
+    program = """if True:
+        import sys
+        from netkit.core.errors import UsageError
+        from netkit.nets import create
+
+        for name in ("numpy:Net", "safetensors:Net", "statistics:Net"):
+            try:
+                create(name)
+            except UsageError as error:
+                print(error)
+    """
+    done = subprocess.run([sys.executable, "-P", "-c", program], cwd=folder, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [
+        f"{name}:Net: {name} has no Net" for name in ("numpy", "safetensors", "statistics")
+    ], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [("--compile",), ()], ids=["compiled", "two processes"])
+def test_processes_that_training_starts_find_the_users_class_too(folder: Path, more: tuple[str, ...]) -> None:
+    command = ["-m", "netkit", "train", *ARGUMENTS, *more]
+    if not more:
+        command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *command]
+    environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("runs/nets-mine-Net/model.safetensors: test accuracy") == 1

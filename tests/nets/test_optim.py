@@ -11,7 +11,7 @@ from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe, recipe_named
 
 CPU = torch.device("cpu")
-SGD = replace(recipe_named("fast"), muon=0.0, largest_gradient=0.0)
+SGD = replace(recipe_named("fast"), muon=0.0, max_grad_norm=0.0)
 MUON = replace(SGD, muon=0.5)
 
 
@@ -69,10 +69,10 @@ def test_the_layout_of_kernels_does_not_matter() -> None:
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_are_scaled_down_to_the_largest_allowed() -> None:
+def test_gradients_are_scaled_down_to_the_largest_norm_allowed() -> None:
     net = small_net()
     before = [weight.detach().clone() for weight in net.parameters()]
-    stepped(net, replace(SGD, largest_gradient=0.01, weight_decay=0.0), steps=1)
+    stepped(net, replace(SGD, max_grad_norm=0.01, weight_decay=0.0), steps=1)
     moved = sum((now - then).square().sum().item() for now, then in zip(net.parameters(), before, strict=True)) ** 0.5
     assert moved == pytest.approx(0.1 * 0.01 * 1.9, rel=1e-3)  # Nesterov's first step is 1.9 as long
 
@@ -84,9 +84,10 @@ def test_with_its_momenta_another_goes_on_to_the_same_bits(recipe: Recipe) -> No
     copy = small_net()
     copy.load_state_dict(net.state_dict())
     second = Optimizer(copy, recipe, device=CPU, scaled=False)
-    assert second.momenta() == {}
-    second.restore({name: momentum.clone() for name, momentum in first.momenta().items()}, first.scaling())
-    assert first.momenta().keys() == dict(net.named_parameters()).keys()
+    assert second.momentum_buffers() == {}
+    buffers = {name: momentum.clone() for name, momentum in first.momentum_buffers().items()}
+    assert buffers.keys() == dict(net.named_parameters()).keys()
+    second.restore(buffers, first.scaler_state())
     for step in (3, 4):
         first.step(loss_of(net, step), lr=0.1)
         second.step(loss_of(copy, step), lr=0.1)

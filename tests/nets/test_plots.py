@@ -4,7 +4,10 @@ import io
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -36,7 +39,7 @@ def test_confusion_counts_each_pair_and_colours_mistakes_alone() -> None:
         (0, 0): 1, (1, 0): 1, (1, 1): 2, (2, 2): 1, (0, 2): 2,
     }  # fmt: skip
     assert np.array_equal(shown(axes), [[0, 1, 0], [0, 0, 0], [2, 0, 0]])
-    assert axes.get_title() == "3 of 7 test images with a wrong label"
+    assert axes.get_title() == "3 of 7 test images misclassified"
     assert [label.get_text() for label in axes.get_yticklabels()] == list(LABELS)
 
 
@@ -61,3 +64,43 @@ def test_a_run_without_mistakes_and_one_with_many_classes_are_drawn_too(tmp_path
     for name in ("a.png", "b.png"):
         picture = np.asarray(Image.open(io.BytesIO((tmp_path / name).read_bytes())).convert("L"))
         assert picture.shape[0] > 100 and picture.std() > 1
+
+
+STRANGE = ("in_$", "$x_$", "a\\b_^", "new\nline", "$\\frac$", "日本語", "_x", "%s{}#", "long " * 30)
+
+
+def texts_of(figure: Figure) -> dict[str, Text]:
+    texts = [artist for artist in figure.findobj(Text) if isinstance(artist, Text)]
+    return {text.get_text(): text for text in texts if text.get_text()}
+
+
+def test_class_names_are_drawn_literally(tmp_path: Path) -> None:
+    classes = len(STRANGE)
+    labels = np.arange(classes)
+    answers = (labels + 1) % classes
+    probabilities = np.eye(classes, dtype=np.float32)[answers]
+    figures = [
+        plots.confusion(labels, answers, STRANGE),
+        plots.mistakes(np.zeros((classes, 1, 8, 8), np.uint8), labels, probabilities, STRANGE),
+    ]
+    for figure in figures:
+        plots.save(figure, tmp_path / "a.png")
+        assert not any(text.get_parse_math() or text.get_usetex() for text in texts_of(figure).values())
+    assert {"in_$", "$x_$", "a\\b_^", "new\\nline", "$\\frac$", "日本語", "_x", "%s{}#"} <= texts_of(figures[0]).keys()
+    assert {"#0: in_$ → $x_$ (100%)", "#3: new\\nline → $\\frac$ (100%)"} <= texts_of(figures[1]).keys()
+    assert max(map(len, texts_of(figures[0]))) < 100
+
+
+def test_a_picture_that_cannot_be_drawn_costs_one_line_and_no_other_picture(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "curves.png").mkdir()
+    rows = [EpochMetrics(1, 10, 0.1, 0.5, 0.9, 0.5, 0.9, 1.0)]
+    probabilities = np.eye(3, dtype=np.float32)[ANSWERS]
+    images = np.zeros((7, 1, 8, 8), np.uint8)
+    plots.draw_all(
+        tmp_path, rows, smoothed=False, images=images, labels=TRUTH, probabilities=probabilities, class_names=LABELS
+    )
+    curves = tmp_path / "curves.png"
+    assert caplog.messages == [f"warning: {curves}: cannot be drawn: {curves}: a folder, not a file"]
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"confusion.png", "mistakes.png"}

@@ -28,13 +28,13 @@ def test_data_is_found_by_what_run_json_says(tmp_path: Path, digits_card: ModelC
         (None, "cannot be read: "),
         ("", "cannot be read: "),
         ("[" * 200_000, "cannot be read: "),
-        ("[]", "holds no arguments of a run"),
-        ("null", "holds no arguments of a run"),
-        ("{}", "does not say where the data lies; use --data"),
-        ('{"data": null}', "does not say where the data lies; use --data"),
+        ("[]", "holds no JSON object"),
+        ("null", "holds no JSON object"),
+        ("{}", "does not say where the data is; use --data"),
+        ('{"data": null}', "does not say where the data is; use --data"),
     ],
 )
-def test_a_run_that_does_not_say_where_its_data_lies_is_named_and_data_mends_it(
+def test_a_run_that_does_not_say_where_its_data_is_is_named_and_data_fixes_it(
     tmp_path: Path, digits_card: ModelCard, content: str | None, says: str
 ) -> None:
     if content is not None:

@@ -14,10 +14,11 @@ import pytest
 from netkit.core.errors import DataError, DeviceError, Interrupted, ModelError, TrainingError, UsageError
 from netkit.core.system import missing_cuda_driver
 from netkit.data.dataset import HeldDataSet
-from netkit.nets.training import checkpoint, run, state
+from netkit.nets.training import checkpoint, plots, run, state
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.run import Plan, TrainedRun, Watch, train
+from netkit.nets.training.run import Callbacks, Plan, TrainedRun, train
 from netkit.nets.training.trainer import Training
+from tests.support.trainings import stopping_after
 
 RECIPE = replace(recipe_named("fast"), epochs=2)
 LEFT = {"model.safetensors", "metrics.csv", "run.json", "curves.png", "confusion.png", "mistakes.png"}
@@ -25,12 +26,6 @@ LEFT = {"model.safetensors", "metrics.csv", "run.json", "curves.png", "confusion
 
 def plan(out: Path, **changes: object) -> Plan:
     return replace(Plan("residual", RECIPE, 0, "cpu", out), **changes)  # type: ignore[arg-type]  # fields of that type
-
-
-def stopping_after(steps: int) -> Watch:
-    """Somebody who stops the run at that step, as SIGTERM would."""
-    seen = []
-    return Watch(on_step=lambda *told: seen.append(told), stop=lambda: signal.SIGTERM if len(seen) >= steps else None)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +73,7 @@ def test_who_looks_on_hears_of_every_image_once_an_epoch_also_after_a_pause(
     asked = plan(tmp_path)
     with pytest.raises(Interrupted):
         train(asked, digits_data, stopping_after(14))
-    train(replace(asked, resume=True), digits_data, Watch(on_step=lambda images, standing: heard.append(images)))
+    train(replace(asked, resume=True), digits_data, Callbacks(on_step=lambda images, standing: heard.append(images)))
     assert heard[0] == len(digits_data.train_labels) + 3 * 128
     assert sum(heard) == 2 * len(digits_data.train_labels)
 
@@ -151,7 +146,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, digits_data: HeldDataSet, dama
         train(plan(tmp_path), digits_data, stopping_after(3))
     path = tmp_path / "training.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ModelError, match=r"training\.safetensors: .*; train anew without --resume$"):
+    with pytest.raises(ModelError, match=r"training\.safetensors: .*; start again without --resume$"):
         train(plan(tmp_path, resume=True), digits_data)
 
 
@@ -184,7 +179,7 @@ def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, digits_data: 
         return signal.SIGTERM
 
     with pytest.raises(Interrupted):
-        train(plan(tmp_path), digits_data, Watch(stop=stop))
+        train(plan(tmp_path), digits_data, Callbacks(stop=stop))
     assert told == [f"{tmp_path}: another run is writing it"] * 2
     train(plan(tmp_path, resume=True), digits_data)
 
@@ -193,7 +188,7 @@ def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model
     trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = ("model.onnx", "model.int8.onnx", "model.fp16.onnx", "parity.md")
-    names = ("model.safetensors", "run.json", "mine.txt", *models)
+    names = ("model.safetensors", "run.json", "mine.txt", "curves.png", *models)
     earlier = {name: f"earlier {name}".encode() for name in names}
     for name, content in earlier.items():
         (tmp_path / name).write_bytes(content)
@@ -201,7 +196,7 @@ def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model
         train(plan(tmp_path), digits_data, stopping_after(14))
     assert f"replacing the run in {tmp_path}, whose weights stay until this one has ended" in caplog.messages
     with pytest.raises(TrainingError):
-        train(plan(tmp_path, recipe=replace(RECIPE, lr=1e6, largest_gradient=0.0)), digits_data)
+        train(plan(tmp_path, recipe=replace(RECIPE, lr=1e6, max_grad_norm=0.0)), digits_data)
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
     train(plan(tmp_path), digits_data)
     assert {path.name for path in tmp_path.iterdir()} == {*LEFT, "mine.txt"}
@@ -218,10 +213,49 @@ def test_killed_before_anything_was_learnt_it_is_the_new_run_that_goes_on(
         raise KeyboardInterrupt  # before the first step's end is seen
 
     with pytest.raises(KeyboardInterrupt):
-        train(plan(tmp_path, seed=1), digits_data, Watch(stop=kill))
+        train(plan(tmp_path, seed=1), digits_data, Callbacks(stop=kill))
     assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
     again = train(plan(tmp_path, seed=1, resume=True), digits_data)
     assert again.card.origin.seed == 1
+
+
+def test_class_names_with_signs_of_mathematics_cost_no_run(
+    tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    strange = replace(digits_data, labels=("in_$", "$x_$", "\\frac", "a\nb", "$", "$$", "_", "^", "日", "{"))
+    trained = train(plan(tmp_path, recipe=replace(RECIPE, epochs=1)), strange)
+    assert trained.card.labels == strange.labels
+    assert {path.name for path in tmp_path.iterdir()} == LEFT
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+def test_a_picture_that_fails_costs_one_line_and_nothing_else(
+    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "curves.png").mkdir()
+    again = train(plan(tmp_path), digits_data)
+    assert again.weights.read_bytes() == trained.weights.read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == LEFT
+    (warning,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
+    assert warning.startswith(f"warning: {tmp_path}/curves.png: cannot be drawn: ")
+
+
+def test_killed_while_pictures_are_drawn_the_weights_are_there_and_resuming_draws_the_pictures(
+    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "curves.png").write_bytes(b"of an earlier run")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(plots, "draw_all", kill)
+        train(plan(tmp_path), digits_data)
+    assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
+    assert not (tmp_path / "curves.png").exists()
+    (tmp_path / "model.onnx").write_bytes(b"exported from these weights")
+    again = train(plan(tmp_path, resume=True), digits_data)
+    assert again == replace(trained, weights=again.weights)
+    assert {path.name for path in tmp_path.iterdir()} == {*LEFT, "model.onnx"}
 
 
 def test_a_run_that_was_stopped_is_not_replaced_without_a_word(
@@ -231,10 +265,10 @@ def test_a_run_that_was_stopped_is_not_replaced_without_a_word(
         train(plan(tmp_path), digits_data, stopping_after(3))
     with caplog.at_level(logging.INFO, "netkit"), pytest.raises(Interrupted):
         train(plan(tmp_path), digits_data, stopping_after(1))
-    assert f"{tmp_path}: starting anew; --resume would go on with the run that was stopped" in caplog.messages
+    assert f"{tmp_path}: starting again; --resume would continue the run that was stopped" in caplog.messages
 
 
-def test_a_loss_that_is_no_number_leaves_the_last_good_state_to_go_on_from(
+def test_a_loss_that_is_not_finite_leaves_the_last_good_state_to_go_on_from(
     trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn = Training.learn

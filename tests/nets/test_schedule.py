@@ -1,15 +1,15 @@
-"""The timetable, against one counted batch by batch."""
+"""EpochSchedule, against epochs counted batch by batch."""
 
 from dataclasses import replace
 
 import pytest
 
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.schedule import Timetable
+from netkit.nets.training.schedule import EpochSchedule
 
 
 @pytest.mark.parametrize(
-    ("images", "batch_size", "skip", "in_an_epoch"),
+    ("images", "batch_size", "drop_fraction", "images_in_epochs"),
     [
         (1000, 128, 0.0, [1000] * 5),
         (1000, 128, 0.3, [1000, 1000, 700, 700, 700]),
@@ -17,16 +17,19 @@ from netkit.nets.training.schedule import Timetable
         (3, 4, 0.9, [3, 3, 1, 1, 1]),
     ],
 )
-def test_every_step_has_its_place(images: int, batch_size: int, skip: float, in_an_epoch: list[int]) -> None:
-    table = Timetable(replace(recipe_named("fast"), epochs=5, batch_size=batch_size, skip_easiest=skip), images)
+def test_every_step_has_its_position_in_an_epoch(
+    images: int, batch_size: int, drop_fraction: float, images_in_epochs: list[int]
+) -> None:
+    recipe = replace(recipe_named("fast"), epochs=5, batch_size=batch_size, drop_fraction=drop_fraction)
+    schedule = EpochSchedule(recipe, images)
     steps = learnt = 0
-    for epoch, count in enumerate(in_an_epoch, start=1):
-        assert table.images_in(epoch) == count
+    for epoch, count in enumerate(images_in_epochs, start=1):
+        assert schedule.images_in(epoch) == count
         for begun, start in enumerate(range(0, count, batch_size)):
-            assert table.place(steps) == (epoch, begun)
-            assert table.images_after(steps) == learnt + start
-            assert table.ends_an_epoch(steps) == (begun == 0 and steps > 0)
+            assert schedule.position(steps) == (epoch, begun)
+            assert schedule.images_after(steps) == learnt + start
+            assert schedule.ends_epoch(steps) == (begun == 0 and steps > 0)
             steps += 1
         learnt += count
-    assert (table.steps, table.images) == (steps, learnt) == (steps, table.images_after(steps))
-    assert table.ends_an_epoch(steps)
+    assert (schedule.steps, schedule.images) == (steps, learnt) == (steps, schedule.images_after(steps))
+    assert schedule.ends_epoch(steps)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from netkit.nets.build import ARCHITECTURES
-from netkit.nets.summary import DIGIT, digit_net, layers, multiply_adds, parameters, textbook_bottleneck
+from netkit.nets.build import ARCHITECTURES, create
+from netkit.nets.summary import DIGIT, layers, multiply_adds, parameters, textbook_bottleneck
 
 
 def test_textbook_case_costs_what_the_textbook_says() -> None:
@@ -12,14 +12,14 @@ def test_textbook_case_costs_what_the_textbook_says() -> None:
 
 
 def test_first_convolution_costs_kernel_times_channels_times_positions() -> None:
-    first = layers(digit_net("inception"), DIGIT)[0]
+    first = layers(create("inception"), DIGIT)[0]
     assert (first.layer, first.output) == ("conv1", (10, 24, 24))
     assert (first.parameters, first.multiply_adds) == (10 * (25 + 1), 25 * 10 * 24 * 24)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_layers_add_up_to_the_net(arch: str) -> None:
-    net = digit_net(arch)
+    net = create(arch)
     found = layers(net, DIGIT)
     assert sum(layer.multiply_adds for layer in found) == multiply_adds(net, DIGIT)
     assert sum(layer.parameters for layer in found) == parameters(net)

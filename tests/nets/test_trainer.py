@@ -21,9 +21,10 @@ from netkit.data.sample import write_sample
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.recipe import Recipe, recipe_named
-from netkit.nets.training.trainer import Training, permutation
+from netkit.nets.training.sampling import permutation
+from netkit.nets.training.trainer import Training
 
-PLAIN = replace(recipe_named("seed"), epochs=2)
+PLAIN = replace(recipe_named("baseline"), epochs=2)
 FULL = replace(recipe_named("fast"), epochs=4, batch_size=256)  # 6 + 6 + 3 + 3 steps on the digits
 
 
@@ -46,7 +47,7 @@ def same_bits(one: Training, other: Training) -> bool:
     )
 
 
-def test_the_seed_recipe_is_the_textbooks_loop(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_the_baseline_recipe_is_the_loop_in_textbooks(card: ModelCard, digits_data: HeldDataSet) -> None:
     """Plain SGD on plain float batches, normalised beforehand as torchvision's ToTensor and Normalize do."""
     training = start(card, digits_data, PLAIN)
     torch.manual_seed(0)
@@ -95,15 +96,13 @@ def test_the_average_is_an_exponential_one(card: ModelCard, digits_data: HeldDat
     assert not torch.equal(training.result.get_parameter("net.linear.bias"), weight)
 
 
-def test_glances_tell_the_epoch_and_the_share_of_right_answers_so_far(
-    card: ModelCard, digits_data: HeldDataSet
-) -> None:
+def test_step_metrics_tell_the_epoch_and_its_accuracy_so_far(card: ModelCard, digits_data: HeldDataSet) -> None:
     training = start(card, digits_data, FULL)
-    glances = [glance for glance in training.run() if glance]
-    assert [glance.epoch for glance in glances] == [1] * 6 + [2] * 6 + [3] * 3 + [4] * 3
-    assert glances[5].accuracy == training.rows[0].train_accuracy
-    assert glances[17].accuracy == training.rows[3].train_accuracy
-    assert all(math.isfinite(glance.loss) and 0 <= glance.accuracy <= 1 for glance in glances)
+    found = [metrics for metrics in training.run() if metrics]
+    assert [metrics.epoch for metrics in found] == [1] * 6 + [2] * 6 + [3] * 3 + [4] * 3
+    assert found[5].accuracy == training.rows[0].train_accuracy
+    assert found[17].accuracy == training.rows[3].train_accuracy
+    assert all(math.isfinite(metrics.loss) and 0 <= metrics.accuracy <= 1 for metrics in found)
 
 
 def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:
@@ -132,10 +131,10 @@ def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelC
 @pytest.mark.parametrize(
     "change",
     [
-        {"shift": 0.0}, {"rotation": 0.0}, {"scale": 0.0}, {"shear": 0.0}, {"label_smoothing": 0.0},
-        {"schedule": "constant"}, {"warmup": 0.5}, {"largest_gradient": 0.01}, {"weight_decay": 0.1}, {"muon": 0.0},
-        {"momentum": 0.5}, {"nesterov": False}, {"lr": 0.05}, {"batch_size": 128}, {"skip_easiest": 0.0},
-        {"whole_epochs": 1}, {"precision": "bf16"}, {"epochs": 5},
+        {"translate": 0.0}, {"degrees": 0.0}, {"scale": 0.0}, {"shear": 0.0}, {"label_smoothing": 0.0},
+        {"schedule": "constant"}, {"pct_start": 0.5}, {"max_grad_norm": 0.01}, {"weight_decay": 0.1}, {"muon": 0.0},
+        {"momentum": 0.5}, {"nesterov": False}, {"lr": 0.05}, {"batch_size": 128}, {"drop_fraction": 0.0},
+        {"full_epochs": 1}, {"precision": "bf16"}, {"epochs": 5},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -189,23 +188,23 @@ def test_after_a_pause_anywhere_the_bits_are_those_of_no_pause(
 
 
 @pytest.mark.parametrize("batch_size", [64, 100_000])
-def test_a_loss_that_is_no_number_stops_training_with_step_and_learning_rate(
+def test_a_loss_that_is_not_finite_stops_training_with_step_and_learning_rate(
     card: ModelCard, digits_data: HeldDataSet, batch_size: int
 ) -> None:
     """In the midst of an epoch; or, with one step an epoch, when the damage shows only in the test."""
-    recipe = replace(recipe_named("seed"), lr=1e6, epochs=2, batch_size=batch_size)
+    recipe = replace(recipe_named("baseline"), lr=1e6, epochs=2, batch_size=batch_size)
     with pytest.raises(
         TrainingError, match=r"loss became (nan|inf) at step \d+ of \d+, at a learning rate of 1e\+06; lower"
     ):
         finished(start(card, digits_data, recipe))
 
 
-def test_no_snapshot_is_taken_of_weights_that_are_no_numbers(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_no_snapshot_is_taken_of_weights_that_are_nan(card: ModelCard, digits_data: HeldDataSet) -> None:
     training = start(card, digits_data, PLAIN)
     next(training.run())
     with torch.no_grad():
         training.model.get_parameter("net.conv1.weight")[0] = float("nan")
-    with pytest.raises(TrainingError, match="a weight became no number at step 1 of 46"):
+    with pytest.raises(TrainingError, match="a weight became NaN or infinite at step 1 of 46"):
         training.snapshot()
 
 

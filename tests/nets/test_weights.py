@@ -86,7 +86,7 @@ def saved(tmp_path: Path, state: dict[str, Tensor]) -> Path:
 
 def test_a_net_begins_with_the_weights_of_the_file(tmp_path: Path) -> None:
     source, net = ResidualNet(1, 10, 28), ResidualNet(1, 10, 28)
-    weights.put_into(net, saved(tmp_path, source.state_dict()))
+    weights.load_into(net, saved(tmp_path, source.state_dict()))
     assert same(net.state_dict(), source.state_dict())
 
 
@@ -94,16 +94,16 @@ def test_a_last_layer_for_other_classes_begins_anew(tmp_path: Path, caplog: pyte
     source, net = (torchvision.models.resnet18(num_classes=classes) for classes in (1000, 3))
     fresh = {name: value.clone() for name, value in net.state_dict().items()}
     with caplog.at_level("INFO"):
-        weights.put_into(net, saved(tmp_path, source.state_dict()))
+        weights.load_into(net, saved(tmp_path, source.state_dict()))
     for name, value in net.state_dict().items():
         assert torch.equal(value, (fresh if name.startswith("fc.") else source.state_dict())[name])
-    assert "its last layer is for 1000 classes: it begins anew" in caplog.text
+    assert "its last layer is for 1000 classes and is not used; it starts fresh" in caplog.text
 
 
 def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     source = torchvision.models.googlenet(num_classes=4, aux_logits=True, init_weights=False)
     net = torchvision.models.googlenet(num_classes=4, aux_logits=False, init_weights=False)
-    weights.put_into(net, saved(tmp_path, source.state_dict()))
+    weights.load_into(net, saved(tmp_path, source.state_dict()))
     assert torch.equal(net.fc.weight, source.fc.weight)
 
 
@@ -112,23 +112,23 @@ def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
     [
         (
             ResidualNet(3, 10, 28),
-            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), this net wants torch.float32 \(\d+, 1, 5, 5\)",
+            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), this net needs torch.float32 \(\d+, 1, 5, 5\)",
         ),
-        (nn.Linear(3, 2), "not the tensors of this net: lacks"),
+        (nn.Linear(3, 2), "not the tensors of this net: missing"),
     ],
 )
 def test_weights_of_another_net_are_refused(tmp_path: Path, other: nn.Module, told: str) -> None:
     with pytest.raises(ModelError, match=told):
-        weights.put_into(ResidualNet(1, 10, 28), saved(tmp_path, other.state_dict()))
+        weights.load_into(ResidualNet(1, 10, 28), saved(tmp_path, other.state_dict()))
 
 
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     state = ResidualNet(1, 10, 28).state_dict()
     next(iter(state.values())).fill_(float("nan"))
-    with pytest.raises(ModelError, match="holds a NaN or an infinity"):
-        weights.put_into(ResidualNet(1, 10, 28), saved(tmp_path, state))
+    with pytest.raises(ModelError, match="contains NaN or infinity"):
+        weights.load_into(ResidualNet(1, 10, 28), saved(tmp_path, state))
 
 
 def test_a_pickle_is_answered_with_the_command_that_mends_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"'netkit import .*net\.pth' makes it safetensors"):
-        weights.put_into(ResidualNet(1, 10, 28), tmp_path / "net.pth")
+        weights.load_into(ResidualNet(1, 10, 28), tmp_path / "net.pth")
