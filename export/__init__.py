@@ -1,10 +1,8 @@
-"""From a trained net to a proven .onnx file.
+"""From a trained network to an .onnx file that was checked against PyTorch.
 
-convert     net and card -> the bytes of an ONNX model: pixels in, logits and probabilities out
-parity      how far those bytes, run as users run them, are from the net in float64
-divergence  where they part, if they do
-probes      which images the file carries, to prove itself by
-variants    the same net in fewer bits
-report      the page and the table for people
-publish     convert, prove, and only then give the file its name
+exporter   convert, compare with PyTorch, and write the file only if it passes
+convert    network and model card -> the bytes of an ONNX model
+passes/    rewrites of the ONNX graph that make it faster
+quantize   fp16 and int8 variants
+parity/    the comparison with PyTorch in float64, the probe images, parity.md
 """

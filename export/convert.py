@@ -1,4 +1,4 @@
-"""From a net and its card to an ONNX model in memory: uint8 pixels in, logits and probabilities out, any batch size."""
+"""From a network and its card to an ONNX model in memory: uint8 pixels in, logits and probabilities out."""
 
 import copy
 from collections.abc import Iterable
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.export.passes.rewrite import PASSES, Pass, rewritten
+from netkit.export.passes import FLOAT32, Pass, apply_passes
 from netkit.infer.model.onnx_file import INPUT, OUTPUTS
 from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
-OPSETS = range(18, 24)  # what torch's exporter and ONNX Runtime 1.31 have in common
-LARGEST_CONSTANT = 2**24  # numbers; what a graph computes from constants alone is computed beforehand
-IR_VERSION = 10  # onnx's own newest does not load in ONNX Runtime 1.31
+OPSETS = range(18, 24)  # supported by both torch's exporter and ONNX Runtime 1.31
+IR_VERSION = 10  # the newest of the onnx package does not load in ONNX Runtime 1.31
+MAX_FOLDED_ELEMENTS = 2**24  # in a tensor that is computed at export because it depends on constants only
 
 
 class Classifier(nn.Module):
@@ -34,8 +34,8 @@ class Classifier(nn.Module):
         return logits, logits.softmax(dim=1)
 
 
-class MeanOfPlaces(nn.Module):
-    """nn.AdaptiveAvgPool2d(1): maps (N, C, H, W) -> (N, C, 1, 1)."""
+class SpatialMean(nn.Module):
+    """The same as nn.AdaptiveAvgPool2d(1): (N, C, H, W) -> (N, C, 1, 1)."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3), keepdim=True)
@@ -47,19 +47,20 @@ def convert(
     *,
     opset: int = OPSET,
     dtype: torch.dtype = torch.float32,
-    passes: Iterable[Pass] = PASSES,
+    passes: Iterable[Pass] = FLOAT32,
 ) -> bytes:
-    """The bytes of an ONNX model that computes `net` on pixels, with `card` in its metadata; all in one file.
+    """Return the bytes of an ONNX model that runs `net` on pixels, with any batch size and `card` in its metadata.
 
-    Computes in `dtype`, which the net becomes, by the graph that `passes` leave. Raises UsageError for an opset outside
-    OPSETS.
+    The model computes in `dtype`; logits and probabilities are float32. `net` is not changed.
+
+    Raises UsageError for an opset outside OPSETS.
     """
-    return finished(rewritten(translate(net, card, opset=opset, dtype=dtype), passes), card)
+    return serialize(apply_passes(translate(net, card, opset=opset, dtype=dtype), passes), card)
 
 
-def finished(proto: onnx.ModelProto, card: ModelCard) -> bytes:
-    """The bytes of `proto` with `card` and no other metadata, checked."""
-    _strip(proto)
+def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
+    """Check `proto` and return its bytes, with `card` as the only metadata."""
+    _clear_metadata(proto)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
     proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
@@ -70,12 +71,15 @@ def finished(proto: onnx.ModelProto, card: ModelCard) -> bytes:
 def translate(
     net: nn.Module, card: ModelCard, *, opset: int = OPSET, dtype: torch.dtype = torch.float32
 ) -> onnx.ModelProto:
-    """What torch's exporter makes of `net` on pixels, its notes on where each node comes from included."""
+    """Return what torch's exporter makes of `net` on pixels, with its metadata on the module of each node.
+
+    Raises UsageError for an opset outside OPSETS.
+    """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)  # 1 would fix the batch at 1
     program = torch.onnx.export(
-        Classifier(FromPixels(_plainly_pooled(net), card).to(dtype)).eval(),
+        Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
         (example,),
         dynamo=True,
         opset_version=opset,
@@ -85,41 +89,44 @@ def translate(
         verbose=False,
     )
     assert program is not None  # it is None only without dynamo
-    return _folded(program.model_proto)
+    return _fold_constants(program.model_proto)
 
 
-def _plainly_pooled(net: nn.Module) -> nn.Module:
-    """The net with its pools over all places as means: where channels lie last, the exporter makes indices of them."""
+def _with_spatial_means(net: nn.Module) -> nn.Module:
+    """A copy of the network with its global pools as means.
+
+    For channels-last tensors, such as Swin's, torch's exporter turns an adaptive pool into index operations.
+    """
     net = copy.deepcopy(net)
-    pools = [name for name, module in net.named_modules() if _pools_all(module)]
+    pools = [name for name, module in net.named_modules() if _is_global_pool(module)]
     for name in pools:
         parent, _, child = name.rpartition(".")
-        setattr(net.get_submodule(parent), child, MeanOfPlaces())
+        setattr(net.get_submodule(parent), child, SpatialMean())
     return net
 
 
-def _pools_all(module: nn.Module) -> bool:
+def _is_global_pool(module: nn.Module) -> bool:
     return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
 
 
-def _folded(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """With what it computes from constants alone, as Swin's masks, computed; the exporter leaves the large ones."""
+def _fold_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Compute what depends on constants only, such as Swin's masks; torch's exporter leaves large ones in the graph."""
     if not any(node.op_type == "ConstantOfShape" for node in proto.graph.node):
         return proto
     model = ir.from_proto(proto)
     optimizer.fold_constants(
         model,
         onnx_shape_inference=True,
-        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # None: as it would by itself
-        input_size_limit=LARGEST_CONSTANT,
-        output_size_limit=LARGEST_CONSTANT,
+        should_fold=lambda node: True if node.op_type == "ConstantOfShape" else None,  # None: the optimizer's default
+        input_size_limit=MAX_FOLDED_ELEMENTS,
+        output_size_limit=MAX_FOLDED_ELEMENTS,
     )
-    optimizer.optimize(model, input_size_limit=LARGEST_CONSTANT, output_size_limit=LARGEST_CONSTANT)
+    optimizer.optimize(model, input_size_limit=MAX_FOLDED_ELEMENTS, output_size_limit=MAX_FOLDED_ELEMENTS)
     return ir.to_proto(model)
 
 
-def _strip(proto: onnx.ModelProto) -> None:
-    """Take out the exporter's own metadata, which holds stack traces with the paths of this machine."""
+def _clear_metadata(proto: onnx.ModelProto) -> None:
+    """Remove the exporter's metadata, which includes stack traces with paths of this machine."""
     graph = proto.graph
     parts: Iterable[Any] = (
         proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info

@@ -1,8 +1,7 @@
-"""Publish: convert a net, prove the result, and only then give the file its name."""
+"""Exporter: convert a network, compare the result with PyTorch, and write the file only if it passes."""
 
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,16 +11,17 @@ import torch
 from torch import nn
 
 from netkit.core import atomic_io
-from netkit.core.errors import NetkitError, ParityError, UsageError
+from netkit.core.errors import ParityError, UsageError
 from netkit.core.model_card import ModelCard
-from netkit.core.runs import PARITY
 from netkit.data.dataset import DataSet
 from netkit.export import quantize
 from netkit.export.convert import OPSET, convert
-from netkit.export.parity import report, samples
-from netkit.export.parity.compare import BATCHES, Truth, compare, logits_of, torch_error, truth_of, worst_inputs
+from netkit.export.parity import report
+from netkit.export.parity.compare import BATCH_SIZES, compare, session_logits, worst_images
 from netkit.export.parity.divergence import first_divergence
-from netkit.export.passes.rewrite import passes
+from netkit.export.parity.reference import Reference, compute_reference, float32_error
+from netkit.export.parity.samples import choose_probes
+from netkit.export.passes import float32_passes
 from netkit.infer.model import certificate, onnx_file, verify
 from netkit.infer.model.certificate import Certificate, Comparison, sha256
 from netkit.infer.model.onnx_file import Model
@@ -31,7 +31,7 @@ from netkit.infer.runtime.providers import device_of
 from netkit.infer.runtime.session import open_session, open_sessions
 from netkit.nets.training import checkpoint
 
-TRACED = 128  # images, the worst, by which the module is found that differs
+MAX_DIVERGENCE_IMAGES = 128  # the worst images, on which the first module that differs is looked for
 
 
 def export(
@@ -44,117 +44,112 @@ def export(
     max_drop: float,
     multiple: int = 1,
 ) -> dict[str, Certificate]:
-    """Write `net` as ONNX files, one for each precision in `paths`, each with its certificate, and a page for people.
+    """Write `net` as an ONNX file for each precision in `paths`, and describe all models of the folder in parity.md.
 
-    An fp32 file is written only if it computes what the net does on the test images and on made-up ones; fp16 and int8
-    ones if their test accuracy is at most `max_drop` below PyTorch's. What is measured is the graph that is written, on
-    each provider that works here. Raises ParityError where that fails, and leaves no such file, not even an earlier
-    one: it would pass for the net that failed. Raises UsageError where a path cannot be written, or is not
-    called .onnx. In an fp32 file convolutions have a `multiple` of channels, where that
-    can be: see passes.pad_channels.
+    Before a file is written, its graph runs on each provider that works here, with ONNX Runtime's optimisations and
+    without. An fp32 model must compute the same as PyTorch in float64, on test images and synthetic images. The test
+    accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
+
+    `multiple` pads the channels of an fp32 model to that multiple, see `passes.pad_channels`. Returns the certificate
+    of each file.
+
+    Raises ParityError if a model does not pass, and removes an earlier file of the same name.
+    Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
         atomic_io.require_writable(path)
         if path.suffix != ".onnx":
             raise UsageError(f"{path}: an ONNX model is written as .onnx")
-    truth = truth_of(net, card, data.test_images, data.test_labels)
-    torch_errors: dict[str, float] = {}  # by device
-    done: dict[str, Certificate] = {}
+    reference = compute_reference(net, card, data.test_images, data.test_labels)
+    torch_errors: dict[str, float] = {}  # float32 errors by device
+    certificates: dict[str, Certificate] = {}
     for precision, path in paths.items():
-        bare = onnx_file.check(_converted(truth, data, precision, opset, multiple), str(path))
-        comparisons = tuple(_comparisons(bare, truth, torch_errors))
+        model = onnx_file.check(_model_bytes(reference, data, precision, opset, multiple), str(path))
+        comparisons = tuple(_comparisons(model, reference, torch_errors))
         try:
             if precision == "fp32":
-                _require_parity(bare, comparisons, truth, opset)
+                _require_parity(model, comparisons, reference, opset)
             else:
-                comparisons = tuple(_bound_by_its_own_error(each) for each in comparisons)
-                _require_accuracy(comparisons, truth, max_drop)
-        except ParityError as fault:
+                comparisons = tuple(_bound_by_own_error(comparison) for comparison in comparisons)
+                require_accuracy(comparisons, torch_accuracy=reference.accuracy, max_drop=max_drop)
+        except ParityError as exc:
             path.unlink(missing_ok=True)
-            _write_page(path.parent)
-            raise ParityError(f"{path}: not written: {fault}") from None
-        sealed = _sealed(bare, truth, comparisons, precision)
-        verify.open_verified(sealed, device="cpu")
-        atomic_io.write_atomic(path, sealed.content)
-        done[precision] = verify.read_self_test(sealed).certificate
-        _write_page(path.parent)
-    return done
+            report.write_page(path.parent)
+            raise ParityError(f"{path}: not written: {exc}") from None
+        certified = _certified(model, reference, comparisons, precision)
+        verify.open_verified(certified, device="cpu")
+        atomic_io.write_atomic(path, certified.content)
+        certificates[precision] = verify.read_self_test(certified).certificate
+        report.write_page(path.parent)
+    return certificates
 
 
-def _write_page(folder: Path) -> None:
-    """For people, of all models in the folder that carry a certificate; none where there is no such model."""
-    certificates: list[tuple[str, Certificate]] = []
-    for path in sorted(folder.glob("*.onnx")):
-        with suppress(NetkitError):  # of somebody else, or of an earlier netkit
-            certificates.append((path.name, verify.read_self_test(onnx_file.read(path)).certificate))
-    if certificates:
-        atomic_io.write_atomic(folder / PARITY, report.page(certificates).encode())
-    else:
-        (folder / PARITY).unlink(missing_ok=True)
-
-
-def _converted(truth: Truth, data: DataSet, precision: str, opset: int, multiple: int) -> bytes:
-    net, card = truth.net, truth.card
-    if precision == "fp16":
-        return quantize.half(net, card, opset=opset)
-    if precision == "int8":
-        return quantize.quantized(net, card, data.train_images[: truth.most], opset=opset)
-    return convert(net, card, opset=opset, passes=passes(multiple=multiple))
-
-
-def _comparisons(bare: Model, truth: Truth, torch_errors: dict[str, float]) -> Iterator[Comparison]:
-    """One for each provider that works here; PyTorch's error is added to `torch_errors` where it is not yet known."""
-    for optimised in (True, False):
-        for session in open_sessions(bare, device="auto", optimised=optimised):
-            device = device_of(session.provider)
-            if device not in torch_errors:
-                torch_errors[device] = torch_error(truth, device)
-            yield compare(truth, session, optimised=optimised, torch_error=torch_errors[device])
-
-
-def _require_parity(bare: Model, comparisons: tuple[Comparison, ...], truth: Truth, opset: int) -> None:
-    wrong = next((comparison for comparison in comparisons if not comparison.holds), None)
-    if wrong:
-        session = open_session(bare, device=device_of(wrong.provider), optimised=wrong.optimised)
-        where = first_divergence(
-            truth.net,
-            truth.card,
-            worst_inputs(session, truth, min(TRACED, truth.few)),
-            opset=opset,
-            provider=wrong.provider,
-            optimised=wrong.optimised,
-        )
-        raise ParityError(
-            f"the ONNX model does not compute what PyTorch does: {wrong}; "
-            f"{where or 'each module does, before the graph is rewritten'}"
-        )
-
-
-def _bound_by_its_own_error(comparison: Comparison) -> Comparison:
-    """For fewer bits: elsewhere a model may differ from itself by what it differs from PyTorch here."""
-    return replace(comparison, bound=max(comparison.error, comparison.probability_error))
-
-
-def _require_accuracy(comparisons: tuple[Comparison, ...], truth: Truth, max_drop: float) -> None:
+def require_accuracy(comparisons: tuple[Comparison, ...], *, torch_accuracy: float, max_drop: float) -> None:
+    """Raise ParityError if a comparison's accuracy is more than `max_drop` below PyTorch's; all are in [0, 1]."""
     for comparison in comparisons:
-        lost = round((truth.accuracy - comparison.accuracy) * comparison.test_images)
+        lost = round((torch_accuracy - comparison.accuracy) * comparison.test_images)  # a whole number of images
         if not lost <= max_drop * comparison.test_images + 1e-6 or not comparison.holds:
             raise ParityError(
-                f"its accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%}, PyTorch's "
-                f"{truth.accuracy:.2%}: more than {100 * max_drop:g} points are lost, on {comparison.provider}"
+                f"its accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%} on "
+                f"{comparison.provider}, and PyTorch's is {torch_accuracy:.2%}: it loses more than "
+                f"{100 * max_drop:g} points"
             )
 
 
-def _sealed(bare: Model, truth: Truth, comparisons: tuple[Comparison, ...], precision: str) -> Model:
-    """The model with its certificate and probes."""
-    expected = truth.logits if precision == "fp32" else logits_of(open_session(bare, device="cpu"), truth)
-    chosen = samples.choose(truth, expected).to_json()
+def _model_bytes(reference: Reference, data: DataSet, precision: str, opset: int, multiple: int) -> bytes:
+    net, card = reference.net, reference.card
+    if precision == "fp16":
+        return quantize.to_fp16(net, card, opset=opset)
+    if precision == "int8":
+        return quantize.to_int8(net, card, data.train_images[: reference.max_images], opset=opset)
+    return convert(net, card, opset=opset, passes=float32_passes(multiple=multiple))
+
+
+def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, float]) -> Iterator[Comparison]:
+    """One comparison for each provider that works here; computes `torch_errors` of a device when first needed."""
+    for optimised in (True, False):
+        for session in open_sessions(model, device="auto", optimised=optimised):
+            device = device_of(session.provider)
+            if device not in torch_errors:
+                torch_errors[device] = float32_error(reference, device)
+            yield compare(reference, session, optimised=optimised, torch_error=torch_errors[device])
+
+
+def _require_parity(model: Model, comparisons: tuple[Comparison, ...], reference: Reference, opset: int) -> None:
+    """Raise ParityError for the first comparison that exceeds its bound, with the module where the outputs differ."""
+    failed = next((comparison for comparison in comparisons if not comparison.holds), None)
+    if failed is None:
+        return
+    session = open_session(model, device=device_of(failed.provider), optimised=failed.optimised)
+    images_u8 = worst_images(reference, session, min(MAX_DIVERGENCE_IMAGES, reference.batched_images))
+    divergence = first_divergence(
+        reference.net,
+        reference.card,
+        images_u8,
+        opset=opset,
+        provider=failed.provider,
+        optimised=failed.optimised,
+    )
+    where = divergence or "no module differs before the graph passes"
+    raise ParityError(f"the ONNX model does not compute what PyTorch computes: {failed}; {where}")
+
+
+def _bound_by_own_error(comparison: Comparison) -> Comparison:
+    """With its own error as the bound: on another machine, fp16 and int8 may differ as much as from PyTorch here."""
+    return replace(comparison, bound=max(comparison.error, comparison.probability_error))
+
+
+def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison, ...], precision: str) -> Model:
+    """The model with its certificate and probes in the metadata."""
+    exact = precision == "fp32"
+    logits = reference.logits if exact else session_logits(reference, open_session(model, device="cpu"))
+    probes = choose_probes(reference, logits).to_json()
     certified = Certificate(
         precision=precision,
-        weights_sha256=sha256(checkpoint.content(truth.net, truth.card)),
-        graph_sha256=bare.graph_sha256,
-        card_sha256=sha256(truth.card.to_json()),
-        probes_sha256=sha256(chosen),
+        weights_sha256=sha256(checkpoint.content(reference.net, reference.card)),
+        graph_sha256=model.graph_sha256,
+        card_sha256=sha256(reference.card.to_json()),
+        probes_sha256=sha256(probes),
         versions={
             "netkit": version("netkit"),
             "python": platform.python_version(),
@@ -163,12 +158,12 @@ def _sealed(bare: Model, truth: Truth, comparisons: tuple[Comparison, ...], prec
             "onnxruntime": ort.__version__,
         },
         platform=platform.platform(),
-        inputs=truth.counts,
-        batches=BATCHES,
-        torch_accuracy=truth.accuracy,
+        inputs=reference.counts,
+        batches=BATCH_SIZES,
+        torch_accuracy=reference.accuracy,
         comparisons=comparisons,
     )
-    proto = onnx.load_model_from_string(bare.content)
+    proto = onnx.load_model_from_string(model.content)
     proto.metadata_props.add(key=certificate.KEY, value=certified.to_json())
-    proto.metadata_props.add(key=PROBES_KEY, value=chosen)
-    return onnx_file.check(proto.SerializeToString(deterministic=True), bare.name)
+    proto.metadata_props.add(key=PROBES_KEY, value=probes)
+    return onnx_file.check(proto.SerializeToString(deterministic=True), model.name)

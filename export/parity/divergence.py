@@ -1,4 +1,4 @@
-"""Divergence: where a converted net first computes something else than the net, for a person who has to mend it."""
+"""Divergence: the first module whose output differs between PyTorch and the exported graph."""
 
 import ast
 import copy
@@ -13,113 +13,111 @@ from torch import Tensor, nn
 
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import Classifier, translate
+from netkit.export.parity.reference import Floats, error_bound, max_abs
 from netkit.infer.model.onnx_file import INPUT
 from netkit.infer.runtime.ort import ort
 from netkit.infer.runtime.providers import CPU, CUDA
 from netkit.infer.runtime.session import CUDA_OPTIONS
 from netkit.nets.normalize import FromPixels
 
-SCOPES = "pkg.torch.onnx.name_scopes"  # torch's note on a node: the modules that it lies in, outermost first, as a list
-
-Floats = NDArray[np.floating]
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # node metadata of torch: a list of the modules around it, outermost first
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """The first module, in the order of computation, whose output differs; and the ONNX node that gives that output."""
+    """A module whose output differs, and the ONNX node that computes this output as `value`.
+
+    `expected` and `actual` are the (minimum, maximum) of PyTorch's output and of the graph's; `error` is the largest
+    absolute difference.
+    """
 
     module: str
     node: str
     operator: str
     value: str
-    wanted: tuple[float, float]
-    found: tuple[float, float]
+    expected: tuple[float, float]
+    actual: tuple[float, float]
     error: float
 
     def __str__(self) -> str:
         return (
-            f"they part in module {self.module!r} (ONNX node {self.node!r}, {self.operator}, which gives "
-            f"{self.value!r}): outputs differ by up to {self.error:.2g}; PyTorch's lies from {self.wanted[0]:.4g} to "
-            f"{self.wanted[1]:.4g}, the model's from {self.found[0]:.4g} to {self.found[1]:.4g}"
+            f"the first difference is in module {self.module!r} (ONNX node {self.node!r}, {self.operator}, output "
+            f"{self.value!r}): up to {self.error:.2g}, with values from {self.expected[0]:.4g} to "
+            f"{self.expected[1]:.4g} in PyTorch and from {self.actual[0]:.4g} to {self.actual[1]:.4g} in ONNX"
         )
 
 
 def first_divergence(
     net: nn.Module,
     card: ModelCard,
-    inputs: NDArray[np.uint8],
+    images_u8: NDArray[np.uint8],
     *,
     opset: int,
     provider: str = CPU,
     optimised: bool = False,
 ) -> Divergence | None:
-    """Compare the outputs of all modules on `inputs` (N, C, H, W), with ONNX Runtime on `provider`.
+    """Compare the outputs of all modules on images (N, C, H, W), in the order in which the modules finish.
 
-    `optimised`: whether it may rewrite the graph, as far as it can while each module's output has to stay. None where
-    each is as near as float32 allows.
+    The graph is the one before the passes, run on `provider`. `optimised`: whether ONNX Runtime may optimise it, as far
+    as every module's output remains available. Returns None if each output is within the bound of the parity check.
     """
     proto = translate(net, card, opset=opset)
-    nodes = _outputs_of_modules(proto)
-    values = _run(proto, sorted({node.output[0] for node in nodes.values()}), inputs, provider, optimised)
-    exact, rough = (_module_outputs(net, card, inputs, dtype) for dtype in (torch.float64, torch.float32))
-    for (module, wanted), (_, nearly) in zip(exact, rough, strict=True):
+    nodes = _output_nodes(proto)
+    values = _run(proto, sorted({node.output[0] for node in nodes.values()}), images_u8, provider, optimised)
+    exact, float32 = (_module_outputs(net, card, images_u8, dtype) for dtype in (torch.float64, torch.float32))
+    for (module, expected), (_, rounded) in zip(exact, float32, strict=True):
         node = nodes.get(module)
-        if node is None or values[node.output[0]].shape != wanted.shape:
+        if node is None or values[node.output[0]].shape != expected.shape:
             continue
-        found = values[node.output[0]]
-        allowed = 2 * _largest(nearly - wanted) + 1e-6 * max(1.0, _largest(wanted))
-        error = _largest(found - wanted)
-        if not error <= allowed:
+        actual = values[node.output[0]]
+        error = max_abs(actual - expected)
+        if not error <= error_bound(max_abs(rounded - expected), expected):  # a NaN error is a difference, too
             name = module.removeprefix("model.net.")
-            return Divergence(name, node.name, node.op_type, node.output[0], _range(wanted), _range(found), error)
+            return Divergence(name, node.name, node.op_type, node.output[0], _range(expected), _range(actual), error)
     return None
 
 
-def _outputs_of_modules(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """The last node in each module, which gives its output. Modules that were merged into others are not there."""
+def _output_nodes(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    """The last node of each module, which computes its output; a module that the exporter merged away has none."""
     last: dict[str, onnx.NodeProto] = {}
     for node in proto.graph.node:
         for entry in node.metadata_props:
-            if entry.key == SCOPES:
+            if entry.key == SCOPES_KEY:
                 *modules, _ = ast.literal_eval(entry.value)
                 last.update(dict.fromkeys(modules, node))
     return last
 
 
 def _run(
-    proto: onnx.ModelProto, names: list[str], inputs: NDArray[np.uint8], provider: str, optimised: bool
+    proto: onnx.ModelProto, names: list[str], images_u8: NDArray[np.uint8], provider: str, optimised: bool
 ) -> dict[str, Floats]:
-    """The values of that name, each made an output of the graph."""
-    given = {output.name for output in proto.graph.output}
-    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+    """The values with these names, each of which becomes an output of the graph."""
+    existing = {output.name for output in proto.graph.output}
+    proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in existing)
     options = ort.SessionOptions()
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
-    chosen = (CUDA, CUDA_OPTIONS) if provider == CUDA else provider
-    session = ort.InferenceSession(proto.SerializeToString(), options, providers=[chosen])
-    return dict(zip(names, session.run(names, {INPUT: inputs}), strict=True))
+    providers = [(CUDA, CUDA_OPTIONS) if provider == CUDA else provider]
+    session = ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
+    return dict(zip(names, session.run(names, {INPUT: images_u8}), strict=True))
 
 
 @torch.no_grad()
 def _module_outputs(
-    net: nn.Module, card: ModelCard, inputs: NDArray[np.uint8], dtype: torch.dtype
+    net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], dtype: torch.dtype
 ) -> Iterator[tuple[str, Floats]]:
-    """Each module's path and output, in the order in which they end."""
+    """Each module's path and output, in the order in which the modules finish."""
     classifier = Classifier(FromPixels(copy.deepcopy(net), card)).to(dtype).eval()
     outputs: list[tuple[str, Floats]] = []
     for name, module in classifier.named_modules():
 
-        def note(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
+        def record(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
             if isinstance(output, Tensor):
-                outputs.append((name, output.numpy().copy()))  # the next module may compute in place
+                outputs.append((name, output.numpy().copy()))  # the next module may work in place
 
-        module.register_forward_hook(note)
-    classifier(torch.from_numpy(inputs.copy()))
+        module.register_forward_hook(record)
+    classifier(torch.from_numpy(images_u8.copy()))
     return iter(outputs)
-
-
-def _largest(values: Floats) -> float:
-    return float(np.abs(values).max())
 
 
 def _range(values: Floats) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Graph: what the passes ask of an ONNX graph, and how they write into it, by onnx-ir."""
+"""Helpers that the passes share: questions about an onnx-ir graph, and a writer that replaces a value."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -8,87 +8,103 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
-Doubles = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether it is a weight, or another value that is the same for all inputs."""
+    """Whether the value is a weight, or another value that is the same for every input."""
     return value is not None and value.const_value is not None
 
 
-def numbers(value: ir.Value | None) -> Doubles:
-    """Those of a constant."""
+def constant(value: ir.Value | None) -> Float64Array:
+    """The array of a constant value, in float64."""
     assert value is not None and value.const_value is not None
     return value.const_value.numpy().astype(np.float64)
 
 
-def is_sized(value: ir.Value | None) -> bool:
-    """Whether all its sizes but the batch's are known."""
+def has_known_shape(value: ir.Value | None) -> bool:
+    """Whether all dimensions except the batch are known; true for constants and omitted inputs."""
     if value is None or is_constant(value):
         return True
     return value.shape is not None and all(isinstance(size, int) for size in value.shape.dims[1:])
 
 
-def sizes(value: ir.Value) -> tuple[int, ...]:
-    """Those that are known, without the batch's."""
+def sample_shape(value: ir.Value) -> tuple[int, ...]:
+    """The known dimensions of the value, without the batch."""
     assert value.shape is not None
     return tuple(size for size in value.shape.dims[1:] if isinstance(size, int))
 
 
-def maker(value: ir.Value | None, kind: str) -> ir.Node | None:
-    """The node that makes the value, if it is an operator of that kind and makes it for one node alone."""
+def sole_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """The node that computes the value, if it is such a standard operator and nothing else uses its output."""
     node = value.producer() if value else None
-    if node is None or node.op_type != kind or node.domain:
+    if node is None or node.op_type != op_type or node.domain:
         return None
-    only = len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
-    return node if only else None
+    used_once = len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
+    return node if used_once else None
 
 
-def is_of_maps(layer: ir.Node) -> bool:
-    """Whether a convolution or a pool is one over height and width, and its weights, if it has some, are constant."""
+def is_2d(layer: ir.Node) -> bool:
+    """Whether a Conv or a pool works over height and width; the weights of a Conv must be constant."""
     if layer.op_type == "Conv":
         kernel = layer.inputs[1]
         return kernel is not None and kernel.const_value is not None and kernel.const_value.shape.rank() == 4
     return len(layer.attributes["kernel_shape"].as_ints()) == 2
 
 
-def is_plain(conv: ir.Node) -> bool:
-    """Whether a convolution, over height and width, has constant weights, one group, no dilation, explicit padding."""
-    attributes = conv.attributes
+def is_plain_conv(node: ir.Node) -> bool:
+    """Whether the node is a 2D Conv with constant weights, one group, no dilation and explicit padding."""
+    if node.op_type != "Conv" or not is_2d(node):
+        return False
+    attributes = node.attributes
     explicit = attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
-    even = attributes.get_int("group", 1) == 1 and set(attributes.get_ints("dilations", [1, 1])) == {1}
-    return is_of_maps(conv) and explicit and even and all(map(is_constant, conv.inputs[1:]))
+    dense = attributes.get_int("group", 1) == 1 and set(attributes.get_ints("dilations", [1, 1])) == {1}
+    return explicit and dense and all(map(is_constant, node.inputs[1:]))
 
 
 def pads(layer: ir.Node) -> tuple[int, int, int, int]:
-    """Of a convolution or a pool: top, left, bottom, right."""
+    """The padding of a Conv or a pool: top, left, bottom, right."""
     top, left, bottom, right = layer.attributes.get_ints("pads", [0, 0, 0, 0])
     return top, left, bottom, right
 
 
+def is_spatial_mean(node: ir.Node) -> bool:
+    """Whether the node is a ReduceMean over height and width of (N, C, H, W) with C, H and W known."""
+    if node.op_type != "ReduceMean" or len(node.inputs) < 2 or not is_constant(node.inputs[1]):
+        return False
+    maps, axes = node.inputs[0], constant(node.inputs[1])
+    assert maps is not None
+    return has_known_shape(maps) and len(sample_shape(maps)) == 3 and sorted((axes % 4).tolist()) == [2, 3]
+
+
 class Writer:
-    """Writes other nodes in place of the one that makes `value`; their weights are of its type."""
+    """Builds nodes that compute `value` in another way, and puts them in the place of its producer.
+
+    Weights get the data type of `value`.
+    """
 
     def __init__(self, graph: ir.Graph, value: ir.Value) -> None:
         self._graph, self._value, self._tape = graph, value, Tape(graph)
 
-    def op(self, kind: str, *inputs: ir.Value, **attributes: int | Sequence[int] | ir.Attr) -> ir.Value:
-        """What an operator of ONNX makes of the inputs."""
-        return self._tape.op(kind, inputs, attributes)
+    def op(self, op_type: str, *inputs: ir.Value, **attributes: int | Sequence[int] | ir.Attr) -> ir.Value:
+        """Add a node; returns its output."""
+        return self._tape.op(op_type, inputs, attributes)
 
-    def shaped(self, value: ir.Value, *shape: int) -> ir.Value:
-        """The same numbers in another shape; -1 is what is left."""
+    def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
+        """Add a Reshape; -1 stands for the one dimension that follows from the others."""
         return self.op("Reshape", value, self.integers(shape))
 
-    def weights(self, found: Doubles) -> ir.Value:
+    def weights(self, array: Float64Array) -> ir.Value:
+        """Add an initializer of the data type of the value that is replaced."""
         assert self._value.dtype is not None
-        return self._initializer(found.astype(self._value.dtype.numpy()))
+        return self._initializer(array.astype(self._value.dtype.numpy()))
 
-    def integers(self, found: Sequence[int] | NDArray[np.int64]) -> ir.Value:
-        return self._initializer(np.array(found, np.int64))
+    def integers(self, numbers: Sequence[int] | NDArray[np.int64]) -> ir.Value:
+        """Add an int64 initializer, such as a shape or axes."""
+        return self._initializer(np.array(numbers, np.int64))
 
-    def end_with(self, new: ir.Value) -> None:
-        """Let `new` take the value's place, and name."""
+    def replace_with(self, new: ir.Value) -> None:
+        """Insert the added nodes into the graph and let `new` replace the value, under the same name."""
         old = self._value
         producer = old.producer()
         assert producer is not None
@@ -97,7 +113,7 @@ class Writer:
         old.replace_all_uses_with(new, replace_graph_outputs=True)
         new.name, old.name = old.name, new.name
 
-    def _initializer(self, found: NDArray[np.generic]) -> ir.Value:
-        names = (f"{self._value.name}.{number}" for number in count())  # another pass may have taken the first ones
+    def _initializer(self, array: NDArray[np.generic]) -> ir.Value:
+        names = (f"{self._value.name}.{number}" for number in count())  # an earlier pass may have used some of them
         name = next(name for name in names if name not in self._graph.initializers)
-        return self._tape.initializer(ir.tensor(np.ascontiguousarray(found)), name)
+        return self._tape.initializer(ir.tensor(np.ascontiguousarray(array)), name)

@@ -1,7 +1,14 @@
-"""Collapse: layers that are one affine map are computed as one.
+"""Merge linear layers: layers without an activation between them become one, where that is less work.
 
-Where that takes fewer multiplications, the map becomes one matrix product, or one convolution and what the map does
-otherwise near the border, where padding between the layers cuts their kernels off.
+    A2 (A1 x + b1) + b2 = (A2 A1) x + (A2 b1 + b2) = A x + b
+
+and the same for any number of layers, and for branches that are concatenated. The map x -> A x + b is written as
+
+    gemm(flatten(x), A, b)                           where A itself is small
+    conv(x, K, b) + borders(x) + border of b         where A is a convolution in the interior
+
+Padding between the layers cuts their kernels off near the border. There A differs from the convolution with the
+interior kernel K, but only in a few rows and columns, and small matrix products correct these.
 """
 
 from dataclasses import dataclass
@@ -13,52 +20,74 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from netkit.export.passes.ir import Doubles, Writer
-from netkit.export.passes.linear_map import CHUNK, Part, measured, parts
+from netkit.export.passes.ir import Float64Array, Writer
+from netkit.export.passes.linear_map import UNIT_VECTORS_PER_BATCH, AffineBlock, affine_blocks, measure
 
-LARGEST = 4_000_000  # numbers in A; 1.8 million took 1.5 s
-NOUGHT = 1e-9  # of the largest number in A: what rounding in float64 leaves
-WORTH = 0.8  # of the multiplications before, at most
-LARGER = 3  # times the weights before, at most: a batch of one image waits for them to come from memory
+MAX_MATRIX_SIZE = 4_000_000  # elements of A; a matrix of 1.8 million took 1.5 s to measure
+ROUNDING = 1e-9  # elements of A up to this share of the largest are rounding errors of float64
+MAX_WORK_RATIO = 0.8  # multiplications after to before
+MAX_WEIGHTS_RATIO = 3  # weights after to before; with a batch of one image, loading the weights takes the time
 
 
 @dataclass(frozen=True)
 class Border:
-    """What a map does beside its convolution, along one axis (2: rows, 3: columns).
+    """What a map adds to its convolution near the border, along one axis (2: rows, 3: columns).
 
-    Rows come in groups, as those at the top and those at the bottom: from `ins` (groups, rows) to `outs` (groups, rows)
-    leads `block` (groups, O, rows, w, C, rows, W), or for columns (groups, O, h, columns, C, H, columns).
+    Rows form groups of equal size, such as those at the top and those at the bottom. In each group, `block` leads from
+    the input rows `inputs` (groups, rows) to the output rows `outputs` (groups, rows). Its shape is
+    (groups, O, rows, w, C, rows, W) for rows and (groups, O, h, columns, C, H, columns) for columns.
     """
 
     axis: int
-    ins: NDArray[np.int64]
-    outs: NDArray[np.int64]
-    block: Doubles
+    inputs: NDArray[np.int64]
+    outputs: NDArray[np.int64]
+    block: Float64Array
 
 
 @dataclass(frozen=True)
 class Convolution:
-    """By `kernel` (O, C, kh, kw) with `pads` (top, left, bottom, right); and what is otherwise at the borders."""
+    """A stride-1 convolution with `kernel` (O, C, kh, kw) and `pads` (top, left, bottom, right), plus `borders`."""
 
-    kernel: Doubles
+    kernel: Float64Array
     pads: tuple[int, int, int, int]
     borders: tuple[Border, ...]
 
     def multiplications(self, height: int, width: int) -> int:
-        """For an output of that size."""
+        """Number of multiplications for one sample with an output of that size."""
         return self.kernel.size * height * width + sum(border.block.size for border in self.borders)
 
     @property
     def weights(self) -> int:
+        """Number of weights, without the bias."""
         return self.kernel.size + sum(border.block.size for border in self.borders)
 
 
-def as_convolution(matrix: Doubles) -> Convolution | None:
-    """A map (O, h, w, C, H, W) as a convolution, but for its border; None where it is none."""
+def merge_linear(graph: ir.Graph) -> None:
+    """Replace each affine block by one layer, if that takes fewer multiplications and not many more weights."""
+    for block in affine_blocks(graph):
+        input_shape, output_shape = block.input_shape, block.output_shape
+        matrix_size = prod(input_shape) * prod(output_shape)
+        if matrix_size > MAX_MATRIX_SIZE:
+            continue
+        writer = Writer(graph, block.sink)
+        matrix, offset = measure(block)
+        if matrix_size <= min(block.multiplications, block.weights):
+            writer.replace_with(_write_product(writer, block, matrix, offset))
+        elif len(input_shape) == len(output_shape) == 3 and (convolution := as_convolution(matrix)):
+            less_work = convolution.multiplications(*output_shape[1:]) <= MAX_WORK_RATIO * block.multiplications
+            if less_work and convolution.weights <= MAX_WEIGHTS_RATIO * block.weights:
+                writer.replace_with(_write_convolution(writer, block, convolution, offset))
+
+
+def as_convolution(matrix: Float64Array) -> Convolution | None:
+    """Write a map (O, h, w, C, H, W) as a convolution and its borders; None if other elements remain.
+
+    The kernel is what the output pixel in the middle reads.
+    """
     _, h, w, channels, height, width = matrix.shape
     kernel = matrix[:, h // 2, w // 2]
-    least = NOUGHT * np.abs(matrix).max()
-    rows, columns = (np.flatnonzero((np.abs(kernel) > least).any(axis=axes)) for axes in ((0, 1, 3), (0, 1, 2)))
+    rounding = ROUNDING * np.abs(matrix).max()
+    rows, columns = (np.flatnonzero((np.abs(kernel) > rounding).any(axis=axes)) for axes in ((0, 1, 3), (0, 1, 2)))
     if not len(rows):
         return None
     kernel = kernel[:, :, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -68,100 +97,81 @@ def as_convolution(matrix: Doubles) -> Convolution | None:
         return None
     units = torch.eye(channels * height * width, dtype=torch.float64).view(-1, channels, height, width)
     padded, weights = F.pad(units, (left, right, top, bottom)), torch.from_numpy(kernel.copy())
-    even = torch.cat([F.conv2d(few, weights) for few in padded.split(CHUNK)])
-    rest = matrix - even.flatten(1).T.reshape(matrix.shape).numpy()
-    rest[np.abs(rest) <= least] = 0
-    borders = tuple(border for axis in (2, 3) if (border := _border(rest, axis)))
+    interior = torch.cat([F.conv2d(batch, weights) for batch in padded.split(UNIT_VECTORS_PER_BATCH)])
+    rest = matrix - interior.flatten(1).T.reshape(matrix.shape).numpy()
+    rest[np.abs(rest) <= rounding] = 0
+    borders = tuple(border for axis in (2, 3) if (border := _take_border(rest, axis)))
     return None if rest.any() else Convolution(kernel, (top, left, bottom, right), borders)
 
 
-def collapse(graph: ir.Graph) -> None:
-    """Compute parts as one map each, where that is less work."""
-    for part in parts(graph):
-        ins, outs = part.ins, part.outs
-        size = prod(ins) * prod(outs)
-        if size > LARGEST:
-            continue
-        writer = Writer(graph, part.sink)
-        matrix, constant = measured(part)
-        found = None
-        if size <= min(part.multiplications, part.weights):
-            found = _product(writer, part, matrix, constant)
-        elif len(ins) == len(outs) == 3 and (convolution := as_convolution(matrix)):
-            less = convolution.multiplications(*outs[1:]) <= WORTH * part.multiplications
-            if less and convolution.weights <= LARGER * part.weights:
-                found = _convolution(writer, part, convolution, constant)
-        if found:
-            writer.end_with(found)
+def _take_border(rest: Float64Array, axis: int) -> Border | None:
+    """Move the elements of `rest` (O, h, w, C, H, W) that connect the same few rows (or columns) into a Border."""
+    order = (0, 1, 2, 3, 4, 5) if axis == 2 else (0, 2, 1, 3, 5, 4)
+    view = rest.transpose(order)  # columns become rows
+    connected = np.any(view[:, :, view.shape[2] // 2] != 0, axis=(0, 2, 4))  # (h, H), judged by the middle column
+    groups = _connected_rows(connected)
+    if not groups:
+        return None
+    outputs, inputs = (np.array([group[side] for group in groups]) for side in (0, 1))
+    blocks = [view[:, out_rows][:, :, :, :, in_rows].transpose(order) for out_rows, in_rows in groups]
+    for out_rows, in_rows in groups:
+        for row in out_rows:
+            view[:, row][:, :, :, in_rows] = 0
+    return Border(axis, inputs, outputs, np.stack(blocks))
 
 
-def _product(writer: Writer, part: Part, matrix: Doubles, constant: Doubles) -> ir.Value:
-    flat = writer.op("Flatten", part.source)
-    weights = writer.weights(matrix.reshape(constant.size, -1))
-    product = writer.op("Gemm", flat, weights, writer.weights(constant.ravel()), transB=1)
-    return product if constant.ndim == 1 else writer.shaped(product, -1, *constant.shape)
+def _connected_rows(connected: NDArray[np.bool_]) -> list[tuple[list[int], list[int]]]:
+    """Groups of output rows and the input rows that they read; one group if their sizes differ."""
+    groups: list[tuple[set[int], set[int]]] = []
+    for row in np.flatnonzero(connected.any(axis=1)).tolist():
+        outputs, inputs = {row}, set(np.flatnonzero(connected[row]).tolist())
+        for other in [group for group in groups if group[1] & inputs]:
+            groups.remove(other)
+            outputs, inputs = outputs | other[0], inputs | other[1]
+        groups.append((outputs, inputs))
+    if len({(len(outputs), len(inputs)) for outputs, inputs in groups}) > 1:
+        groups = [(set().union(*(outputs for outputs, _ in groups)), set().union(*(inputs for _, inputs in groups)))]
+    return [(sorted(outputs), sorted(inputs)) for outputs, inputs in groups]
 
 
-def _convolution(writer: Writer, part: Part, convolution: Convolution, constant: Doubles) -> ir.Value:
-    h, w = constant.shape[1:]
-    even = constant[:, h // 2, w // 2]
-    kernel, bias = writer.weights(convolution.kernel), writer.weights(even)
-    total = writer.op("Conv", part.source, kernel, bias, pads=convolution.pads)
+def _write_product(writer: Writer, block: AffineBlock, matrix: Float64Array, offset: Float64Array) -> ir.Value:
+    flat = writer.op("Flatten", block.source)
+    weights = writer.weights(matrix.reshape(offset.size, -1))
+    product = writer.op("Gemm", flat, weights, writer.weights(offset.ravel()), transB=1)
+    return product if offset.ndim == 1 else writer.reshape(product, -1, *offset.shape)
+
+
+def _write_convolution(writer: Writer, block: AffineBlock, convolution: Convolution, offset: Float64Array) -> ir.Value:
+    h, w = offset.shape[1:]
+    bias = offset[:, h // 2, w // 2]
+    weights = writer.weights(convolution.kernel), writer.weights(bias)
+    total = writer.op("Conv", block.source, *weights, pads=convolution.pads)
     for border in convolution.borders:
-        total = writer.op("Add", total, _bordered(writer, part, border))
-    rest = constant - even[:, None, None]
-    if np.abs(rest).max() > NOUGHT * np.abs(constant).max():
+        total = writer.op("Add", total, _write_border(writer, block, border))
+    rest = offset - bias[:, None, None]
+    if np.abs(rest).max() > ROUNDING * np.abs(offset).max():
         total = writer.op("Add", total, writer.weights(rest[None]))
     return total
 
 
-def _bordered(writer: Writer, part: Part, border: Border) -> ir.Value:
-    """What `border` adds: rows are taken out, multiplied group by group, and put to their places by another product.
+def _write_border(writer: Writer, block: AffineBlock, border: Border) -> ir.Value:
+    """What `border` adds: gather its input rows, multiply group by group, and scatter the result by another product.
 
-    Columns, too, are taken out by a product: inception ran 1.03 times as fast as with a Gather, in int8 1.04 times.
+    Columns are gathered by a product as well: inception ran 1.03 times as fast as with a Gather, in int8 1.04 times.
     """
-    (groups, *outs), (channels, height, width), axis = border.block.shape, part.outs, border.axis
+    (groups, *outputs), (channels, height, width), axis = border.block.shape, block.output_shape, border.axis
     if axis == 2:
-        rows = writer.op("Gather", part.source, writer.integers(border.ins), axis=axis)
+        rows = writer.op("Gather", block.source, writer.integers(border.inputs), axis=axis)
     else:
-        chosen = writer.weights(np.eye(part.ins[2])[:, border.ins.ravel()])
-        rows = writer.shaped(writer.op("MatMul", part.source, chosen), -1, *part.ins[:2], *border.ins.shape)
-    matrices = border.block.reshape(groups, prod(outs[:3]), -1).transpose(0, 2, 1)
-    first = [axis, *(other for other in range(5) if other != axis)]
-    rows = writer.shaped(writer.op("Transpose", rows, perm=first), groups, -1, matrices.shape[1])
-    product = writer.shaped(writer.op("MatMul", rows, writer.weights(matrices)), groups, -1, *outs[:3])
-    last = [1, 2, 0, 3, 4] if axis == 2 else [1, 2, 3, 0, 4]
-    places = np.arange(height * width).reshape(height, width).take(border.outs.ravel(), axis=axis - 2).ravel()
-    ring = writer.shaped(writer.op("Transpose", product, perm=last), -1, channels, len(places))
-    placed = writer.op("MatMul", ring, writer.weights(np.eye(height * width)[places]))
-    return writer.shaped(placed, -1, channels, height, width)
-
-
-def _border(rest: Doubles, axis: int) -> Border | None:
-    """Takes out of `rest` (O, h, w, C, H, W) what leads from some rows (or columns) to some."""
-    swapped = (0, 1, 2, 3, 4, 5) if axis == 2 else (0, 2, 1, 3, 5, 4)
-    view = rest.transpose(swapped)  # columns as rows
-    leads = np.any(view[:, :, view.shape[2] // 2] != 0, axis=(0, 2, 4))  # (h, H), by the middle column
-    groups = _groups(leads)
-    if not groups:
-        return None
-    ins, outs = (np.array([group[side] for group in groups]) for side in (1, 0))
-    blocks = [view[:, out][:, :, :, :, into].transpose(swapped) for out, into in groups]
-    for out, into in groups:
-        for row in out:
-            view[:, row][:, :, :, into] = 0
-    return Border(axis, ins, outs, np.stack(blocks))
-
-
-def _groups(leads: NDArray[np.bool_]) -> list[tuple[list[int], list[int]]]:
-    """Rows of the output and of the input that lead to one another, in groups of equal sizes, or all in one."""
-    groups: list[tuple[set[int], set[int]]] = []
-    for out in np.flatnonzero(leads.any(axis=1)).tolist():
-        outs, ins = {out}, set(np.flatnonzero(leads[out]).tolist())
-        for other in [group for group in groups if group[1] & ins]:
-            groups.remove(other)
-            outs, ins = outs | other[0], ins | other[1]
-        groups.append((outs, ins))
-    if len({(len(outs), len(ins)) for outs, ins in groups}) > 1:
-        groups = [(set().union(*(outs for outs, _ in groups)), set().union(*(ins for _, ins in groups)))]
-    return [(sorted(outs), sorted(ins)) for outs, ins in groups]
+        selection = writer.weights(np.eye(block.input_shape[2])[:, border.inputs.ravel()])
+        selected = writer.op("MatMul", block.source, selection)
+        rows = writer.reshape(selected, -1, *block.input_shape[:2], *border.inputs.shape)
+    matrices = border.block.reshape(groups, prod(outputs[:3]), -1).transpose(0, 2, 1)
+    groups_first = [axis, *(other for other in range(5) if other != axis)]
+    rows = writer.reshape(writer.op("Transpose", rows, perm=groups_first), groups, -1, matrices.shape[1])
+    product = writer.reshape(writer.op("MatMul", rows, writer.weights(matrices)), groups, -1, *outputs[:3])
+    groups_inside = [1, 2, 0, 3, 4] if axis == 2 else [1, 2, 3, 0, 4]
+    pixels = np.arange(height * width).reshape(height, width).take(border.outputs.ravel(), axis=axis - 2).ravel()
+    values = writer.reshape(writer.op("Transpose", product, perm=groups_inside), -1, channels, len(pixels))
+    scattered = writer.op("MatMul", values, writer.weights(np.eye(height * width)[pixels]))
+    return writer.reshape(scattered, -1, channels, height, width)

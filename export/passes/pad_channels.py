@@ -1,104 +1,113 @@
-"""Widen: new channels, all 0, where ONNX Runtime computes several at once and takes a rest apart.
+"""Pad channels: convolutions get additional output channels, all 0, until their number is a multiple.
 
-Its layout for convolutions has blocks of 16 channels with AVX-512, of 8 with AVX2. Where channels fill no block, it
-goes back to the plain layout for a concatenation, a batch normalisation, or the next convolution.
+    conv(x, [W; 0], [b; 0]) = [conv(x, W, b); 0]        the convolution that is padded
+    f([x; 0]) = [f(x); 0]                               ReLU, pools, concatenation, batch normalisation
+    conv([x; 0], [V, 0], b) = conv(x, V, b)             the layer that drops the padding again
+
+ONNX Runtime's layout for convolutions has blocks of 16 channels with AVX-512 and of 8 with AVX2. Where the channels
+leave a block incomplete, it converts to the plain layout for a concatenation, a batch normalisation or the next
+convolution.
 """
 
-from collections.abc import Callable
 from itertools import accumulate
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from netkit.export.passes.ir import Doubles, Writer, is_constant, is_plain, is_sized, numbers, sizes
+from netkit.export.passes.ir import (
+    Float64Array,
+    Writer,
+    constant,
+    has_known_shape,
+    is_constant,
+    is_plain_conv,
+    sample_shape,
+)
 
-Channels = NDArray[np.int64]  # of a wider value: which channel of before each is, NEW where it is none
-NEW = -1
-VARIANCE = 4  # the place of what a batch normalisation divides by
-ALIKE = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")  # they compute each channel by itself, and 0 from 0
-
-
-def widen(multiple: int) -> Callable[[ir.Graph], None]:
-    """The pass that makes convolutions' channels such a multiple, where all that follows can leave the new ones out."""
-
-    def pad_channels(graph: ir.Graph) -> None:
-        wider: dict[ir.Value, Channels] = {}
-        for node in graph:
-            output = node.outputs[0]
-            if any(source in wider for source in node.inputs):
-                channels = _taken(Writer(graph, output), node, wider)
-                if channels is not None:
-                    _become(output, channels, wider)
-            new = -sizes(output)[0] % multiple if _is_widened(node) else 0
-            if new:
-                channels = np.r_[np.arange(sizes(output)[0]), [NEW] * new]
-                writer = Writer(graph, output)
-                for place, weights in enumerate(node.inputs[1:], start=1):
-                    node.replace_input_with(place, writer.weights(_spread(numbers(weights), channels, axis=0)))
-                _become(output, channels, wider)
-
-    return pad_channels
+ChannelMap = NDArray[np.int64]  # for each channel of a padded value: its index before padding, or PADDING
+PADDING = -1
+VARIANCE_INPUT = 4  # of a BatchNormalization; 1 for the new channels, all its other inputs are 0
+CHANNELWISE_OPS = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")  # each channel by itself, and 0 from 0
 
 
-def _become(value: ir.Value, channels: Channels, wider: dict[ir.Value, Channels]) -> None:
+def pad_channels(graph: ir.Graph, *, multiple: int) -> None:
+    """Pad each plain Conv whose consumers all keep new channels at 0 or drop them."""
+    padded: dict[ir.Value, ChannelMap] = {}
+    for node in graph:
+        output = node.outputs[0]
+        if any(source in padded for source in node.inputs):
+            channels = _adapt_inputs(Writer(graph, output), node, padded)
+            if channels is not None:
+                _set_channels(output, channels, padded)
+        missing = -sample_shape(output)[0] % multiple if _can_be_padded(node) else 0
+        if missing:
+            channels = np.r_[np.arange(sample_shape(output)[0]), [PADDING] * missing]
+            writer = Writer(graph, output)
+            for index, weights in enumerate(node.inputs[1:], start=1):
+                node.replace_input_with(index, writer.weights(_remapped(constant(weights), channels, axis=0)))
+            _set_channels(output, channels, padded)
+
+
+def _set_channels(value: ir.Value, channels: ChannelMap, padded: dict[ir.Value, ChannelMap]) -> None:
     assert value.shape is not None
-    wider[value], value.shape = channels, ir.Shape([value.shape[0], len(channels), *value.shape[2:]])
+    padded[value], value.shape = channels, ir.Shape([value.shape[0], len(channels), *value.shape[2:]])
 
 
-def _taken(writer: Writer, node: ir.Node, wider: dict[ir.Value, Channels]) -> Channels | None:
-    """Let the node take its inputs, which are wider now; gives the channels of its output, None where it is not."""
+def _adapt_inputs(writer: Writer, node: ir.Node, padded: dict[ir.Value, ChannelMap]) -> ChannelMap | None:
+    """Change the node's weights to its padded inputs; returns the channels of its output, None if it drops them."""
     sources = [source for source in node.inputs if source is not None]
     if node.op_type == "Concat":
-        parts = [wider.get(source, np.arange(sizes(source)[0])) for source in sources]
-        starts = accumulate((int((part != NEW).sum()) for part in parts[:-1]), initial=0)
-        moved = (np.where(part == NEW, NEW, part + start) for part, start in zip(parts, starts, strict=True))
-        return np.concatenate(list(moved))
-    channels = wider[sources[0]]
+        parts = [padded.get(source, np.arange(sample_shape(source)[0])) for source in sources]
+        starts = accumulate((int((part != PADDING).sum()) for part in parts[:-1]), initial=0)
+        shifted = [np.where(part == PADDING, PADDING, part + start) for part, start in zip(parts, starts, strict=True)]
+        return np.concatenate(shifted)
+    channels = padded[sources[0]]
     if node.op_type in ("Conv", "Gemm"):
-        node.replace_input_with(1, writer.weights(_spread(numbers(sources[1]), channels, axis=1)))
+        node.replace_input_with(1, writer.weights(_remapped(constant(sources[1]), channels, axis=1)))
         return None
-    for place, weights in enumerate(sources[1:], start=1):  # of a batch normalisation
-        node.replace_input_with(
-            place, writer.weights(_spread(numbers(weights), channels, axis=0, new=place == VARIANCE))
-        )
+    for index, weights in enumerate(sources[1:], start=1):  # a BatchNormalization; others have one input
+        remapped = _remapped(constant(weights), channels, axis=0, new=index == VARIANCE_INPUT)
+        node.replace_input_with(index, writer.weights(remapped))
     return channels
 
 
-def _spread(weights: Doubles, channels: Channels, *, axis: int, new: float = 0) -> Doubles:
-    """Those of each channel, and `new` for the new ones."""
-    spread = weights.take(channels, axis=axis)
-    np.moveaxis(spread, axis, 0)[channels == NEW] = new
-    return spread
+def _remapped(weights: Float64Array, channels: ChannelMap, *, axis: int, new: float = 0) -> Float64Array:
+    """The weights with an entry for each padded channel along `axis`; new channels get `new`."""
+    remapped = weights.take(channels, axis=axis)
+    np.moveaxis(remapped, axis, 0)[channels == PADDING] = new
+    return remapped
 
 
-def _is_widened(node: ir.Node) -> bool:
-    return node.op_type == "Conv" and is_plain(node) and _may_be_wider(node.outputs[0])
+def _can_be_padded(node: ir.Node) -> bool:
+    return is_plain_conv(node) and _consumers_accept_padding(node.outputs[0])
 
 
-def _may_be_wider(value: ir.Value) -> bool:
-    """Whether the sizes of the maps are known, and all that follows hands new channels on or leaves them out."""
-    return is_sized(value) and not value.is_graph_output() and all(_takes(use.node, use.idx) for use in value.uses())
+def _consumers_accept_padding(value: ir.Value) -> bool:
+    """Whether the shape is known, and every consumer keeps new channels at 0 or drops them."""
+    if not has_known_shape(value) or value.is_graph_output():
+        return False
+    return all(_accepts_padding(use.node, use.idx) for use in value.uses())
 
 
-def _takes(node: ir.Node, place: int) -> bool:
-    attributes, constant = node.attributes, all(map(is_constant, node.inputs[1:]))
+def _accepts_padding(node: ir.Node, input_index: int) -> bool:
+    attributes, constant_weights = node.attributes, all(map(is_constant, node.inputs[1:]))
     match node.op_type:
         case "Conv":
-            return place == 0 and is_plain(node)
+            return input_index == 0 and is_plain_conv(node)
         case "Gemm":
-            by_columns = attributes.get_int("transB", 0) == 1 and attributes.get_int("transA", 0) == 0
-            return place == 0 and constant and by_columns
+            one_column_per_channel = attributes.get_int("transB", 0) == 1 and attributes.get_int("transA", 0) == 0
+            return input_index == 0 and constant_weights and one_column_per_channel
         case "Concat":
-            alike = attributes.get_int("axis", 0) == 1
+            keeps_channels = attributes.get_int("axis", 0) == 1
         case "Flatten":
-            alike = attributes.get_int("axis", 1) == 1 and _is_of_points(node.inputs[0])
+            keeps_channels = attributes.get_int("axis", 1) == 1 and _has_one_pixel(node.inputs[0])
         case "BatchNormalization":
-            alike = place == 0 and constant
-        case kind:
-            alike = kind in ALIKE
-    return alike and len(node.outputs) == 1 and _may_be_wider(node.outputs[0])
+            keeps_channels = input_index == 0 and constant_weights
+        case op_type:
+            keeps_channels = op_type in CHANNELWISE_OPS
+    return keeps_channels and len(node.outputs) == 1 and _consumers_accept_padding(node.outputs[0])
 
 
-def _is_of_points(value: ir.Value | None) -> bool:
-    return value is not None and sizes(value)[1:] == (1, 1)
+def _has_one_pixel(value: ir.Value | None) -> bool:
+    return value is not None and sample_shape(value)[1:] == (1, 1)

@@ -4,7 +4,7 @@
 
 Each has random weights and 10 classes, at its own input size; batch norms have seen one batch, of images of all kinds
 that are compared. The whole gate is passed: the error is the largest of all logits against PyTorch in float64, over
-images, made-up ones, and batches of several sizes, with ONNX Runtime's optimisations and without. A net that cannot
+images, synthetic ones, and batches of several sizes, with ONNX Runtime's optimisations and without. A net that cannot
 pass has the reason in its row. Prints one Markdown table.
 """
 
@@ -23,7 +23,7 @@ from netkit.core.errors import NetkitError
 from netkit.core.model_card import ModelCard, Origin
 from netkit.data.dataset import HeldDataSet
 from netkit.export import exporter
-from netkit.export.parity import compare
+from netkit.export.parity.reference import synthetic_inputs
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
 
@@ -53,7 +53,7 @@ def row(name: str, folder: Path) -> str:
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0  # one batch gives all that it knows
-    seen = np.concatenate([images[:16], *compare.made_up(3, side, side, most=8).values()])
+    seen = np.concatenate([images[:16], *synthetic_inputs(3, side, side, most=8).values()])
     with torch.no_grad():  # else values become smaller, or larger, from layer to layer
         FromPixels(net, card).train()(torch.from_numpy(seen))
     answers = np.arange(IMAGES) % 10

@@ -41,7 +41,7 @@ from netkit.core.system import usable_cores
 from netkit.data import mnist
 from netkit.export import quantize
 from netkit.export.convert import convert, translate
-from netkit.export.passes import rewrite
+from netkit.export.passes import FLOAT32, apply_passes, float32_passes
 from netkit.infer.model.onnx_file import INPUT
 from netkit.infer.runtime.providers import CPU
 from netkit.nets.normalize import FromPixels
@@ -113,18 +113,18 @@ def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Tu
     yield "PyTorch", in_torch(net, card, compiled=False)
     yield "compiled", in_torch(net, card, compiled=True)
     yield "**netkit float32**", in_onnxruntime(convert(net, card), sessions=CORES)
-    padded = convert(net, card, passes=rewrite.passes(multiple=16))
+    padded = convert(net, card, passes=float32_passes(multiple=16))
     yield "--pad-channels 16", in_onnxruntime(padded, sessions=CORES)
-    eight = quantize.quantized(net, card, mnist.load().train_images)
+    eight = quantize.to_int8(net, card, mnist.load().train_images)
     yield "**netkit int8**", in_onnxruntime(eight, sessions=CORES)
 
 
 def after_each_pass(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
     exported = translate(net, card)
-    for count, name in enumerate(("torch's export", *(step.__name__ for step in rewrite.PASSES))):
-        after = rewrite.rewritten(exported, rewrite.PASSES[:count])
+    for count, name in enumerate(("torch's export", *(step.__name__ for step in FLOAT32))):
+        after = apply_passes(exported, FLOAT32[:count])
         yield name, in_onnxruntime(after.SerializeToString(), sessions=CORES)
-    after = rewrite.rewritten(exported, rewrite.passes(multiple=16))
+    after = apply_passes(exported, float32_passes(multiple=16))
     yield "channels in 16s", in_onnxruntime(after.SerializeToString(), sessions=CORES)
 
 
@@ -197,7 +197,7 @@ def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) ->
 def print_profiles(net: torch.nn.Module, card: ModelCard, batches: Batches) -> None:
     fast = convert(net, card)
     of_core = peak() / CORES, limit() / CORES
-    for name, content in (("float32", fast), ("int8", quantize.quantized(net, card, mnist.load().train_images))):
+    for name, content in (("float32", fast), ("int8", quantize.to_int8(net, card, mnist.load().train_images))):
         nodes = list(profile(content, batches))
         total = sum(node.micro_s for node in nodes)
         print(f"\n{card.arch}, {name}: {total:.1f} us for an image\n")
@@ -231,7 +231,7 @@ def main() -> None:
             print(
                 f"| net | {' | '.join(found)} | peak | limit |", "|---" * (len(found) + 3) + "|", sep="\n", flush=True
             )
-        float32 = found["pad_beforehand" if asked.passes else "**netkit float32**"]
+        float32 = found["explicit_padding" if asked.passes else "**netkit float32**"]
         done = float32 * multiply_adds(net, (card.channels, card.height, card.width))
         shares = f"{done / peak():.0%} | {done / limit():.0%}"
         print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in found.values())} | {shares} |", flush=True)

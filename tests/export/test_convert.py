@@ -1,4 +1,4 @@
-"""The ONNX model that export makes: what it takes, what it gives, what it carries, and what it does not."""
+"""The converted model: its inputs and outputs, its metadata, and the same answers as PyTorch."""
 
 from dataclasses import replace
 
@@ -24,9 +24,9 @@ def proto(card: ModelCard) -> onnx.ModelProto:
 
 def test_model_takes_pixels_and_gives_logits_and_probabilities(proto: onnx.ModelProto) -> None:
     runtime = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    ins, outs = runtime.get_inputs(), runtime.get_outputs()
-    assert [(i.name, i.type, i.shape) for i in ins] == [("images", "tensor(uint8)", ["batch", 1, 28, 28])]
-    assert [(o.name, o.type, o.shape) for o in outs] == [
+    inputs, outputs = runtime.get_inputs(), runtime.get_outputs()
+    assert [(i.name, i.type, i.shape) for i in inputs] == [("images", "tensor(uint8)", ["batch", 1, 28, 28])]
+    assert [(o.name, o.type, o.shape) for o in outputs] == [
         ("logits", "tensor(float)", ["batch", 10]),
         ("probabilities", "tensor(float)", ["batch", 10]),
     ]
@@ -60,7 +60,7 @@ def test_card_survives_the_round_trip_through_onnx(proto: onnx.ModelProto, card:
     assert ModelCard.from_json(metadata["netkit.card"]) == card
 
 
-def test_model_holds_no_path_of_the_machine_that_made_it(proto: onnx.ModelProto) -> None:
+def test_model_contains_no_path_of_the_machine_that_made_it(proto: onnx.ModelProto) -> None:
     content = proto.SerializeToString()
     for trace in (b"pkg.torch", b"stack_trace", b".py", b"site-packages"):
         assert trace not in content
@@ -72,7 +72,7 @@ def test_two_exports_of_the_same_weights_are_the_same_bytes(card: ModelCard) -> 
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_every_net_computes_in_onnx_what_it_computes_in_torch(card: ModelCard, arch: str) -> None:
+def test_every_network_computes_the_same_in_onnx_as_in_torch(card: ModelCard, arch: str) -> None:
     torch.manual_seed(0)
     card = replace(card, arch=arch)
     net = build(card).eval()
@@ -85,12 +85,12 @@ def test_every_net_computes_in_onnx_what_it_computes_in_torch(card: ModelCard, a
     np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
 
 
-def test_colour_and_oblong_images_export_too(card: ModelCard) -> None:
+def test_networks_for_colour_and_oblong_images_can_be_converted(card: ModelCard) -> None:
     colour = replace(card, channels=3, height=20, width=36, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     proto = onnx.load_model_from_string(convert(build(colour).eval(), colour))
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims[1:]] == [3, 20, 36]
 
 
-def test_exported_file_is_readable_for_what_it_is(model: Model) -> None:
+def test_exported_file_is_valid_onnx(model: Model) -> None:
     onnx.checker.check_model(model.content, full_check=True)

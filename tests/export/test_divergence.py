@@ -1,4 +1,4 @@
-"""Where a net and its export part: the report names the module that was wrong on purpose."""
+"""The first difference between a network and its export is attributed to the module that is wrong."""
 
 from dataclasses import replace
 
@@ -31,37 +31,38 @@ def test_the_first_module_whose_export_is_wrong_is_named(
     torch.manual_seed(0)
     net = build(replace(card, arch=arch)).eval()
     net.set_submodule(module, WrongInExport(net.get_submodule(module)))
-    found = first_divergence(net, card, digits_data.test_images, opset=OPSET)
-    assert found is not None
-    assert (found.module, found.operator) == (module, "Mul") and found.node
-    largest = max(map(abs, found.wanted))
-    assert found.error == pytest.approx(largest / 1000, rel=0.05)
-    for wanted, seen in zip(found.wanted, found.found, strict=True):
-        assert seen == pytest.approx(wanted * 1.001, abs=largest * 1e-5)
-    assert str(found).startswith(
-        f"they part in module '{module}' (ONNX node '{found.node}', Mul, which gives '{found.value}'): outputs differ"
+    divergence = first_divergence(net, card, digits_data.test_images, opset=OPSET)
+    assert divergence is not None
+    assert (divergence.module, divergence.operator) == (module, "Mul") and divergence.node
+    largest = max(map(abs, divergence.expected))
+    assert divergence.error == pytest.approx(largest / 1000, rel=0.05)
+    for expected, actual in zip(divergence.expected, divergence.actual, strict=True):
+        assert actual == pytest.approx(expected * 1.001, abs=largest * 1e-5)
+    assert str(divergence).startswith(
+        f"the first difference is in module '{module}' (ONNX node '{divergence.node}', Mul, output "
+        f"'{divergence.value}'): up to {divergence.error:.2g}, with values from "
     )
 
 
-def test_a_faithful_export_has_no_such_module(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_a_faithful_export_has_no_divergence(card: ModelCard, digits_data: HeldDataSet) -> None:
     torch.manual_seed(0)
     assert first_divergence(build(card).eval(), card, digits_data.test_images, opset=OPSET) is None
 
 
-def test_modules_that_compute_in_place_hide_nothing(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_modules_that_work_in_place_hide_no_difference(card: ModelCard, digits_data: HeldDataSet) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(26 * 26 * 4, 10)
     ).eval()
     assert first_divergence(net, card, digits_data.test_images, opset=OPSET) is None
     net.set_submodule("2", WrongInExport(nn.ReLU(inplace=True)))
-    found = first_divergence(net, card, digits_data.test_images, opset=OPSET)
-    assert found is not None and found.module == "2"
+    divergence = first_divergence(net, card, digits_data.test_images, opset=OPSET)
+    assert divergence is not None and divergence.module == "2"
 
 
-def test_what_is_wrong_outside_of_all_modules_of_the_net_is_the_nets_own(
+def test_an_error_outside_of_all_submodules_is_attributed_to_the_network(
     card: ModelCard, digits_data: HeldDataSet
 ) -> None:
     torch.manual_seed(0)
-    found = first_divergence(WrongInExport(build(card)).eval(), card, digits_data.test_images, opset=OPSET)
-    assert found is not None and found.module == "model.net"
+    divergence = first_divergence(WrongInExport(build(card)).eval(), card, digits_data.test_images, opset=OPSET)
+    assert divergence is not None and divergence.module == "model.net"

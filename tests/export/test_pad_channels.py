@@ -1,26 +1,26 @@
-"""Channels in multiples: where all that follows can leave the new ones out, they are there, and change no answer."""
+"""Padding channels: new channels appear where every consumer keeps them at 0 or drops them, and change no output."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import HeldDataSet
 from netkit.export.convert import translate
-from netkit.export.passes.pad_channels import widen
-from netkit.export.passes.rewrite import passes, pool_all_places, rewritten
+from netkit.export.passes import apply_passes, float32_passes
+from netkit.export.passes.global_average_pool import global_average_pool
+from netkit.export.passes.pad_channels import pad_channels
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit
+from tests.support.graphs import export_floats, run_model
 
 
 class Branches(nn.Module):
@@ -36,22 +36,22 @@ class Branches(nn.Module):
 
 
 class Mean(nn.Module):
-    """That over all places: (N, C, H, W) -> (N, C)."""
+    """The mean over height and width: (N, C, H, W) -> (N, C)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3))
 
 
-class Places(nn.Module):
-    """A pool that tells where its maxima lie, too, and a sum of all that."""
+class PoolWithIndices(nn.Module):
+    """The sum of a pool's maxima and of their indices."""
 
     def forward(self, x: Tensor) -> Tensor:
-        maxima, places = nn.functional.max_pool2d(x, 2, return_indices=True)
-        return maxima + places
+        maxima, indices = nn.functional.max_pool2d(x, 2, return_indices=True)
+        return maxima + indices
 
 
 class Residual(nn.Module):
-    """A sum of what comes in and what a convolution makes of it."""
+    """The sum of the input and a convolution of it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,87 +62,71 @@ class Residual(nn.Module):
 
 
 def widths(proto: onnx.ModelProto) -> list[int]:
-    """How many channels each convolution makes, in order."""
+    """The number of output channels of each convolution, in order."""
     kernels = {weight.name: weight.dims[0] for weight in proto.graph.initializer}
     return [kernels[node.input[1]] for node in proto.graph.node if node.op_type == "Conv"]
 
 
-def exported(net: nn.Module) -> onnx.ModelProto:
-    """What torch's exporter makes of it."""
-    program = torch.onnx.export(
-        net.eval(), (torch.zeros(2, 3, 8, 6),), dynamo=True, opset_version=20, input_names=["x"], output_names=["y"],
-        dynamic_shapes=[{0: torch.export.Dim("batch")}], verbose=False,
-    )  # fmt: skip
-    assert program is not None
-    return program.model_proto
-
-
-def answers(proto: onnx.ModelProto, images: NDArray[Any]) -> NDArray[Any]:
-    onnx.checker.check_model(proto, full_check=True)
-    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(None, {"x": images})[0])
-
-
-def conv(ins: int, outs: int, size: int = 1, *, groups: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(ins, outs, size, groups=groups)
+def conv(in_channels: int, out_channels: int, size: int = 1, *, groups: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, size, groups=groups)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
-    "one after the other": (
+    "one convolution after the other": (
         lambda: nn.Sequential(conv(3, 10, 3), nn.ReLU(), conv(10, 16), nn.ReLU(), conv(16, 4)), [16, 16, 4],
     ),
     "through pools": (
         lambda: nn.Sequential(conv(3, 10), nn.MaxPool2d(2, padding=1), nn.AvgPool2d(2), conv(10, 4)), [16, 4],
     ),
-    "side by side, with what is not wider between": (
+    "branches, and an input without padding between them": (
         lambda: nn.Sequential(Branches(), nn.BatchNorm2d(18), nn.ReLU(), conv(18, 7), nn.ReLU(), conv(7, 4)),
         [16, 16, 16, 4],
     ),
-    "to a linear layer": (
+    "before a linear layer": (
         lambda: nn.Sequential(Branches(), nn.AvgPool2d(2), Mean(), nn.Linear(18, 5)), [16, 16],
     ),
-    "not where places are flattened": (lambda: nn.Sequential(conv(3, 10), nn.Flatten(), nn.Linear(480, 5)), [10]),
+    "not where pixels are flattened": (lambda: nn.Sequential(conv(3, 10), nn.Flatten(), nn.Linear(480, 5)), [10]),
     "not before a sum": (lambda: nn.Sequential(conv(3, 10), Residual(), conv(10, 16), nn.ReLU()), [10, 10, 16]),
-    "not before a depthwise one": (lambda: nn.Sequential(conv(3, 10), conv(10, 10, 3, groups=10)), [10, 10]),
-    "not side by side along rows": (lambda: nn.Sequential(Branches(axis=2), conv(5, 4)), [10, 5, 4]),
-    "not before a pool's places": (lambda: nn.Sequential(conv(3, 10), Places()), [10]),
+    "not before a depthwise convolution": (lambda: nn.Sequential(conv(3, 10), conv(10, 10, 3, groups=10)), [10, 10]),
+    "not before a concatenation of rows": (lambda: nn.Sequential(Branches(axis=2), conv(5, 4)), [10, 5, 4]),
+    "not before a pool with indices": (lambda: nn.Sequential(conv(3, 10), PoolWithIndices()), [10]),
     "not before another function": (lambda: nn.Sequential(conv(3, 10), nn.Sigmoid(), conv(10, 4)), [10, 4]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "wanted"), CASES.values(), ids=CASES)
-def test_channels_become_multiples_where_all_that_follows_can_leave_new_ones_out(
-    make: Callable[[], nn.Module], wanted: list[int]
+@pytest.mark.parametrize(("make", "expected"), CASES.values(), ids=CASES)
+def test_channels_are_padded_where_every_consumer_can_take_or_drop_new_ones(
+    make: Callable[[], nn.Module], expected: list[int]
 ) -> None:
     torch.manual_seed(0)
     net = make()
     for norm in net.modules():
-        if isinstance(norm, nn.BatchNorm2d):  # each its own
+        if isinstance(norm, nn.BatchNorm2d):  # different values for each channel
             for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
                 assert values is not None
                 nn.init.uniform_(values, 0.5, 2)
-    proto = exported(net)
+    proto = export_floats(net, 3, 8, 6)
     images = np.random.default_rng(0).normal(size=(3, 3, 8, 6)).astype(np.float32)
-    after = rewritten(proto, (pool_all_places, widen(16)))
-    assert widths(after) == wanted
-    np.testing.assert_allclose(answers(after, images), answers(proto, images), rtol=1e-5, atol=1e-5)
+    after = apply_passes(proto, (global_average_pool, partial(pad_channels, multiple=16)))
+    assert widths(after) == expected
+    np.testing.assert_allclose(run_model(after, images), run_model(proto, images), rtol=1e-5, atol=1e-5)
 
 
-def test_of_netkits_nets_densenet_becomes_wider(card: ModelCard) -> None:
+def test_of_the_built_in_networks_only_densenet_is_padded(card: ModelCard) -> None:
     for arch in ARCHITECTURES:
         torch.manual_seed(0)
-        of_net = replace(card, arch=arch)
-        proto = translate(build(of_net).eval(), of_net)
-        before, after = (widths(rewritten(proto, passes(multiple=multiple))) for multiple in (1, 16))
+        arch_card = replace(card, arch=arch)
+        proto = translate(build(arch_card).eval(), arch_card)
+        before, after = (widths(apply_passes(proto, float32_passes(multiple=multiple))) for multiple in (1, 16))
         assert (before != after) == (arch == "densenet")
-        assert all(width % 16 == 0 for width in after) or arch == "inception"  # whose sum has 20
+        assert all(width % 16 == 0 for width in after) or arch == "inception"  # its sum has 20
 
 
-def test_the_command_line_pads_channels_and_the_file_proves_itself(
+def test_the_command_line_pads_channels_and_the_file_verifies(
     tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, netkit: Netkit
 ) -> None:
-    of_net = replace(card, arch="densenet", origin=replace(card.origin, data_sha256=digits_data.sha256))
-    checkpoint.save(tmp_path / "a.safetensors", build(of_net), of_net)
+    arch_card = replace(card, arch="densenet", origin=replace(card.origin, data_sha256=digits_data.sha256))
+    checkpoint.save(tmp_path / "a.safetensors", build(arch_card), arch_card)
     options = ("--weights", "a.safetensors", "--data", "digits", "--out", "a.onnx", "--pad-channels", "16")
     done = netkit("export", *options)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Which images a model carries: some of each class, the least sure ones, and no more than have room."""
+"""The probes of a model: test images of each class, those with the smallest margins, as many as fit."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import HeldDataSet
-from netkit.export.parity import samples
-from netkit.export.parity.compare import Truth, truth_of
+from netkit.export.parity.reference import Reference, compute_reference
+from netkit.export.parity.samples import choose_probes
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.verify import read_self_test
 from netkit.nets.build import build
@@ -16,50 +16,51 @@ from netkit.nets.training import checkpoint
 
 
 @pytest.fixture(scope="module")
-def truth(card: ModelCard, digits_data: HeldDataSet) -> Truth:
-    """Of test images that are told apart by their first pixels; the logits are made up: margins fall with the index."""
+def reference(card: ModelCard, digits_data: HeldDataSet) -> Reference:
+    """Test images with invented logits: every label is right, and the margin falls with the index."""
     count = len(digits_data.test_labels)
     logits = np.zeros((count, 10))
     logits[np.arange(count), digits_data.test_labels] = np.linspace(9, 1, count)
-    return Truth(build(card), card, digits_data.test_images, {"test": count}, digits_data.test_labels, logits)
+    images, labels = digits_data.test_images, digits_data.test_labels
+    return Reference(build(card), card, images, {"test": count}, labels, logits, max_images=count)
 
 
-def test_of_each_class_the_least_sure_image_is_chosen_and_then_the_least_sure_of_all(truth: Truth) -> None:
-    chosen = samples.choose(truth, truth.logits)
-    last_of_class = {int(np.flatnonzero(truth.labels == label)[-1]) for label in range(10)}
-    rest = [index for index in reversed(range(len(truth.labels))) if index not in last_of_class][:6]
+def test_the_smallest_margin_of_each_class_is_chosen_and_then_the_smallest_of_all(reference: Reference) -> None:
+    chosen = choose_probes(reference, reference.logits)
+    last_of_class = {int(np.flatnonzero(reference.labels == label)[-1]) for label in range(10)}
+    rest = [index for index in reversed(range(len(reference.labels))) if index not in last_of_class][:6]
     expected = sorted(last_of_class | set(rest))
-    assert sorted(map(bytes, chosen.images_u8)) == sorted(bytes(truth.inputs[index]) for index in expected)
-    assert sorted(chosen.labels) == sorted(str(truth.labels[index]) for index in expected)
+    assert sorted(map(bytes, chosen.images_u8)) == sorted(bytes(reference.images_u8[index]) for index in expected)
+    assert sorted(chosen.labels) == sorted(str(reference.labels[index]) for index in expected)
     assert len(chosen.to_json()) <= 64 * 1024
 
 
-def test_they_carry_the_logits_of_the_model_not_those_of_the_truth(truth: Truth) -> None:
-    own = np.roll(truth.logits, 1, axis=1)
-    chosen = samples.choose(truth, own)
+def test_probes_have_the_logits_of_the_model_rather_than_those_of_the_reference(reference: Reference) -> None:
+    own = np.roll(reference.logits, 1, axis=1)
+    chosen = choose_probes(reference, own)
     for image, logits, label in zip(chosen.images_u8, chosen.logits, chosen.labels, strict=True):
-        (places,) = np.nonzero((truth.inputs == image).all(axis=(1, 2, 3)))
-        assert any((own[place] == logits).all() for place in places)
+        (indices,) = np.nonzero((reference.images_u8 == image).all(axis=(1, 2, 3)))
+        assert any((own[index] == logits).all() for index in indices)
         assert label == str(logits.argmax())
 
 
-def test_large_images_are_fewer(card: ModelCard) -> None:
+def test_a_model_of_large_images_has_fewer_probes(card: ModelCard) -> None:
     images = np.random.default_rng(0).integers(0, 256, (20, 3, 60, 60), np.uint8)
     logits = np.random.default_rng(1).normal(size=(20, 10))
-    large = Truth(build(card), card, images, {"test": 20}, logits.argmax(axis=1), logits)
-    chosen = samples.choose(large, logits)
+    large = Reference(build(card), card, images, {"test": 20}, logits.argmax(axis=1), logits, max_images=20)
+    chosen = choose_probes(large, logits)
     assert 1 < len(chosen.labels) < 16
     assert len(chosen.to_json()) <= 64 * 1024
 
 
-def test_an_exported_model_carries_sixteen_with_the_logits_of_float64(
+def test_an_exported_model_has_sixteen_probes_with_the_logits_of_float64(
     model: Model, workplace: Path, digits_data: HeldDataSet
 ) -> None:
     net, card = checkpoint.load(workplace / "runs/residual/model.safetensors")
-    trained_truth = truth_of(net, card, digits_data.test_images, digits_data.test_labels)
-    carried = read_self_test(model).probes
-    assert carried.images_u8.shape == (16, 1, 28, 28)
-    assert set(carried.labels) == {model.card.labels[answer] for answer in trained_truth.test_logits.argmax(axis=1)}
-    for image, logits in zip(carried.images_u8, carried.logits, strict=True):
-        (places,) = np.nonzero((trained_truth.inputs == image).all(axis=(1, 2, 3)))
-        np.testing.assert_allclose(trained_truth.logits[places[0]], logits, rtol=0, atol=1e-12)
+    trained = compute_reference(net, card, digits_data.test_images, digits_data.test_labels)
+    probes = read_self_test(model).probes
+    assert probes.images_u8.shape == (16, 1, 28, 28)
+    assert set(probes.labels) == {model.card.labels[label] for label in trained.test_logits.argmax(axis=1)}
+    for image, logits in zip(probes.images_u8, probes.logits, strict=True):
+        (indices,) = np.nonzero((trained.images_u8 == image).all(axis=(1, 2, 3)))
+        np.testing.assert_allclose(trained.logits[indices[0]], logits, rtol=0, atol=1e-12)
