@@ -53,7 +53,7 @@ def export(
     `multiple` pads the channels of an fp32 model to that multiple, see `passes.pad_channels`. Returns the certificate
     of each file.
 
-    Raises ParityError if a model does not pass, and removes an earlier file of the same name.
+    Raises ParityError if a model does not pass: its file, and those of the precisions after it, stay as they were.
     Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
@@ -73,9 +73,8 @@ def export(
                 comparisons = tuple(_bound_by_own_error(comparison) for comparison in comparisons)
                 require_accuracy(comparisons, torch_accuracy=reference.accuracy, max_drop=max_drop)
         except ParityError as exc:
-            path.unlink(missing_ok=True)
-            report.write_page(path.parent)
-            raise ParityError(f"{path}: not written: {exc}") from None
+            kept = "; the earlier file stays as it was" if path.exists() else ""
+            raise ParityError(f"{path}: not written: {exc}{kept}") from None
         certified = _certified(model, reference, comparisons, precision)
         verify.open_verified(certified, device="cpu")
         atomic_io.write_atomic(path, certified.content)

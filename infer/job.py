@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from netkit.core.progress import Advance
-from netkit.core.remote import AT_ONCE, is_remote
+from netkit.core.remote import MIN_CONCURRENT_READS, is_remote
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder, pillow_silenced
 from netkit.infer.output.prediction import Counts, rows_of
@@ -72,7 +72,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -
     paths = paths if first is None else chain([first], paths)
     remote = first is not None and is_remote(first)
     cores = usable_cores()
-    workers = job.threads or max(cores, AT_ONCE) if remote else min(job.threads or cores, cores)
+    workers = job.threads or max(cores, MIN_CONCURRENT_READS) if remote else min(job.threads or cores, cores)
     batch_size, inputs = split_evenly(paths, batch_size=job.batch_size, workers=workers)
     counts = Counts(frozenset(session.card.labels))
     with _sink(job, session, batch_size, counts) as sink:

@@ -8,7 +8,7 @@ import pytest
 from netkit.core.errors import DataError
 from netkit.core.model_card import ModelCard, Origin
 from netkit.data import digits, mnist
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.runtime.session import Session, open_session
@@ -16,7 +16,7 @@ from tests.support.commands import Netkit, run_netkit
 
 
 @pytest.fixture(scope="session")
-def mnist_data() -> HeldDataSet:
+def mnist_data() -> ArrayDataSet:
     """The real MNIST; tests that need it skip, and say why, where it cannot be had."""
     try:
         return mnist.load()
@@ -25,7 +25,7 @@ def mnist_data() -> HeldDataSet:
 
 
 @pytest.fixture(scope="session")
-def digits_data() -> HeldDataSet:
+def digits_data() -> ArrayDataSet:
     return digits.load()
 
 

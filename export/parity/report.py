@@ -22,15 +22,12 @@ TABLE_HEADER = """\
 
 
 def write_page(folder: Path) -> None:
-    """Write parity.md in `folder`, about each .onnx file there that has a certificate; remove it if none has one."""
+    """Write parity.md in `folder`, about each .onnx file there that has a certificate."""
     certificates: list[tuple[str, Certificate]] = []
     for path in sorted(folder.glob("*.onnx")):
         with suppress(NetkitError):  # a file of another tool, or of an earlier netkit
             certificates.append((path.name, verify.read_self_test(onnx_file.read(path)).certificate))
-    if certificates:
-        atomic_io.write_atomic(folder / PARITY, page(certificates).encode())
-    else:
-        (folder / PARITY).unlink(missing_ok=True)
+    atomic_io.write_atomic(folder / PARITY, page(certificates).encode())
 
 
 def page(models: Iterable[tuple[str, Certificate]]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from netkit.core.errors import ModelError, NetkitError, UsageError
-from netkit.core.remote import AT_ONCE, is_remote
+from netkit.core.remote import MIN_CONCURRENT_READS, is_remote
 from netkit.images.decoder import Decoder, pillow_silenced
 from netkit.infer.job import settings
 from netkit.infer.model import onnx_file, verify
@@ -138,7 +138,7 @@ class Worker:
 
     def _made(self, shard: Shard) -> Made:
         plan, session = self._plan, self._opened()
-        workers = AT_ONCE if any(map(is_remote, shard.paths)) else 1
+        workers = MIN_CONCURRENT_READS if any(map(is_remote, shard.paths)) else 1
         batch_size, paths = split_evenly(shard.paths, batch_size=plan.batch_size, workers=workers)
         brightness = MeanBrightness()
         batches = predict(

@@ -12,15 +12,16 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from io import FileIO, StringIO
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from netkit.core import atomic_io, schema
+from netkit.core import atomic_io
 from netkit.core.errors import MissingExtraError, UsageError
+from netkit.infer.output.journal import Journal, journal_path
 from netkit.infer.output.prediction import Counts, Row
 from netkit.infer.output.writers import csv_writer, jsonl_writer
 
@@ -29,33 +30,6 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 SAVE_EVERY_S = 2.0  # a killed run loses no more work than that
 START_ANEW = "leave out --resume to start anew"
-
-
-@dataclass(frozen=True)
-class Journal:
-    """How far a run is: `size` bytes of its file are complete, the rows of the inputs with the hash `inputs_sha256`.
-
-    `arguments` are what the rows depend on; `counts` are those of the rows. In a finished run `size` is that of the
-    results file.
-    """
-
-    arguments: Mapping[str, Any]
-    size: int = 0
-    inputs_sha256: str = hashlib.sha256().hexdigest()
-    counts: Mapping[str, int] = field(default_factory=lambda: Counts().as_dict())
-    finished: bool = False
-
-    @classmethod
-    def read(cls, path: Path) -> "Journal | None":
-        """The journal of the run into `path`; None if there is none. Raises UsageError if it is damaged."""
-        try:
-            text = _journal_path(path).read_text()
-        except FileNotFoundError:
-            return None
-        return schema.load(cls, text, what=f"{path}: the journal", error=UsageError)
-
-    def write(self, path: Path) -> None:
-        atomic_io.write_atomic(_journal_path(path), json.dumps(asdict(self)).encode())
 
 
 class Results:
@@ -249,12 +223,8 @@ def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
         logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.saved:,}")
     else:
         _partial_path(path).unlink(missing_ok=True)
-        _journal_path(path).unlink(missing_ok=True)
+        journal_path(path).unlink(missing_ok=True)
 
 
 def _partial_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.part")
-
-
-def _journal_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}.journal")

@@ -9,7 +9,9 @@ from netkit.core.walk import Entry, walk
 
 CHAIN = "::"  # fsspec's mark in a chained URL: zip://a.png::s3://bucket/all.zip is a.png in that archive
 GLOB_CHARACTERS = frozenset("*?[")
-AT_ONCE = 16  # files to read concurrently, at least: the time goes into round trips, however many cores there are
+MIN_CONCURRENT_READS = (
+    16  # files to read concurrently, at least: the time goes into round trips, however many cores there are
+)
 
 
 def is_remote(path: str) -> bool:

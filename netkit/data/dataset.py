@@ -53,7 +53,7 @@ class DataSet:
 
 
 @dataclass(frozen=True)
-class HeldDataSet(DataSet):
+class ArrayDataSet(DataSet):
     """A data set whose images are arrays in memory."""
 
     train_images: NDArray[np.uint8]

@@ -5,12 +5,12 @@ import hashlib
 import numpy as np
 from PIL import Image
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 SIDE = 28  # pixels, as in MNIST, so that the same networks fit; the bundled images have 8x8
 
 
-def load() -> HeldDataSet:
+def load() -> ArrayDataSet:
     """Load the digits at 28x28, white on black like MNIST. Every fifth image of each class is a test image."""
     from sklearn.datasets import load_digits
 
@@ -22,7 +22,7 @@ def load() -> HeldDataSet:
         rank_in_class[labels == label] = np.arange((labels == label).sum())
     test = rank_in_class % 5 == 4
     parts = images[~test], labels[~test], images[test], labels[test]
-    return HeldDataSet("digits", "digits", _sha256(parts), tuple(map(str, range(10))), *parts)
+    return ArrayDataSet("digits", "digits", _sha256(parts), tuple(map(str, range(10))), *parts)
 
 
 def _scaled(levels: np.ndarray) -> np.ndarray:

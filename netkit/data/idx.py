@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netkit.core.errors import DataError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 FILES = {  # the four parts, in the order in which they are hashed
     "train-images": "train-images-idx3-ubyte",
@@ -38,7 +38,7 @@ def exists(path: Path) -> bool:
     return bool(_sets_in(path)) or path.name in _sets_in(path.parent)
 
 
-def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> HeldDataSet:
+def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> ArrayDataSet:
     """Load the data set whose four files are in the folder `path`, compressed with gzip or not.
 
     If the folder has several data sets, as EMNIST's has, `path` is the folder and a prefix: raw/emnist-letters.
@@ -62,7 +62,7 @@ def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | Non
     if parts["train-images"].array.shape[1:] != parts["test-images"].array.shape[1:]:
         raise DataError(f"{files['test-images']}: its images have another size than the training images")
     classes = 1 + int(max(parts["train-labels"].array.max(), parts["test-labels"].array.max()))
-    return HeldDataSet(
+    return ArrayDataSet(
         name=name or path.resolve().name,
         source=str(path.resolve()),
         sha256=total.hexdigest(),

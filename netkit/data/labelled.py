@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from netkit.core.errors import DataError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files, registry
-from netkit.data.dataset import DataSet, HeldDataSet
+from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.image_entry import TEST_NAMES, TRAIN, ImageEntry
 from netkit.data.options import Options
 
@@ -46,7 +46,7 @@ def load(source: str | None, card: ModelCard) -> Labelled:
         truth = _label_indices(source, [entry.label for entry in entries], card)
         return Labelled(Path(source).resolve().name, [entry.path for entry in entries], truth)
     data = _own_data_set(card) if source is None else registry.load(source)
-    assert isinstance(data, HeldDataSet)
+    assert isinstance(data, ArrayDataSet)
     truth = _label_indices(data.name, [data.labels[label] for label in data.test_labels.tolist()], card)
     return Labelled(data.name, data.test_images.transpose(0, 2, 3, 1), truth)
 

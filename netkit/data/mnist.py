@@ -17,7 +17,7 @@ from typing import IO
 from netkit.core.atomic_io import write_atomic
 from netkit.core.errors import DataError
 from netkit.data import idx
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ MAX_UNPACKED_BYTES = 64 * 2**20  # the largest of the four files has 47 MB
 TIMEOUT_S = 20  # for a connection, and for each part of a response
 
 
-def load(*, mirrors: Sequence[str] = MIRRORS) -> HeldDataSet:
+def load(*, mirrors: Sequence[str] = MIRRORS) -> ArrayDataSet:
     """Load MNIST from the folder `mnist` in `data_folder()`. Missing files are downloaded to it.
 
     Raises DataError if a file cannot be downloaded or has a wrong hash, OSError if it cannot be written.

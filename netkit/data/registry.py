@@ -8,7 +8,7 @@ import numpy as np
 from netkit.core.errors import CardError, UsageError, unknown_name
 from netkit.core.model_card import Input
 from netkit.data import digits, idx, image_files, mnist
-from netkit.data.dataset import DataSet, HeldDataSet
+from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import DEFAULT, Options
 from netkit.images.decoder import Decoder
 
@@ -41,7 +41,7 @@ def has_image_files(source: str) -> bool:
     return source not in BUILT_IN and not idx.exists(path) and (path.is_dir() or path.suffix.lower() == ".csv")
 
 
-def _prepared(data: HeldDataSet, options: Options) -> HeldDataSet:
+def _prepared(data: ArrayDataSet, options: Options) -> ArrayDataSet:
     """Return the data set with images of the size and channels that `options` asks for."""
     try:
         original = Input(*data.train_images.shape[1:])
@@ -67,7 +67,7 @@ def spell(data: DataSet) -> str:
 
 def pictures(data: DataSet) -> Path | None:
     """Return the folder that contains the image files of `data`; None if it is not made of image files."""
-    if isinstance(data, HeldDataSet):
+    if isinstance(data, ArrayDataSet):
         return None
     source = Path(data.source)
     return source if source.is_dir() else source.parent

@@ -21,7 +21,7 @@ from torch import nn
 
 from netkit.core.errors import NetkitError
 from netkit.core.model_card import ModelCard, Origin
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export import exporter
 from netkit.export.parity.reference import synthetic_inputs
 from netkit.nets.build import build
@@ -57,7 +57,7 @@ def row(name: str, folder: Path) -> str:
     with torch.no_grad():  # else values become smaller, or larger, from layer to layer
         FromPixels(net, card).train()(torch.from_numpy(seen))
     answers = np.arange(IMAGES) % 10
-    data = HeldDataSet("noise", "noise", "0" * 64, labels, images, answers, images, answers)
+    data = ArrayDataSet("noise", "noise", "0" * 64, labels, images, answers, images, answers)
     path = folder / "model.onnx"
     started = time.monotonic()
     try:

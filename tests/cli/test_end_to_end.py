@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import ARCHITECTURES
 from tests.support.commands import Netkit
 
@@ -15,7 +15,7 @@ from tests.support.commands import Netkit
     "arch", [pytest.param(arch, marks=() if arch == "residual" else pytest.mark.slow) for arch in ARCHITECTURES]
 )
 def test_accuracy_in_the_results_is_the_one_that_training_printed(
-    netkit: Netkit, tmp_path: Path, mnist_data: HeldDataSet, arch: str
+    netkit: Netkit, tmp_path: Path, mnist_data: ArrayDataSet, arch: str
 ) -> None:
     trained = netkit("train", "--arch", arch, "--epochs", "1")
     assert trained.returncode == 0, trained.stderr

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from netkit.cli import COMMANDS, hints
 from netkit.cli.params import NUMBERS, PATH, SIZE, VARIANT, ChoiceList, option
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
 from tests.support.commands import NETKIT, TRAIN, heeding_interrupts, wait_for_an_epoch
 
@@ -101,7 +101,7 @@ LINES = {  # command -> what to type in `place`, and what comes on stdin
 
 
 @pytest.fixture(scope="module")
-def place(workplace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data: HeldDataSet) -> Path:
+def place(workplace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data: ArrayDataSet) -> Path:
     """A folder with runs/residual, images/, weights of PyTorch's, and two pictures with difficult names."""
     folder = tmp_path_factory.mktemp("place")
     shutil.copytree(workplace / "runs", folder / "runs")
@@ -152,7 +152,7 @@ def test_from_train_to_a_report_each_command_suggests_the_next(tmp_path: Path) -
 
 
 @pytest.mark.slow
-def test_a_network_of_nets_is_trained_by_the_suggested_command(tmp_path: Path, mnist_data: HeldDataSet) -> None:
+def test_a_network_of_nets_is_trained_by_the_suggested_command(tmp_path: Path, mnist_data: ArrayDataSet) -> None:
     typed(suggested(typed("netkit nets residual", tmp_path)), tmp_path)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from tests.support.commands import NETKIT, Netkit, heeding_interrupts
 from tests.support.rows import NAMES
 
@@ -26,7 +26,7 @@ def model(workplace: Path) -> Path:
 
 
 @pytest.fixture
-def digit(tmp_path: Path, digits_data: HeldDataSet) -> Path:
+def digit(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
     Image.fromarray(digits_data.test_images[0, 0]).save(tmp_path / "digit.png")
     return tmp_path / "digit.png"
 
@@ -199,7 +199,7 @@ def test_a_batch_that_the_memory_is_too_small_for_is_halved_with_the_same_rows(
 
 
 def test_one_run_of_each_size_of_batches_gives_the_same_rows(
-    tmp_path: Path, model: Path, netkit: Netkit, digits_data: HeldDataSet
+    tmp_path: Path, model: Path, netkit: Netkit, digits_data: ArrayDataSet
 ) -> None:
     for index, image in enumerate(digits_data.test_images[:50]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -20,7 +20,7 @@ def programs() -> list[str]:
 
 @pytest.mark.parametrize(("program", "prints"), [*zip(programs(), ["7 ok\n", "[7]\n"], strict=True)])
 def test_its_examples_run_and_know_a_seven(
-    tmp_path: Path, workplace: Path, digits_data: HeldDataSet, program: str, prints: str
+    tmp_path: Path, workplace: Path, digits_data: ArrayDataSet, program: str, prints: str
 ) -> None:
     (tmp_path / "runs").mkdir()
     shutil.copytree(workplace / "runs/residual", tmp_path / "runs/inception")

@@ -17,7 +17,7 @@ from pyarrow import parquet as pq
 
 from netkit.core import remote
 from netkit.core.errors import ImageError, MissingExtraError, UsageError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer import job
 from netkit.infer.cluster import driver
@@ -33,7 +33,7 @@ URL = "memory:///bucket/images"
 
 
 @pytest.fixture
-def local(tmp_path: Path, digits_data: HeldDataSet) -> Path:
+def local(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
     """Digits in folders, a text file beside them, and files named like images that are none."""
     folder = tmp_path / "images"
     for number in range(40):

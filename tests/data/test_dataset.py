@@ -9,7 +9,7 @@ import pytest
 
 from netkit.core.errors import DataError, UsageError
 from netkit.data import registry
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 
 @pytest.fixture
@@ -26,12 +26,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_mean_and_std_of_mnist_equal_those_in_the_literature(mnist_data: HeldDataSet) -> None:
+def test_mean_and_std_of_mnist_equal_those_in_the_literature(mnist_data: ArrayDataSet) -> None:
     assert mnist_data.mean_and_std() == ((0.1307,), (0.3081,))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_mean_and_std_of_each_channel_equal_numpys_in_float64(digits_data: HeldDataSet, channels: int) -> None:
+def test_mean_and_std_of_each_channel_equal_numpys_in_float64(digits_data: ArrayDataSet, channels: int) -> None:
     random = np.random.default_rng(0)
     brightest = np.array([40, 256, 150][:channels]).reshape(-1, 1, 1)
     images = random.integers(0, brightest, (50, channels, 11, 6)).astype(np.uint8)
@@ -42,7 +42,7 @@ def test_mean_and_std_of_each_channel_equal_numpys_in_float64(digits_data: HeldD
     assert len(set(mean)) == len(set(std)) == channels
 
 
-def test_mean_and_std_ignore_the_test_images(digits_data: HeldDataSet) -> None:
+def test_mean_and_std_ignore_the_test_images(digits_data: ArrayDataSet) -> None:
     other = replace(digits_data, test_images=255 - digits_data.test_images)
     assert other.mean_and_std() == digits_data.mean_and_std()
 
@@ -68,7 +68,7 @@ def test_the_source_of_a_folder_loads_it_again_from_any_folder(
 
 
 def test_mnist_and_digits_name_the_data_sets_even_if_such_folders_exist(
-    here: Path, mnist_data: HeldDataSet, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+    here: Path, mnist_data: ArrayDataSet, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NETKIT_DATA", str(Path(mnist_data.source).parent))
     for name, expected in (("mnist", mnist_data), ("digits", digits_data)):

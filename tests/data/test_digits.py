@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from netkit.data import digits
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def in_test_part(labels: NDArray[np.int64]) -> NDArray[np.bool_]:
     return np.array(chosen)
 
 
-def test_each_image_appears_once_in_a_fixed_split(digits_data: HeldDataSet, bundle: NDArray[np.int64]) -> None:
+def test_each_image_appears_once_in_a_fixed_split(digits_data: ArrayDataSet, bundle: NDArray[np.int64]) -> None:
     test = in_test_part(bundle[:, 64])
     assert (len(test), test.sum()) == (1797, 355)
     assert np.array_equal(digits_data.train_labels, bundle[~test, 64])
@@ -41,7 +41,7 @@ def test_each_image_appears_once_in_a_fixed_split(digits_data: HeldDataSet, bund
     assert len(images) == len(set(images)) == 1797
 
 
-def test_every_class_has_four_training_images_for_each_test_image(digits_data: HeldDataSet) -> None:
+def test_every_class_has_four_training_images_for_each_test_image(digits_data: ArrayDataSet) -> None:
     train, test = np.bincount(digits_data.train_labels), np.bincount(digits_data.test_labels)
     assert digits_data.labels == tuple("0123456789")
     assert len(train) == len(test) == 10
@@ -49,7 +49,7 @@ def test_every_class_has_four_training_images_for_each_test_image(digits_data: H
 
 
 def test_images_equal_torchs_bicubic_resizing_of_the_bundle(
-    digits_data: HeldDataSet, bundle: NDArray[np.int64]
+    digits_data: ArrayDataSet, bundle: NDArray[np.int64]
 ) -> None:
     """Rows first, then columns, each rounded to a byte; with antialias torch's cubic filter is Pillow's."""
     resized = torch.tensor(bundle[:, :64].reshape(-1, 1, 8, 8) * 255 / 16).round()
@@ -61,7 +61,7 @@ def test_images_equal_torchs_bicubic_resizing_of_the_bundle(
         assert np.abs(images - reference.numpy()).max() <= 2  # halves may be rounded either way, twice
 
 
-def test_digits_are_white_on_black(digits_data: HeldDataSet) -> None:
+def test_digits_are_white_on_black(digits_data: ArrayDataSet) -> None:
     corners = digits_data.train_images[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]]
     assert np.median(corners) == 0
     assert digits_data.train_images.max() == 255
@@ -69,7 +69,7 @@ def test_digits_are_white_on_black(digits_data: HeldDataSet) -> None:
     assert zeros[14, 14] < 20 < 150 < zeros[14, 7:21].max()  # a hole, and ink around it
 
 
-def test_the_hash_covers_the_four_parts_and_is_the_same_every_time(digits_data: HeldDataSet) -> None:
+def test_the_hash_covers_the_four_parts_and_is_the_same_every_time(digits_data: ArrayDataSet) -> None:
     again = digits.load()
     parts = (again.train_images, again.train_labels, again.test_images, again.test_labels)
     assert again.sha256 == digits_data.sha256 == hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()

@@ -14,7 +14,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from netkit.core.errors import DataError
 from netkit.data import idx
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 IMAGES, LABELS = "images-idx3-ubyte", "labels-idx1-ubyte"
 NAMES = [f"train-{IMAGES}", f"train-{LABELS}", f"t10k-{IMAGES}", f"t10k-{LABELS}"]
@@ -204,7 +204,7 @@ def test_the_message_for_a_wrong_hash_names_both_hashes(tmp_path: Path) -> None:
         idx.load(tmp_path, sha256={**hashes, "test-labels": other})
 
 
-def test_real_mnist_equals_what_torchvision_reads(tmp_path: Path, mnist_data: HeldDataSet) -> None:
+def test_real_mnist_equals_what_torchvision_reads(tmp_path: Path, mnist_data: ArrayDataSet) -> None:
     for split, kind, array in (
         ("t10k", IMAGES, mnist_data.test_images[:, 0]),
         ("t10k", LABELS, mnist_data.test_labels),

@@ -10,12 +10,12 @@ from PIL import Image
 from netkit.core.errors import DataError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files, labelled
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.data.options import Options
 
 
 @pytest.fixture
-def images(tmp_path: Path, digits_data: HeldDataSet) -> Path:
+def images(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
     """Ten images of each of the digits 0 and 1."""
     top = tmp_path / "images"
     for label in (0, 1):
@@ -29,7 +29,7 @@ def classes(data: labelled.Labelled) -> list[int]:
     return data.truth.tolist()
 
 
-def test_the_test_images_of_a_data_set_are_unchanged(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_the_test_images_of_a_data_set_are_unchanged(card: ModelCard, digits_data: ArrayDataSet) -> None:
     data = labelled.load("digits", card)
     assert data.name == "digits"
     assert isinstance(data.inputs, np.ndarray)
@@ -37,7 +37,7 @@ def test_the_test_images_of_a_data_set_are_unchanged(card: ModelCard, digits_dat
     assert (data.truth == digits_data.test_labels).all()
 
 
-def test_classes_are_numbered_by_the_labels_of_the_card(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_classes_are_numbered_by_the_labels_of_the_card(card: ModelCard, digits_data: ArrayDataSet) -> None:
     reversed_card = replace(card, labels=tuple(reversed(card.labels)))
     assert (labelled.load("digits", reversed_card).truth == 9 - digits_data.test_labels).all()
 
@@ -54,7 +54,7 @@ def test_a_folder_of_test_images_only_is_found(card: ModelCard, images: Path, tm
     assert classes(labelled.load(str(tmp_path / "alone"), card)) == [0] * 10 + [1] * 10
 
 
-def test_the_models_own_data_set_is_identified_by_its_hash(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_the_models_own_data_set_is_identified_by_its_hash(card: ModelCard, digits_data: ArrayDataSet) -> None:
     mine = replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
     assert len(labelled.load(None, mine).truth) == 355
     for name in ("digits", "scans"):  # a folder that was called digits

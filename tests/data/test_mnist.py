@@ -15,7 +15,7 @@ import trustme
 
 from netkit.core.errors import DataError
 from netkit.data import mnist
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from tests.support.commands import Netkit
 
 FIRST = "train-images-idx3-ubyte.gz"  # the file that is downloaded first
@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture(scope="session")
-def files(mnist_data: HeldDataSet) -> dict[str, bytes]:
+def files(mnist_data: ArrayDataSet) -> dict[str, bytes]:
     """MNIST's four files, packed, as on the mirrors."""
     data = {}
     for name in NAMES:
@@ -102,7 +102,7 @@ def closed() -> Iterator[str]:
 
 
 def test_a_second_load_makes_no_request(
-    mirrors: list[Mirror], folder: Path, files: dict[str, bytes], mnist_data: HeldDataSet
+    mirrors: list[Mirror], folder: Path, files: dict[str, bytes], mnist_data: ArrayDataSet
 ) -> None:
     mirrors[0].responses = {name: sized(content) for name, content in files.items()}
     for _ in range(2):

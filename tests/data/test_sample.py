@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from netkit.core.errors import UsageError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
 
 
@@ -25,7 +25,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def test_files_decode_to_the_test_images_in_folders_named_after_labels(
-    digits_data: HeldDataSet, tmp_path: Path
+    digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     assert write_sample(digits_data, tmp_path / "new/images") == 355
     labels = digits_data.test_labels.tolist()
@@ -37,7 +37,7 @@ def test_files_decode_to_the_test_images_in_folders_named_after_labels(
 
 @pytest.mark.parametrize("shape", [(3, 9, 8), (1, 9, 8), (1, 9, 1), (1, 1, 8), (3, 1, 1)])
 def test_images_of_every_shape_are_written_unchanged(
-    digits_data: HeldDataSet, tmp_path: Path, shape: tuple[int, ...]
+    digits_data: ArrayDataSet, tmp_path: Path, shape: tuple[int, ...]
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, *shape), np.uint8)
     names = ("T-shirt", "b", "c")
@@ -51,7 +51,7 @@ def test_images_of_every_shape_are_written_unchanged(
 
 @pytest.mark.parametrize(("count", "written"), [(1, 1), (20, 20), (355, 355), (5000, 355)])
 def test_a_count_limits_the_sample_to_the_first_images(
-    digits_data: HeldDataSet, tmp_path: Path, count: int, written: int
+    digits_data: ArrayDataSet, tmp_path: Path, count: int, written: int
 ) -> None:
     assert write_sample(digits_data, tmp_path, count=count) == written
     assert {int(Path(path).stem) for path in files_in(tmp_path)} == set(range(written))
@@ -59,7 +59,7 @@ def test_a_count_limits_the_sample_to_the_first_images(
 
 @pytest.mark.parametrize("folder", ["images", "./images", "images/", "."])
 def test_writing_again_restores_changed_files(
-    digits_data: HeldDataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+    digits_data: ArrayDataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_sample(digits_data, Path(folder), count=3)
@@ -74,7 +74,7 @@ def test_writing_again_restores_changed_files(
 
 @pytest.mark.parametrize("other", ["notes.txt", "0/9999.png", "kept/deep/a.png", "0.png"])
 def test_another_file_in_the_folder_is_named_and_nothing_is_written(
-    digits_data: HeldDataSet, tmp_path: Path, other: str
+    digits_data: ArrayDataSet, tmp_path: Path, other: str
 ) -> None:
     folder = tmp_path / "images"
     (folder / other).parent.mkdir(parents=True)
@@ -85,13 +85,13 @@ def test_another_file_in_the_folder_is_named_and_nothing_is_written(
     assert files_in(folder) == [other]
 
 
-def test_a_larger_sample_in_the_folder_is_refused(digits_data: HeldDataSet, tmp_path: Path) -> None:
+def test_a_larger_sample_in_the_folder_is_refused(digits_data: ArrayDataSet, tmp_path: Path) -> None:
     write_sample(digits_data, tmp_path, count=4)
     with pytest.raises(UsageError, match=r"3\.png, which is not part of this sample"):
         write_sample(digits_data, tmp_path, count=3)
 
 
-def test_a_file_in_place_of_the_folder_is_named(digits_data: HeldDataSet, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_named(digits_data: ArrayDataSet, tmp_path: Path) -> None:
     (tmp_path / "images").touch()
     with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: a file, not a folder$"):
         write_sample(digits_data, tmp_path / "images")

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export.convert import convert
 from netkit.export.parity.compare import compare, paired_interval, worst_images
 from netkit.export.parity.reference import Reference, compute_reference, float32_error
@@ -40,7 +40,7 @@ def content(net: nn.Module, card: ModelCard) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def reference(net: nn.Module, card: ModelCard, digits_data: HeldDataSet) -> Reference:
+def reference(net: nn.Module, card: ModelCard, digits_data: ArrayDataSet) -> Reference:
     return compute_reference(net, card, digits_data.test_images, digits_data.test_labels)
 
 

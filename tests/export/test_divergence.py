@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export.convert import OPSET
 from netkit.export.parity.divergence import first_divergence
 from netkit.nets.build import build
@@ -26,7 +26,7 @@ from tests.support.networks import WrongInExport
     ],
 )
 def test_the_first_module_whose_export_is_wrong_is_named(
-    card: ModelCard, digits_data: HeldDataSet, arch: str, module: str
+    card: ModelCard, digits_data: ArrayDataSet, arch: str, module: str
 ) -> None:
     torch.manual_seed(0)
     net = build(replace(card, arch=arch)).eval()
@@ -44,12 +44,12 @@ def test_the_first_module_whose_export_is_wrong_is_named(
     )
 
 
-def test_a_faithful_export_has_no_divergence(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_a_faithful_export_has_no_divergence(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     assert first_divergence(build(card).eval(), card, digits_data.test_images, opset=OPSET) is None
 
 
-def test_modules_that_work_in_place_hide_no_difference(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_modules_that_work_in_place_hide_no_difference(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(26 * 26 * 4, 10)
@@ -61,7 +61,7 @@ def test_modules_that_work_in_place_hide_no_difference(card: ModelCard, digits_d
 
 
 def test_an_error_outside_of_all_submodules_is_attributed_to_the_network(
-    card: ModelCard, digits_data: HeldDataSet
+    card: ModelCard, digits_data: ArrayDataSet
 ) -> None:
     torch.manual_seed(0)
     divergence = first_divergence(WrongInExport(build(card)).eval(), card, digits_data.test_images, opset=OPSET)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ParityError, UsageError
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export.exporter import export
 from netkit.infer.model import onnx_file, verify
 from netkit.infer.model.certificate import Certificate
@@ -18,11 +18,13 @@ from netkit.nets.training import checkpoint
 from tests.support.networks import WrongInExport
 
 
-def publish(net: nn.Module, path: Path, card: ModelCard, data: HeldDataSet) -> Certificate:
+def publish(net: nn.Module, path: Path, card: ModelCard, data: ArrayDataSet) -> Certificate:
     return export(net, {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
 
 
-def test_a_faithful_network_becomes_a_certified_file(tmp_path: Path, card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_a_faithful_network_becomes_a_certified_file(
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
+) -> None:
     path = tmp_path / "model.onnx"
     net = build(card).eval()
     certificate = publish(net, path, card, digits_data)
@@ -35,7 +37,7 @@ def test_a_faithful_network_becomes_a_certified_file(tmp_path: Path, card: Model
     assert certificate.weights_sha256 == hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
 
 
-def test_parity_md_has_a_row_for_each_comparison(tmp_path: Path, card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_parity_md_has_a_row_for_each_comparison(tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet) -> None:
     certificate = publish(build(card).eval(), tmp_path / "my.onnx", card, digits_data)
     page = (tmp_path / "parity.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| CPU")]
@@ -48,23 +50,27 @@ def test_parity_md_has_a_row_for_each_comparison(tmp_path: Path, card: ModelCard
     assert page.count("not certain: none.") == 1
 
 
-def test_a_mismatch_writes_no_file(tmp_path: Path, card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_a_mismatch_writes_no_file(tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet) -> None:
     expected = r"not written: .* NOT within the bound .*; the first difference is in module 'model.net' \(.* in ONNX$"
     with pytest.raises(ParityError, match=expected):
         publish(WrongInExport(build(card)).eval(), tmp_path / "model.onnx", card, digits_data)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mismatch_removes_the_earlier_file(tmp_path: Path, card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_a_mismatch_leaves_the_earlier_files_byte_for_byte(
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
+) -> None:
     path = tmp_path / "model.onnx"
-    path.write_bytes(b"an earlier model, of other weights")
-    with pytest.raises(ParityError, match="not written: "):
+    publish(build(card).eval(), path, card, digits_data)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(ParityError, match=r"not written: .*; the earlier file stays as it was$"):
         publish(WrongInExport(build(card)).eval(), path, card, digits_data)
-    assert not list(tmp_path.iterdir())
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    assert {file.name for file in before} == {"model.onnx", "parity.md"}
 
 
 def test_the_module_is_found_on_the_images_with_the_largest_errors(
-    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
 ) -> None:
     class WrongOnWhite(nn.Module):
         """Differs in the export for nearly white images only; the synthetic white image is one of the last."""
@@ -84,7 +90,7 @@ def test_the_module_is_found_on_the_images_with_the_largest_errors(
 
 @pytest.mark.parametrize("name", ["none/model.onnx", "model.safetensors", "model", "folder.onnx"])
 def test_a_path_that_cannot_be_written_is_refused_before_anything_is_converted(
-    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, name: str
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, name: str
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "model.safetensors").write_text("the weights")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export.convert import translate
 from netkit.export.passes import apply_passes, float32_passes
 from netkit.export.passes.global_average_pool import global_average_pool
@@ -123,7 +123,7 @@ def test_of_the_built_in_networks_only_densenet_is_padded(card: ModelCard) -> No
 
 
 def test_the_command_line_pads_channels_and_the_file_verifies(
-    tmp_path: Path, card: ModelCard, digits_data: HeldDataSet, netkit: Netkit
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, netkit: Netkit
 ) -> None:
     arch_card = replace(card, arch="densenet", origin=replace(card.origin, data_sha256=digits_data.sha256))
     checkpoint.save(tmp_path / "a.safetensors", build(arch_card), arch_card)

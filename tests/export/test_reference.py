@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export.parity.reference import compute_reference, error_bound, float32_error, max_images, synthetic_inputs
 from netkit.nets.build import build
 
 
-def test_logits_are_those_of_the_network_in_float64(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_logits_are_those_of_the_network_in_float64(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     net = build(card).eval()
     reference = compute_reference(net, card, digits_data.test_images, digits_data.test_labels)
@@ -48,7 +48,7 @@ def test_expensive_networks_run_on_fewer_images(card: ModelCard) -> None:
 
 
 def test_an_expensive_network_has_a_reference_of_few_images_of_each_kind(
-    card: ModelCard, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+    card: ModelCard, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("netkit.export.parity.reference.MAX_MULTIPLY_ADDS", 0)
     reference = compute_reference(build(card).eval(), card, digits_data.test_images, digits_data.test_labels)
@@ -58,7 +58,7 @@ def test_an_expensive_network_has_a_reference_of_few_images_of_each_kind(
 
 
 def test_images_at_risk_are_those_whose_margin_is_at_most_twice_the_error(
-    card: ModelCard, digits_data: HeldDataSet
+    card: ModelCard, digits_data: ArrayDataSet
 ) -> None:
     reference = compute_reference(build(card).eval(), card, digits_data.test_images, digits_data.test_labels)
     logits = np.array([[0.0, 1.0, 5.0], [0.0, 4.0, 5.0], [5.0, 4.5, 4.9], [5.0, 5.0, 0.0]])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.export.parity.reference import Reference, compute_reference
 from netkit.export.parity.samples import choose_probes
 from netkit.infer.model.onnx_file import Model
@@ -16,7 +16,7 @@ from netkit.nets.training import checkpoint
 
 
 @pytest.fixture(scope="module")
-def reference(card: ModelCard, digits_data: HeldDataSet) -> Reference:
+def reference(card: ModelCard, digits_data: ArrayDataSet) -> Reference:
     """Test images with invented logits: every label is right, and the margin falls with the index."""
     count = len(digits_data.test_labels)
     logits = np.zeros((count, 10))
@@ -54,7 +54,7 @@ def test_a_model_of_large_images_has_fewer_probes(card: ModelCard) -> None:
 
 
 def test_an_exported_model_has_sixteen_probes_with_the_logits_of_float64(
-    model: Model, workplace: Path, digits_data: HeldDataSet
+    model: Model, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     net, card = checkpoint.load(workplace / "runs/residual/model.safetensors")
     trained = compute_reference(net, card, digits_data.test_images, digits_data.test_labels)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from tests.support.commands import NETKIT, TRAIN, digits_in, wait_for_an_epoch
 
 # $1: size, or "ro"; then the command. Runs it in disk/, a file system of its own, made of start/; leaves left/
@@ -64,7 +64,7 @@ def test_a_disk_that_fills_while_a_state_is_saved_keeps_the_old_one(place: Path)
 
 
 def test_a_disk_that_fills_while_rows_are_written_is_told_by_name(
-    place: Path, workplace: Path, digits_data: HeldDataSet
+    place: Path, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     digits_in(place / "images", digits_data, count=5000)
     (place / "start/r.csv").write_text("an earlier result\n")
@@ -79,7 +79,7 @@ def test_a_disk_that_fills_while_rows_are_written_is_told_by_name(
 
 @pytest.mark.slow
 def test_a_disk_that_fills_while_a_shard_is_written_keeps_the_others_to_go_on_with(
-    place: Path, workplace: Path, digits_data: HeldDataSet
+    place: Path, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     model = workplace / "runs/residual/model.onnx"
     digits_in(place / "images", digits_data, count=5000)
@@ -111,7 +111,7 @@ READ_ONLY = [
 
 @pytest.mark.parametrize(("command", "path"), READ_ONLY, ids=lambda given: given[0] if isinstance(given, tuple) else "")
 def test_a_read_only_folder_is_told_by_name(
-    place: Path, workplace: Path, digits_data: HeldDataSet, command: tuple[str, ...], path: str
+    place: Path, workplace: Path, digits_data: ArrayDataSet, command: tuple[str, ...], path: str
 ) -> None:
     if not path.startswith("--out"):
         shutil.copytree(workplace / "runs", place / "start/runs")

@@ -18,7 +18,7 @@ import torch
 
 from netkit.core.model_card import ModelCard
 from netkit.core.system import usable_cores
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import build
 from netkit.nets.training import checkpoint
 from netkit.nets.training.state import load as load_state
@@ -116,7 +116,7 @@ def test_a_model_that_points_at_other_files_never_has_them_read(
 
 
 @pytest.mark.skipif(sys.platform != "linux" or usable_cores() < 2, reason="helpers are forks, one for each other core")
-def test_a_helper_that_is_killed_costs_no_row(tmp_path: Path, workplace: Path, digits_data: HeldDataSet) -> None:
+def test_a_helper_that_is_killed_costs_no_row(tmp_path: Path, workplace: Path, digits_data: ArrayDataSet) -> None:
     paths = digits_in(tmp_path / "images", digits_data, count=20_000)
     command: list[str | Path] = [
         NETKIT,
@@ -151,7 +151,7 @@ def spoiled(content: bytes, chance: random.Random) -> bytes:
 
 @pytest.mark.slow
 def test_one_bad_file_in_a_hundred_of_100_000_costs_no_good_one_its_row(
-    tmp_path: Path, workplace: Path, digits_data: HeldDataSet
+    tmp_path: Path, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     paths = digits_in(tmp_path / "images", digits_data, count=100_000)
     command: list[str | Path] = [NETKIT, "infer", "images", "--model", workplace / "runs/residual/model.onnx", "--out"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from tests.support.commands import NETKIT
 
 SOURCES = 100  # files that the others are links to: a file can have some 60,000 names
@@ -51,7 +51,7 @@ def measured(folder: Path, model: Path, out: Path) -> tuple[float, float, int]:
 @pytest.mark.soak
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a child as Linux gives it")
 def test_a_million_files_have_a_million_rows_in_the_memory_of_ten_thousand(
-    tmp_path: Path, workplace: Path, digits_data: HeldDataSet
+    tmp_path: Path, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     model = workplace / "runs/residual/model.onnx"
     sources = [tmp_path / f"{index}.png" for index in range(SOURCES)]

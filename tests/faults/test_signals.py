@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from tests.support.commands import NETKIT, digits_in, heeding_interrupts
 
 STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -57,7 +57,7 @@ COMMANDS = [
 @pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc when a command handles signals")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:1] + command[4:5]))
 def test_each_command_ends_at_a_signal_with_its_code_and_without_a_traceback(
-    tmp_path: Path, workplace: Path, digits_data: HeldDataSet, command: tuple[str, ...]
+    tmp_path: Path, workplace: Path, digits_data: ArrayDataSet, command: tuple[str, ...]
 ) -> None:
     shutil.copytree(workplace / "runs", tmp_path / "runs")
     digits_in(tmp_path / "images", digits_data, count=20_000)

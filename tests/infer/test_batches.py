@@ -14,7 +14,7 @@ from PIL import Image
 
 from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
 from netkit.infer.output.prediction import Row, rows_of
@@ -121,7 +121,7 @@ def test_files_decoded_side_by_side_and_in_turns_give_the_same_rows(
 
 
 def test_a_trained_model_has_the_accuracy_that_its_card_says(
-    session: Session, digits_data: HeldDataSet, tmp_path: Path
+    session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     paths = [save(tmp_path / f"{i}.png", image[0]) for i, image in enumerate(digits_data.test_images)]
     rows = rows_of_paths(session, paths, batch_size=50)

@@ -15,7 +15,7 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from netkit.core.errors import ModelError, UsageError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer import job
 from netkit.infer.cluster import driver
@@ -53,7 +53,7 @@ def counting(asked: list[int]) -> Make:
 
 
 @pytest.fixture
-def images(tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch) -> Path:
+def images(tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of digits, in folders by their labels, with files that cannot be read among them."""
     monkeypatch.chdir(tmp_path)
     folder = Path("images")

@@ -14,7 +14,7 @@ from sklearn import metrics
 
 from netkit.core.errors import DataError
 from netkit.core.progress import no_progress
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupt
 from netkit.infer.evaluation.metrics import Evaluation, evaluate
@@ -32,17 +32,17 @@ def saved(folder: Path, images: np.ndarray) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def inputs(digits_data: HeldDataSet) -> np.ndarray:
+def inputs(digits_data: ArrayDataSet) -> np.ndarray:
     return digits_data.test_images.transpose(0, 2, 3, 1)
 
 
 @pytest.fixture(scope="module")
-def found(session: Session, inputs: np.ndarray, digits_data: HeldDataSet) -> Evaluation:
+def found(session: Session, inputs: np.ndarray, digits_data: ArrayDataSet) -> Evaluation:
     return judged(session, inputs, digits_data.test_labels, corrupt=True)
 
 
 def test_shares_are_those_that_scikit_learn_finds(
-    found: Evaluation, session: Session, digits_data: HeldDataSet
+    found: Evaluation, session: Session, digits_data: ArrayDataSet
 ) -> None:
     truth = digits_data.test_labels
     answers = session.run(digits_data.test_images)[0].argmax(axis=1)
@@ -60,7 +60,7 @@ def test_the_accuracy_is_the_one_on_the_card(found: Evaluation, session: Session
 
 
 def test_the_calibration_error_is_that_of_a_plain_loop(
-    found: Evaluation, session: Session, digits_data: HeldDataSet
+    found: Evaluation, session: Session, digits_data: ArrayDataSet
 ) -> None:
     probabilities = session.run(digits_data.test_images)[1]
     error, images = 0.0, 0
@@ -80,7 +80,7 @@ def test_the_calibration_error_is_that_of_a_plain_loop(
 
 
 def test_mistakes_are_the_wrong_predictions_with_the_largest_cross_entropy(
-    found: Evaluation, session: Session, digits_data: HeldDataSet
+    found: Evaluation, session: Session, digits_data: ArrayDataSet
 ) -> None:
     probabilities = session.run(digits_data.test_images)[1]
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != digits_data.test_labels)
@@ -95,7 +95,7 @@ def test_mistakes_are_the_wrong_predictions_with_the_largest_cross_entropy(
 
 @pytest.mark.parametrize("name", ["rotate", "impulse_noise", "stripe"])
 def test_corrupted_accuracy_is_that_on_corrupted_images(
-    found: Evaluation, session: Session, digits_data: HeldDataSet, name: str
+    found: Evaluation, session: Session, digits_data: ArrayDataSet, name: str
 ) -> None:
     images = np.stack([corrupt(image, name) for image in digits_data.test_images])
     right = session.run(images)[0].argmax(axis=1) == digits_data.test_labels
@@ -105,7 +105,7 @@ def test_corrupted_accuracy_is_that_on_corrupted_images(
 
 
 def test_what_cannot_be_read_is_counted_apart_and_costs_no_other_its_answer(
-    session: Session, digits_data: HeldDataSet, tmp_path: Path
+    session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     paths = saved(tmp_path, digits_data.test_images[:200])
     truth = digits_data.test_labels[:200]
@@ -138,7 +138,7 @@ class NotingDecoder(Decoder):
 
 
 def test_each_file_is_decoded_once_for_all_corruptions(
-    session: Session, digits_data: HeldDataSet, tmp_path: Path
+    session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     paths = saved(tmp_path, digits_data.test_images[:20])
     decoder = NotingDecoder(session.card.input, note=tmp_path / "decoded")
@@ -149,7 +149,7 @@ def test_each_file_is_decoded_once_for_all_corruptions(
     assert sorted((tmp_path / "decoded").read_text().splitlines()) == sorted(paths)
 
 
-def test_a_class_without_images_or_without_answers_has_no_share(session: Session, digits_data: HeldDataSet) -> None:
+def test_a_class_without_images_or_without_answers_has_no_share(session: Session, digits_data: ArrayDataSet) -> None:
     only = digits_data.test_labels == 3
     found = judged(session, digits_data.test_images.transpose(0, 2, 3, 1)[only], digits_data.test_labels[only])
     shares = {each.label: (each.images, each.recall) for each in found.classes}

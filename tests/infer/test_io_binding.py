@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.infer.runtime.io_binding import MAX_BINDINGS, Bindings
 from netkit.infer.runtime.session import Session
 
@@ -14,7 +14,7 @@ def bindings(session: Session) -> Bindings:
 
 
 def test_answers_are_those_of_plain_runs_whatever_the_order_of_sizes(
-    session: Session, digits_data: HeldDataSet, bindings: Bindings
+    session: Session, digits_data: ArrayDataSet, bindings: Bindings
 ) -> None:
     images, answers = digits_data.test_images, []
     sizes = [(5, None), (7, 7), (3, 7), (7, 7), (9, 7), (1, 16), (16, 16), (5, None), (64, 64), (2, 64), (1, 7)]
@@ -27,7 +27,7 @@ def test_answers_are_those_of_plain_runs_whatever_the_order_of_sizes(
 
 
 def test_what_a_larger_batch_left_behind_and_the_padding_change_no_answer(
-    session: Session, digits_data: HeldDataSet, bindings: Bindings
+    session: Session, digits_data: ArrayDataSet, bindings: Bindings
 ) -> None:
     bindings.run(digits_data.test_images[:16], size=16)
     padded, _ = bindings.run(digits_data.test_images[20:23], size=16)
@@ -36,7 +36,7 @@ def test_what_a_larger_batch_left_behind_and_the_padding_change_no_answer(
 
 
 def test_buffers_are_kept_for_the_sizes_last_used_and_not_for_a_run_that_failed(
-    digits_data: HeldDataSet, bindings: Bindings
+    digits_data: ArrayDataSet, bindings: Bindings
 ) -> None:
     images = digits_data.test_images
     for size in (1, 2, 3, 4, 5, 2, 6):
@@ -47,7 +47,7 @@ def test_buffers_are_kept_for_the_sizes_last_used_and_not_for_a_run_that_failed(
     assert (6, True) not in bindings._bindings
 
 
-def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: HeldDataSet, bindings: Bindings) -> None:
+def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: ArrayDataSet, bindings: Bindings) -> None:
     """Each set of buffers has a number of its own for its graph; runs of sizes that may not come again have none."""
     images, numbers = digits_data.test_images, []
     for count, size in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (1, 1), (7, None)]:

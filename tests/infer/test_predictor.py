@@ -10,7 +10,7 @@ from PIL import Image
 
 from netkit import load
 from netkit.core.errors import ModelError, UsageError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.infer.predictor import Classifier
 from netkit.infer.runtime.session import Session
 from tests.support.commands import Netkit
@@ -27,7 +27,7 @@ def classify(model_path: Path) -> Classifier:
 
 
 def test_paths_get_what_the_command_line_gives(
-    classify: Classifier, model_path: Path, netkit: Netkit, tmp_path: Path, digits_data: HeldDataSet
+    classify: Classifier, model_path: Path, netkit: Netkit, tmp_path: Path, digits_data: ArrayDataSet
 ) -> None:
     for index, image in enumerate(digits_data.test_images[:9]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")
@@ -51,7 +51,7 @@ def test_paths_get_what_the_command_line_gives(
 
 
 def test_arrays_get_the_logits_order_of_the_session(
-    classify: Classifier, session: Session, digits_data: HeldDataSet
+    classify: Classifier, session: Session, digits_data: ArrayDataSet
 ) -> None:
     images = digits_data.test_images[:70, 0]
     rows = classify(images)
@@ -64,7 +64,7 @@ def test_arrays_get_the_logits_order_of_the_session(
     assert small.label == rows[0].label
 
 
-def test_invert_swaps_dark_and_light(model_path: Path, classify: Classifier, digits_data: HeldDataSet) -> None:
+def test_invert_swaps_dark_and_light(model_path: Path, classify: Classifier, digits_data: ArrayDataSet) -> None:
     images = digits_data.test_images[:20, 0]
     inverting = load(model_path, device="cpu", top_k=3, invert=True)
     assert inverting(255 - images) == classify(images)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from netkit.core.model_card import Input
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.evaluation.metrics import ClassScore, Evaluation
 from netkit.infer.evaluation.report import render, write
@@ -28,12 +28,12 @@ ESCAPED = r"&lt;img src=x onerror=&#34;alert(1)&#34;&gt;&amp;&#39;\n\x1b[2J\udcf
 
 
 @pytest.fixture(scope="module")
-def inputs(digits_data: HeldDataSet) -> np.ndarray:
+def inputs(digits_data: ArrayDataSet) -> np.ndarray:
     return digits_data.test_images.transpose(0, 2, 3, 1)
 
 
 @pytest.fixture(scope="module")
-def evaluation(session: Session, inputs: np.ndarray, digits_data: HeldDataSet) -> Evaluation:
+def evaluation(session: Session, inputs: np.ndarray, digits_data: ArrayDataSet) -> Evaluation:
     return judged(session, inputs, digits_data.test_labels, corrupt=True)
 
 
@@ -61,7 +61,7 @@ class Page(HTMLParser):
 
 
 def test_a_report_is_one_file_that_loads_nothing_else(
-    evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: HeldDataSet
+    evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: ArrayDataSet
 ) -> None:
     html = render(evaluation, inputs, digits_data.test_labels, Decoder(session.card.input))
     page = Page(html)
@@ -98,7 +98,7 @@ def test_a_report_on_many_classes_lists_the_confused_pairs(evaluation: Evaluatio
     assert re.findall(r"class \d+class \d+\d", text) == ["class 20class 19", "class 3class 72"]
 
 
-def test_no_name_breaks_out_of_a_report(session: Session, digits_data: HeldDataSet, tmp_path: Path) -> None:
+def test_no_name_breaks_out_of_a_report(session: Session, digits_data: ArrayDataSet, tmp_path: Path) -> None:
     path = tmp_path / HOSTILE
     Image.fromarray(digits_data.test_images[0, 0]).save(path, "PNG")
     labels = (digits_data.test_labels[:1] + 1) % 10
@@ -121,7 +121,7 @@ def test_no_name_breaks_out_of_a_report(session: Session, digits_data: HeldDataS
 
 
 def test_a_file_that_is_gone_leaves_its_mistake_without_a_picture(
-    session: Session, digits_data: HeldDataSet, tmp_path: Path
+    session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     path = tmp_path / "gone.png"
     Image.fromarray(digits_data.test_images[0, 0]).save(path)
@@ -147,7 +147,7 @@ def test_jinja2_is_needed_for_a_report_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scheme", "flags"), [("light", []), ("dark", ["--force-dark-mode"])])
 def test_a_browser_draws_the_report(
-    evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: HeldDataSet,
+    evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: ArrayDataSet,
     scheme: str, flags: list[str], tmp_path: Path,
 ) -> None:  # fmt: skip
     """The screenshots stay in tests/artefacts, to be looked at."""

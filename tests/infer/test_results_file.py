@@ -16,7 +16,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from netkit.core.errors import UsageError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.infer.output import results_file
 from netkit.infer.output.prediction import Counts, Row
 from netkit.infer.output.results_file import open_results
@@ -296,7 +296,7 @@ cli(sys.argv[1:])
 
 @pytest.mark.parametrize("name", FORMS)
 def test_killed_at_random_moments_and_gone_on_with_gives_the_uninterrupted_file(
-    tmp_path: Path, workplace: Path, digits_data: HeldDataSet, name: str
+    tmp_path: Path, workplace: Path, digits_data: ArrayDataSet, name: str
 ) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()

@@ -15,7 +15,7 @@ from onnx import ModelProto, helper, load_model, numpy_helper
 from netkit.core.errors import DeviceError, ModelError
 from netkit.core.model_card import ModelCard
 from netkit.core.system import missing_cuda_driver, usable_cores
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.runtime.providers import CPU, CUDA
@@ -31,7 +31,7 @@ def linear(card: ModelCard) -> Model:
     return onnx_file.check(linear_model(card).SerializeToString(), "linear.onnx")
 
 
-def test_rows_of_a_trained_model_are_those_of_plain_onnx_runtime(session: Session, digits_data: HeldDataSet) -> None:
+def test_rows_of_a_trained_model_are_those_of_plain_onnx_runtime(session: Session, digits_data: ArrayDataSet) -> None:
     plain = ort.InferenceSession(session.model.content, providers=[CPU])
     for images in (digits_data.test_images[:1], digits_data.test_images):
         logits, probabilities = session.run(images)
@@ -127,7 +127,7 @@ def test_what_onnx_runtime_would_only_warn_of_is_not_printed(
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_DRIVER is not None, reason=str(NO_DRIVER))
 def test_cuda_gives_the_logits_that_the_cpu_gives_recorded_and_padded_too(
-    session: Session, digits_data: HeldDataSet
+    session: Session, digits_data: ArrayDataSet
 ) -> None:
     on_cuda = open_session(session.model, device="cuda")
     assert on_cuda.provider == CUDA

@@ -14,7 +14,7 @@ from torch import nn
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import build
 from netkit.nets.training import checkpoint
 from netkit.nets.training.recipe import recipe_named
@@ -122,7 +122,7 @@ def test_a_class_that_is_no_net_is_refused(users: ModelCard, arch: str, told: st
 
 
 def test_resuming_an_ended_run_of_the_users_net_is_no_error(
-    users: ModelCard, digits_data: HeldDataSet, tmp_path: Path
+    users: ModelCard, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     plan = Plan(users.arch, replace(recipe_named("baseline"), epochs=1), 0, "cpu", tmp_path / "run", resume=True)
     assert train(plan, digits_data) == train(plan, digits_data)

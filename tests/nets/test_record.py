@@ -8,16 +8,16 @@ import pytest
 
 from netkit.core.errors import DataError, ModelError
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.training import record
 
 
 @pytest.fixture
-def digits_card(card: ModelCard, digits_data: HeldDataSet) -> ModelCard:
+def digits_card(card: ModelCard, digits_data: ArrayDataSet) -> ModelCard:
     return replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
 
 
-def test_data_is_found_by_what_run_json_says(tmp_path: Path, digits_card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_data_is_found_by_what_run_json_says(tmp_path: Path, digits_card: ModelCard, digits_data: ArrayDataSet) -> None:
     record.write(tmp_path, {"data": "digits"})
     assert np.array_equal(record.data_of(tmp_path, digits_card).test_images[:], digits_data.test_images)
 

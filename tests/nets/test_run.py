@@ -13,7 +13,7 @@ import pytest
 
 from netkit.core.errors import DataError, DeviceError, Interrupted, ModelError, TrainingError, UsageError
 from netkit.core.system import missing_cuda_driver
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.training import checkpoint, plots, run, state
 from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.run import Callbacks, Plan, TrainedRun, train
@@ -29,7 +29,7 @@ def plan(out: Path, **changes: object) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, digits_data: HeldDataSet) -> TrainedRun:
+def trained(tmp_path_factory: pytest.TempPathFactory, digits_data: ArrayDataSet) -> TrainedRun:
     return train(plan(tmp_path_factory.mktemp("run") / "deep/residual"), digits_data)
 
 
@@ -39,7 +39,7 @@ def table(run_folder: Path) -> list[dict[str, str]]:
         return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
-def test_card_tells_where_the_weights_came_from(trained: TrainedRun, digits_data: HeldDataSet) -> None:
+def test_card_tells_where_the_weights_came_from(trained: TrainedRun, digits_data: ArrayDataSet) -> None:
     _, card = checkpoint.load(trained.weights)
     assert card == trained.card
     shape = (card.arch, card.labels, card.channels, card.height, card.width)
@@ -59,7 +59,9 @@ def test_accuracy_on_the_card_is_the_last_one_in_the_metrics(trained: TrainedRun
     assert float(rows[-1]["test_accuracy"]) == trained.card.origin.test_accuracy
 
 
-def test_a_run_leaves_weights_metrics_pictures_and_its_arguments(trained: TrainedRun, digits_data: HeldDataSet) -> None:
+def test_a_run_leaves_weights_metrics_pictures_and_its_arguments(
+    trained: TrainedRun, digits_data: ArrayDataSet
+) -> None:
     assert {path.name for path in trained.weights.parent.iterdir()} == LEFT
     arguments = json.loads(trained.weights.with_name("run.json").read_text())
     assert (arguments["arch"], arguments["data"], arguments["seed"]) == ("residual", "digits", 0)
@@ -67,7 +69,7 @@ def test_a_run_leaves_weights_metrics_pictures_and_its_arguments(trained: Traine
 
 
 def test_who_looks_on_hears_of_every_image_once_an_epoch_also_after_a_pause(
-    tmp_path: Path, digits_data: HeldDataSet
+    tmp_path: Path, digits_data: ArrayDataSet
 ) -> None:
     heard: list[int] = []
     asked = plan(tmp_path)
@@ -78,7 +80,7 @@ def test_who_looks_on_hears_of_every_image_once_an_epoch_also_after_a_pause(
     assert sum(heard) == 2 * len(digits_data.train_labels)
 
 
-def test_seed_decides_the_weights(trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet) -> None:
+def test_seed_decides_the_weights(trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet) -> None:
     same, other = (train(plan(tmp_path / str(seed), seed=seed), digits_data) for seed in (0, 1))
     assert same.weights.read_bytes() == trained.weights.read_bytes()
     assert other.weights.read_bytes() != trained.weights.read_bytes()
@@ -86,7 +88,7 @@ def test_seed_decides_the_weights(trained: TrainedRun, tmp_path: Path, digits_da
 
 @pytest.mark.parametrize("save_every_s", [0.0, 100.0])
 def test_a_stopped_run_goes_on_to_the_same_bits(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, save_every_s: float
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, save_every_s: float
 ) -> None:
     for steps in (3, 12, 17, 23):  # an epoch has twelve
         asked = plan(tmp_path / "run", save_every_s=save_every_s)
@@ -100,7 +102,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 
 
 def test_resuming_an_ended_run_says_so_and_leaves_it(
-    trained: TrainedRun, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+    trained: TrainedRun, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     before = trained.weights.stat().st_mtime_ns
     with caplog.at_level(logging.INFO, "netkit"):
@@ -110,7 +112,7 @@ def test_resuming_an_ended_run_says_so_and_leaves_it(
 
 
 def test_resuming_where_nothing_is_saved_starts_at_the_beginning(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "netkit"):
         again = train(plan(tmp_path / "new", resume=True), digits_data)
@@ -128,7 +130,7 @@ def test_resuming_where_nothing_is_saved_starts_at_the_beginning(
     ],
 )
 def test_resuming_with_other_arguments_is_refused(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, change: dict[str, object], told: str, ended: bool
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, change: dict[str, object], told: str, ended: bool
 ) -> None:
     folder = trained.weights.parent if ended else tmp_path
     if not ended:
@@ -141,7 +143,7 @@ def test_resuming_with_other_arguments_is_refused(
 @pytest.mark.parametrize(
     "damage", [lambda content: content[:999], lambda content: b"", lambda content: content[:-1] + b"!"]
 )
-def test_a_damaged_state_is_named(tmp_path: Path, digits_data: HeldDataSet, damage: Callable[[bytes], bytes]) -> None:
+def test_a_damaged_state_is_named(tmp_path: Path, digits_data: ArrayDataSet, damage: Callable[[bytes], bytes]) -> None:
     with pytest.raises(Interrupted):
         train(plan(tmp_path), digits_data, stopping_after(3))
     path = tmp_path / "training.safetensors"
@@ -150,7 +152,7 @@ def test_a_damaged_state_is_named(tmp_path: Path, digits_data: HeldDataSet, dama
         train(plan(tmp_path, resume=True), digits_data)
 
 
-def test_a_state_of_another_net_is_named(tmp_path: Path, digits_data: HeldDataSet) -> None:
+def test_a_state_of_another_net_is_named(tmp_path: Path, digits_data: ArrayDataSet) -> None:
     with pytest.raises(Interrupted):
         train(plan(tmp_path), digits_data, stopping_after(3))
     snapshot, arguments = state.load(tmp_path / "training.safetensors")
@@ -160,13 +162,13 @@ def test_a_state_of_another_net_is_named(tmp_path: Path, digits_data: HeldDataSe
         train(plan(tmp_path, resume=True), digits_data)
 
 
-def test_another_data_set_is_told_by_name(trained: TrainedRun, digits_data: HeldDataSet) -> None:
+def test_another_data_set_is_told_by_name(trained: TrainedRun, digits_data: ArrayDataSet) -> None:
     other = replace(digits_data, source="photos", sha256="1" * 64)
     with pytest.raises(UsageError, match=rf"data digits \(SHA-256 {digits_data.sha256}\), not photos \(SHA-256 1+\);"):
         train(plan(trained.weights.parent, resume=True), other)
 
 
-def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, digits_data: HeldDataSet) -> None:
+def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, digits_data: ArrayDataSet) -> None:
     told = []
 
     def stop() -> int:
@@ -185,7 +187,7 @@ def test_two_runs_into_one_folder_are_one_too_many(tmp_path: Path, digits_data: 
 
 
 def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = ("model.onnx", "model.int8.onnx", "model.fp16.onnx", "parity.md")
     names = ("model.safetensors", "run.json", "mine.txt", "curves.png", *models)
@@ -204,7 +206,7 @@ def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model
 
 
 def test_killed_before_anything_was_learnt_it_is_the_new_run_that_goes_on(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet
 ) -> None:
     """Not the one whose weights still lie there."""
     train(plan(tmp_path), digits_data)
@@ -220,7 +222,7 @@ def test_killed_before_anything_was_learnt_it_is_the_new_run_that_goes_on(
 
 
 def test_class_names_with_signs_of_mathematics_cost_no_run(
-    tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     strange = replace(digits_data, labels=("in_$", "$x_$", "\\frac", "a\nb", "$", "$$", "_", "^", "日", "{"))
     trained = train(plan(tmp_path, recipe=replace(RECIPE, epochs=1)), strange)
@@ -230,7 +232,7 @@ def test_class_names_with_signs_of_mathematics_cost_no_run(
 
 
 def test_a_picture_that_fails_costs_one_line_and_nothing_else(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "curves.png").mkdir()
     again = train(plan(tmp_path), digits_data)
@@ -241,7 +243,7 @@ def test_a_picture_that_fails_costs_one_line_and_nothing_else(
 
 
 def test_killed_while_pictures_are_drawn_the_weights_are_there_and_resuming_draws_the_pictures(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
@@ -259,7 +261,7 @@ def test_killed_while_pictures_are_drawn_the_weights_are_there_and_resuming_draw
 
 
 def test_a_run_that_was_stopped_is_not_replaced_without_a_word(
-    tmp_path: Path, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(Interrupted):
         train(plan(tmp_path), digits_data, stopping_after(3))
@@ -269,7 +271,7 @@ def test_a_run_that_was_stopped_is_not_replaced_without_a_word(
 
 
 def test_a_loss_that_is_not_finite_leaves_the_last_good_state_to_go_on_from(
-    trained: TrainedRun, tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learn = Training.learn
 
@@ -287,7 +289,7 @@ def test_a_loss_that_is_not_finite_leaves_the_last_good_state_to_go_on_from(
     assert again.weights.read_bytes() == trained.weights.read_bytes()
 
 
-def test_wrong_arguments_leave_no_trace(tmp_path: Path, digits_data: HeldDataSet) -> None:
+def test_wrong_arguments_leave_no_trace(tmp_path: Path, digits_data: ArrayDataSet) -> None:
     small = replace(digits_data, train_images=digits_data.train_images[:, :, :9, :9])
     with pytest.raises(UsageError, match="residual cannot take 9x9 images: it needs at least 16x16"):
         train(plan(tmp_path / "new"), small)
@@ -304,7 +306,7 @@ def test_wrong_arguments_leave_no_trace(tmp_path: Path, digits_data: HeldDataSet
 
 
 def test_other_circumstances_are_told_and_accepted(
-    trained: TrainedRun, digits_data: HeldDataSet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    trained: TrainedRun, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run, "usable_cores", lambda: 1)
     with caplog.at_level(logging.INFO, "netkit"):

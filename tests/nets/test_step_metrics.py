@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from netkit.core.model_card import ModelCard
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.recipe import recipe_named
@@ -31,7 +31,7 @@ def test_numbers_on_the_cpu_arrive_at_once_in_order_and_once(wait: bool) -> None
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_within_an_epoch_no_step_waits_for_the_gpu(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_within_an_epoch_no_step_waits_for_the_gpu(card: ModelCard, digits_data: ArrayDataSet) -> None:
     recipe = replace(recipe_named("fast"), epochs=2, batch_size=32)
     training = Training(FromPixels(build(card), card), digits_data, recipe=recipe, seed=0, device=torch.device("cuda"))
     an_epoch = training.schedule.steps // 2

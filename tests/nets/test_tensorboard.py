@@ -9,7 +9,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from netkit.core.errors import Interrupted, MissingExtraError
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.nets.training.metrics import EpochMetrics
 from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.run import Callbacks, Plan, train
@@ -26,7 +26,7 @@ def logs(run: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
 
 
-def train_until(step: int, plan: Plan, data: HeldDataSet) -> bytes:
+def train_until(step: int, plan: Plan, data: ArrayDataSet) -> bytes:
     """Train, stop after `step` steps, and return the state that was saved."""
     with pytest.raises(Interrupted):
         train(plan, data, stopping_after(step))
@@ -34,7 +34,7 @@ def train_until(step: int, plan: Plan, data: HeldDataSet) -> bytes:
 
 
 def test_logs_hold_every_step_and_epoch_once_also_of_a_run_that_was_killed(
-    tmp_path: Path, digits_data: HeldDataSet
+    tmp_path: Path, digits_data: ArrayDataSet
 ) -> None:
     plan = replace(PLAN, out=tmp_path)
     saved = train_until(EARLIER, plan, digits_data)
@@ -54,14 +54,14 @@ def test_logs_hold_every_step_and_epoch_once_also_of_a_run_that_was_killed(
     assert found["step/lr"][-1][1] == pytest.approx(last.lr)
 
 
-def test_a_new_run_in_the_same_folder_begins_its_logs_anew(tmp_path: Path, digits_data: HeldDataSet) -> None:
+def test_a_new_run_in_the_same_folder_begins_its_logs_anew(tmp_path: Path, digits_data: ArrayDataSet) -> None:
     plan = replace(PLAN, out=tmp_path)
     train_until(LATER, plan, digits_data)
     train_until(EARLIER, plan, digits_data)
     assert [step for step, _ in logs(tmp_path)["step/loss"]] == [*range(1, EARLIER + 1)]
 
 
-def test_a_new_run_without_logs_leaves_none_of_the_earlier_one(tmp_path: Path, digits_data: HeldDataSet) -> None:
+def test_a_new_run_without_logs_leaves_none_of_the_earlier_one(tmp_path: Path, digits_data: ArrayDataSet) -> None:
     plan = replace(PLAN, out=tmp_path)
     train_until(EARLIER, plan, digits_data)
     train_until(EARLIER, replace(plan, tensorboard=False), digits_data)
@@ -97,7 +97,7 @@ def test_an_event_that_does_not_fit_on_the_disk_raises_at_once_and_names_the_fol
 
 
 def test_without_tensorboard_the_extra_is_named_before_anything_is_done(
-    tmp_path: Path, digits_data: HeldDataSet, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [])
     monkeypatch.delitem(sys.modules, "tensorboard")

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from netkit.core.errors import TrainingError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files
-from netkit.data.dataset import DataSet, HeldDataSet
+from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import Options
 from netkit.data.sample import write_sample
 from netkit.nets.build import ARCHITECTURES, build
@@ -47,7 +47,7 @@ def same_bits(one: Training, other: Training) -> bool:
     )
 
 
-def test_the_baseline_recipe_is_the_loop_in_textbooks(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_the_baseline_recipe_is_the_loop_in_textbooks(card: ModelCard, digits_data: ArrayDataSet) -> None:
     """Plain SGD on plain float batches, normalised beforehand as torchvision's ToTensor and Normalize do."""
     training = start(card, digits_data, PLAIN)
     torch.manual_seed(0)
@@ -71,7 +71,9 @@ def test_the_baseline_recipe_is_the_loop_in_textbooks(card: ModelCard, digits_da
     assert {row.lr for row in metrics} == {0.01}
 
 
-def test_metrics_are_those_of_the_averaged_weights_at_the_epochs_end(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_metrics_are_those_of_the_averaged_weights_at_the_epochs_end(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
     training = finished(start(card, digits_data, replace(FULL, epochs=6, ema=0.9)))
     with torch.no_grad():
         logits = training.result.eval()(torch.from_numpy(digits_data.test_images))
@@ -84,7 +86,7 @@ def test_metrics_are_those_of_the_averaged_weights_at_the_epochs_end(card: Model
     assert last.train_loss < training.rows[0].train_loss
 
 
-def test_the_average_is_an_exponential_one(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_the_average_is_an_exponential_one(card: ModelCard, digits_data: ArrayDataSet) -> None:
     training = start(card, digits_data, replace(PLAIN, ema=0.75))
     weight = training.model.get_parameter("net.linear.bias")
     expected = None
@@ -96,7 +98,7 @@ def test_the_average_is_an_exponential_one(card: ModelCard, digits_data: HeldDat
     assert not torch.equal(training.result.get_parameter("net.linear.bias"), weight)
 
 
-def test_step_metrics_tell_the_epoch_and_its_accuracy_so_far(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_step_metrics_tell_the_epoch_and_its_accuracy_so_far(card: ModelCard, digits_data: ArrayDataSet) -> None:
     training = start(card, digits_data, FULL)
     found = [metrics for metrics in training.run() if metrics]
     assert [metrics.epoch for metrics in found] == [1] * 6 + [2] * 6 + [3] * 3 + [4] * 3
@@ -115,7 +117,7 @@ def test_order_is_a_permutation_that_seed_and_epoch_alone_decide() -> None:
     assert not torch.equal(first, permutation(1000, seed=1, epoch=1))
 
 
-def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelCard, digits_data: ArrayDataSet) -> None:
     training = start(card, digits_data, FULL)
     steps = training.run()
     losses = {step: training.snapshot().tensors["losses"].clone() for step, _ in enumerate(steps, start=1)}
@@ -139,7 +141,7 @@ def test_later_epochs_learn_from_the_images_with_the_largest_losses(card: ModelC
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
 def test_whatever_the_recipe_says_changes_the_weights(
-    card: ModelCard, digits_data: HeldDataSet, change: dict[str, Any]
+    card: ModelCard, digits_data: ArrayDataSet, change: dict[str, Any]
 ) -> None:
     few = replace(digits_data, train_images=digits_data.train_images[:300], train_labels=digits_data.train_labels[:300])
     recipe = replace(FULL, precision="fp32")
@@ -148,14 +150,14 @@ def test_whatever_the_recipe_says_changes_the_weights(
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_kernels_lie_as_the_recipe_says(card: ModelCard, digits_data: HeldDataSet, wanted: bool) -> None:
+def test_kernels_lie_as_the_recipe_says(card: ModelCard, digits_data: ArrayDataSet, wanted: bool) -> None:
     training = start(card, digits_data, replace(FULL, channels_last=wanted))
     kernel = training.model.get_parameter("net.block1.conv1.weight")
     assert kernel.is_contiguous(memory_format=torch.channels_last) == wanted
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_same_seed_gives_the_same_bits(card: ModelCard, digits_data: HeldDataSet, arch: str) -> None:
+def test_the_same_seed_gives_the_same_bits(card: ModelCard, digits_data: ArrayDataSet, arch: str) -> None:
     one, again = (finished(start(replace(card, arch=arch), digits_data, replace(FULL, epochs=1))) for _ in range(2))
     assert same_bits(one, again)
     other = finished(start(replace(card, arch=arch), digits_data, replace(FULL, epochs=1), weights=1))
@@ -167,7 +169,7 @@ def test_the_same_seed_gives_the_same_bits(card: ModelCard, digits_data: HeldDat
     [("residual", "fp32", 1442), ("residual", "bf16", 1442), ("densenet", "auto", 1442), ("residual", "fp16", 200)],
 )
 def test_after_a_pause_anywhere_the_bits_are_those_of_no_pause(
-    card: ModelCard, digits_data: HeldDataSet, arch: str, precision: str, images: int
+    card: ModelCard, digits_data: ArrayDataSet, arch: str, precision: str, images: int
 ) -> None:
     card = replace(card, arch=arch)
     data = replace(
@@ -189,7 +191,7 @@ def test_after_a_pause_anywhere_the_bits_are_those_of_no_pause(
 
 @pytest.mark.parametrize("batch_size", [64, 100_000])
 def test_a_loss_that_is_not_finite_stops_training_with_step_and_learning_rate(
-    card: ModelCard, digits_data: HeldDataSet, batch_size: int
+    card: ModelCard, digits_data: ArrayDataSet, batch_size: int
 ) -> None:
     """In the midst of an epoch; or, with one step an epoch, when the damage shows only in the test."""
     recipe = replace(recipe_named("baseline"), lr=1e6, epochs=2, batch_size=batch_size)
@@ -199,7 +201,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_step_and_learning_rate(
         finished(start(card, digits_data, recipe))
 
 
-def test_no_snapshot_is_taken_of_weights_that_are_nan(card: ModelCard, digits_data: HeldDataSet) -> None:
+def test_no_snapshot_is_taken_of_weights_that_are_nan(card: ModelCard, digits_data: ArrayDataSet) -> None:
     training = start(card, digits_data, PLAIN)
     next(training.run())
     with torch.no_grad():
@@ -209,7 +211,7 @@ def test_no_snapshot_is_taken_of_weights_that_are_nan(card: ModelCard, digits_da
 
 
 def test_images_decoded_when_they_are_needed_give_the_same_weights(
-    card: ModelCard, digits_data: HeldDataSet, tmp_path: Path
+    card: ModelCard, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     write_sample(digits_data, tmp_path / "digits")
     held, in_files = (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from tests.support.commands import NETKIT
 
 SCRIPT = """
@@ -27,7 +27,7 @@ class Net(nn.Sequential):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, workplace: Path, digits_data: HeldDataSet) -> Path:
+def folder(tmp_path: Path, workplace: Path, digits_data: ArrayDataSet) -> Path:
     """A model and an image, beside Python files that must not be imported."""
     shutil.copy(workplace / "runs/residual/model.onnx", tmp_path)
     Image.fromarray(digits_data.test_images[0, 0]).save(tmp_path / "digit.png")

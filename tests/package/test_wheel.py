@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
 
 CHECKOUT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_help_and_version_run_there(installed: Path, tmp_path: Path) -> None:
 
 
 def test_infer_predicts_there_what_it_predicts_here(
-    installed: Path, tmp_path: Path, workplace: Path, digits_data: HeldDataSet
+    installed: Path, tmp_path: Path, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     write_sample(digits_data, tmp_path / "images", count=64)
     arguments = ("infer", "images/", "--model", workplace / "runs/residual/model.onnx")
@@ -154,7 +154,7 @@ def test_a_command_that_needs_torch_names_the_extra(installed: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", [MINIMUM], indirect=True)
 def test_optional_features_run_with_the_minimum_versions(
-    installed: Path, tmp_path: Path, workplace: Path, digits_data: HeldDataSet
+    installed: Path, tmp_path: Path, workplace: Path, digits_data: ArrayDataSet
 ) -> None:
     write_sample(digits_data, tmp_path / "images", count=64)
     model = workplace / "runs/residual/model.onnx"

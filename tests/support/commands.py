@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from netkit.data.dataset import HeldDataSet
+from netkit.data.dataset import ArrayDataSet
 
 NETKIT = Path(sys.executable).with_name("netkit")
 
@@ -24,7 +24,7 @@ def run_netkit(*arguments: str | Path, cwd: Path, **environment: str) -> "subpro
     )
 
 
-def digits_in(folder: Path, data: HeldDataSet, *, count: int, files: int = 100) -> list[Path]:
+def digits_in(folder: Path, data: ArrayDataSet, *, count: int, files: int = 100) -> list[Path]:
     """`count` names of `files` pictures of digits."""
     folder.mkdir()
     paths = [folder / f"{index:06}.png" for index in range(count)]
