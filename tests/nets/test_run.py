@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -87,18 +88,20 @@ def test_seed_decides_the_weights(trained: TrainedRun, tmp_path: Path, digits_da
 
 
 @pytest.mark.parametrize("save_every_s", [0.0, 100.0])
-def test_a_stopped_run_goes_on_to_the_same_bits(
+def test_a_run_stopped_several_times_ends_with_the_same_bits(
     trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, save_every_s: float
 ) -> None:
-    for steps in (3, 12, 17, 23):  # an epoch has twelve
-        asked = plan(tmp_path / "run", save_every_s=save_every_s)
-        with pytest.raises(Interrupted, match=rf"stopped after step {steps} of 24; all is saved") as caught:
-            train(asked, digits_data, stopping_after(steps))
+    done = 0
+    for step in (3, 12, 17, 23):  # an epoch has twelve
+        part = plan(tmp_path, resume=done > 0, save_every_s=save_every_s)
+        with pytest.raises(Interrupted, match=rf"stopped after step {step} of 24; all is saved") as caught:
+            train(part, digits_data, stopping_after(step - done))
         assert caught.value.exit_code == 143
-        again = train(replace(asked, resume=True), digits_data)
-        assert again.weights.read_bytes() == trained.weights.read_bytes()
-        assert table(tmp_path / "run") == table(trained.weights.parent)
-        assert {path.name for path in (tmp_path / "run").iterdir()} == LEFT
+        done = step
+    again = train(plan(tmp_path, resume=True), digits_data)
+    assert again.weights.read_bytes() == trained.weights.read_bytes()
+    assert table(tmp_path) == table(trained.weights.parent)
+    assert {path.name for path in tmp_path.iterdir()} == LEFT
 
 
 def test_resuming_an_ended_run_says_so_and_leaves_it(
@@ -112,12 +115,11 @@ def test_resuming_an_ended_run_says_so_and_leaves_it(
 
 
 def test_resuming_where_nothing_is_saved_starts_at_the_beginning(
-    trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO, "netkit"):
-        again = train(plan(tmp_path / "new", resume=True), digits_data)
+    with caplog.at_level(logging.INFO, "netkit"), pytest.raises(Interrupted, match="stopped after step 1 of 24"):
+        train(plan(tmp_path / "new", resume=True), digits_data, stopping_after(1))
     assert f"{tmp_path / 'new'}: nothing is saved there yet: starting at the beginning" in caplog.messages
-    assert again.weights.read_bytes() == trained.weights.read_bytes()
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -205,11 +207,11 @@ def test_an_earlier_run_stays_until_the_new_one_is_whole_and_goes_with_its_model
     assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
 
 
-def test_killed_before_anything_was_learnt_it_is_the_new_run_that_goes_on(
+def test_killed_before_its_first_step_it_is_the_new_run_that_goes_on(
     trained: TrainedRun, tmp_path: Path, digits_data: ArrayDataSet
 ) -> None:
-    """Not the one whose weights still lie there."""
-    train(plan(tmp_path), digits_data)
+    """Not the run whose weights are still there."""
+    shutil.copytree(trained.weights.parent, tmp_path, dirs_exist_ok=True)
 
     def kill() -> int:
         raise KeyboardInterrupt  # before the first step's end is seen
@@ -217,8 +219,10 @@ def test_killed_before_anything_was_learnt_it_is_the_new_run_that_goes_on(
     with pytest.raises(KeyboardInterrupt):
         train(plan(tmp_path, seed=1), digits_data, Callbacks(stop=kill))
     assert (tmp_path / "model.safetensors").read_bytes() == trained.weights.read_bytes()
-    again = train(plan(tmp_path, seed=1, resume=True), digits_data)
-    assert again.card.origin.seed == 1
+    with pytest.raises(Interrupted):
+        train(plan(tmp_path, seed=1, resume=True), digits_data, stopping_after(1))
+    snapshot, arguments = state.load(tmp_path / "training.safetensors")
+    assert (snapshot.step, arguments["seed"]) == (1, 1)
 
 
 def test_class_names_with_signs_of_mathematics_cost_no_run(

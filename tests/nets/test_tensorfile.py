@@ -71,18 +71,19 @@ def test_a_header_without_the_sum_is_refused(path: Path, said: str) -> None:
         read(path, safetensors.torch.save({"a": torch.ones(2)}, {"key": said}))
 
 
-def test_10_000_damaged_weights_files_give_an_error_or_the_same_net(path: Path, card: ModelCard) -> None:
+@pytest.mark.parametrize("times", [200, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_weights_files_give_an_error_or_the_same_net(path: Path, card: ModelCard, times: int) -> None:
     """The same where the damage changed nothing: 'A' for 'a' in an escape, say."""
-    net, chance, same = build(card), Random(0), 0
+    net, random, same = build(card), Random(0), 0
     whole = checkpoint.content(net, card)
     header = 8 + int.from_bytes(whole[:8], "little")
-    for end in [header, len(whole)] * 5000:
-        path.write_bytes(damaged(whole[:end], chance) + whole[end:])
+    for end in [header, len(whole)] * (times // 2):
+        path.write_bytes(damaged(whole[:end], random) + whole[end:])
         try:
-            found, found_card = checkpoint.load(path)
-        except NetkitError as fault:
-            assert str(fault).startswith(f"{path}: ")
+            loaded, loaded_card = checkpoint.load(path)
+        except NetkitError as exc:
+            assert str(exc).startswith(f"{path}: ")
         else:
-            assert checkpoint.content(found, found_card) == whole
+            assert checkpoint.content(loaded, loaded_card) == whole
             same += 1
-    assert same < 100
+    assert same < times / 100

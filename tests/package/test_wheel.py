@@ -119,9 +119,10 @@ def test_the_environment_has_no_torch(installed: Path, tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'torch'" in done.stderr
 
 
-def test_help_and_version_run_there(installed: Path, tmp_path: Path) -> None:
+def test_help_version_and_suggestions_work_there(installed: Path, tmp_path: Path) -> None:
     assert "netkit infer images/" in run(installed / "netkit", "--help", cwd=tmp_path).stdout
     assert run(installed / "netkit", "--version", cwd=tmp_path).stdout.startswith("netkit, version ")
+    assert "did you mean 'train'?" in run(installed / "netkit", "trian", cwd=tmp_path).stderr
 
 
 def test_infer_predicts_there_what_it_predicts_here(
@@ -132,6 +133,7 @@ def test_infer_predicts_there_what_it_predicts_here(
     there = run(installed / "netkit", *arguments, cwd=tmp_path)
     here = run(Path(sys.executable).with_name("netkit"), *arguments, cwd=tmp_path)
     assert there.returncode == 0, there.stderr
+    assert "" not in there.stderr.splitlines()
     assert len(there.stdout.splitlines()) == 65
     answers = [[line.split(",")[:2] for line in done.stdout.splitlines()] for done in (there, here)]
     assert answers[0] == answers[1]
