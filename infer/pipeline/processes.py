@@ -59,11 +59,11 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
                     yield result
             return
         except BrokenProcessPool:
+            _kill(processes)  # the pool sends SIGTERM, which they ignore
             restarts += 1
             logger.warning("warning: a worker process was killed; its images are processed again")
         except BaseException:
-            for process in processes:
-                process.kill()
+            _kill(processes)
             raise
         finally:
             pool.shutdown(cancel_futures=True)
@@ -74,6 +74,11 @@ def _remembered(tasks: Iterable[Task], unfinished: deque[Task]) -> Iterator[Task
     for task in tasks:
         unfinished.append(task)
         yield task
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 def _fork_workers(function: Callable[[Any], Any], workers: int) -> tuple[ProcessPoolExecutor, set[BaseProcess]]:

@@ -115,8 +115,8 @@ def test_a_model_that_points_at_other_files_never_has_them_read(
     assert done.stderr.startswith(f"netkit: models/model.onnx: tensor '{tensor.name}' lies in another file")
 
 
-@pytest.mark.skipif(sys.platform != "linux" or usable_cores() < 2, reason="helpers are forks, one for each other core")
-def test_a_helper_that_is_killed_costs_no_row(tmp_path: Path, workplace: Path, digits_data: ArrayDataSet) -> None:
+@pytest.mark.skipif(sys.platform != "linux" or usable_cores() < 2, reason="workers are forks on Linux, with two cores")
+def test_a_killed_worker_costs_no_row(tmp_path: Path, workplace: Path, digits_data: ArrayDataSet) -> None:
     paths = digits_in(tmp_path / "images", digits_data, count=20_000)
     command: list[str | Path] = [
         NETKIT,
@@ -130,13 +130,13 @@ def test_a_helper_that_is_killed_costs_no_row(tmp_path: Path, workplace: Path, d
     ]
     run = subprocess.Popen([*command, "r.csv"], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
-    while not (helpers := children.read_text().split()):
+    while not (workers := children.read_text().split()):
         assert run.poll() is None
         time.sleep(0.002)
     time.sleep(0.1)
-    os.kill(int(helpers[0]), signal.SIGKILL)
+    os.kill(int(workers[0]), signal.SIGKILL)
     _, told = run.communicate(timeout=120)
-    assert run.returncode == 0 and "a process that helped was killed by signal 9; going on" in told
+    assert run.returncode == 0 and "warning: a worker process was killed; its images are processed again" in told
     rows = rows_of(tmp_path / "r.csv")
     assert [row[0] for row in rows] == [f"images/{path.name}" for path in paths]
     subprocess.run([*command, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)

