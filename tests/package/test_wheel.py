@@ -142,7 +142,7 @@ def test_infer_predicts_there_what_it_predicts_here(
 def test_a_model_is_verified_there(installed: Path, tmp_path: Path, workplace: Path) -> None:
     done = run(installed / "netkit", "verify", workplace / "runs/residual/model.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["yes"] * 5
+    assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["ok"] * 5
 
 
 @pytest.mark.parametrize("command", [("train", "--data", "digits"), ("nets",)])
