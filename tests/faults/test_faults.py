@@ -73,7 +73,10 @@ def test_of_100_kills_while_checkpoints_are_saved_each_leaves_the_last_or_the_on
         seen.add(found)
     assert len(seen) > 5
     numbered(0)
-    assert list(tmp_path.iterdir()) == [path]  # what the killed ones left has gone
+    left = [
+        found for found in tmp_path.iterdir() if found.suffix != ".tmp"
+    ]  # the killed ones' stay until they are stale
+    assert left == [path]
 
 
 @pytest.mark.slow
