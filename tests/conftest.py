@@ -1,10 +1,13 @@
 """What tests share: MNIST if it can be had, and one tiny run and model, trained on the bundled digits."""
 
-import subprocess
+import fcntl
+import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import netkit
 from netkit.core.errors import DataError
 from netkit.core.model_card import ModelCard, Origin
 from netkit.data import digits, mnist
@@ -12,7 +15,7 @@ from netkit.data.dataset import ArrayDataSet
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.runtime.session import Session, open_session
-from tests.support.commands import Netkit, run_netkit
+from tests.support.commands import Netkit, call_netkit
 
 
 @pytest.fixture(scope="session")
@@ -37,13 +40,31 @@ def card() -> ModelCard:
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one run in it, runs/residual: trained on the digits by the command line, and exported."""
+def workplace(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder with one run in it, runs/residual: trained on the digits and exported, as the commands do.
+
+    One test process trains it, and each has a copy of its own.
+    """
     folder = tmp_path_factory.mktemp("workplace")
-    for arguments in (("train", "--arch", "residual", "--data", "digits", "--epochs", "2"), ("export",)):
-        done = run_netkit(*arguments, cwd=folder)
-        assert done.returncode == 0, done.stderr
+    if worker_id == "master":  # there are no other test processes
+        make_run(folder)
+        return folder
+    shared = tmp_path_factory.getbasetemp().parent
+    with open(shared / "run.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "runs").exists():
+            make_run(folder)
+            shutil.copytree(folder / "runs", shared / "runs")
+            return folder
+    shutil.copytree(shared / "runs", folder / "runs")
     return folder
+
+
+def make_run(folder: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        netkit.train("residual", data="digits", epochs=2)
+        netkit.export_model()
 
 
 @pytest.fixture(scope="session")
@@ -57,11 +78,11 @@ def session(model: Model) -> Session:
     return open_session(model, device="cpu", threads=1)
 
 
-@pytest.fixture
-def netkit(tmp_path: Path) -> Netkit:
-    """Run the installed command in an empty folder (or in `cwd`): netkit("infer", "a.png") -> the finished process."""
+@pytest.fixture(name="netkit")
+def netkit_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Netkit:
+    """Run the command in this process, in an empty folder or in `cwd`: netkit("infer", "a.png") -> as `run_netkit`.
 
-    def run(*arguments: str | Path, cwd: Path = tmp_path, **environment: str) -> "subprocess.CompletedProcess[str]":
-        return run_netkit(*arguments, cwd=cwd, **environment)
+    It saves a second or five, in which a process of its own imports torch.
+    """
 
-    return run
+    return partial(call_netkit, cwd=tmp_path, capfd=capfd)

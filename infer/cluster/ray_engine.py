@@ -4,7 +4,7 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -36,7 +36,7 @@ class Actor:
 
     def __init__(self, plan: Plan) -> None:
         self._worker, self._notes = Worker(plan), _Notes()
-        log = logging.getLogger("infer")
+        log = logging.getLogger("netkit")
         log.handlers, log.propagate = [self._notes], False
         log.setLevel(logging.INFO)
 
@@ -95,14 +95,8 @@ Give = Callable[[Plan, Pool, Sequence[Shard]], Generator[Given]]
 
 
 def _made(give: Give, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Made]:
-    told: set[str] = set()
     try:
-        for given in give(plan, pool, shards):
-            for kind, note in json.loads(given["notes"]):
-                if kind not in told:  # each worker says so, maybe of each shard
-                    logger.warning("%s", note)
-                    told.add(kind)
-            yield Made(**json.loads(given["made"]))
+        yield from read_rows(give(plan, pool, shards))
     except (ray.exceptions.RayError, ConnectionError) as fault:
         raise ModelError(f"Ray failed: {first_line(fault)}; go on with --resume") from None
 
@@ -139,6 +133,17 @@ def _given_to_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generat
     feed: Any = ray.remote(num_cpus=0)(_Feed).remote(plan, pool, shards)
     while given := ray.get(feed.next.remote()):
         yield given
+
+
+def read_rows(rows: Iterable[Given]) -> Generator[Made]:
+    """What the actors made of each shard. Logs what they logged, but each kind of message once."""
+    logged: set[str] = set()
+    for row in rows:
+        for kind, message in json.loads(row["notes"]):
+            if kind not in logged:
+                logger.warning("%s", message)
+                logged.add(kind)
+        yield Made(**json.loads(row["made"]))
 
 
 @contextmanager

@@ -28,7 +28,7 @@ class Bindings:
 
     def __init__(self, runtime: ort.InferenceSession, card: ModelCard, device: str) -> None:
         self._runtime, self._card, self._device = runtime, card, device
-        self._bindings: dict[tuple[int, bool], _Binding] = {}  # by batch size and use of a graph; last used comes last
+        self.by_size: dict[tuple[int, bool], _Binding] = {}  # key: (batch size, recorded); the last used comes last
         self._graph_ids = count()
         self._thread = ThreadPoolExecutor(1, "binding")
 
@@ -41,11 +41,11 @@ class Bindings:
 
     def _run(self, images_u8: NDArray[np.uint8], size: int | None) -> tuple[Floats, Floats]:
         key = (size, True) if size and size >= len(images_u8) else (len(images_u8), False)
-        binding = self._bindings.pop(key, None) or self._bind(*key)
+        binding = self.by_size.pop(key, None) or self._bind(*key)
         outputs = binding.run(images_u8)  # a binding that fails is dropped: its buffers may exceed the memory
-        self._bindings[key] = binding
-        while len(self._bindings) > MAX_BINDINGS:
-            del self._bindings[next(iter(self._bindings))]
+        self.by_size[key] = binding
+        while len(self.by_size) > MAX_BINDINGS:
+            del self.by_size[next(iter(self.by_size))]
         return outputs
 
     def _bind(self, size: int, recorded: bool) -> "_Binding":

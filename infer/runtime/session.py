@@ -34,8 +34,8 @@ class Session:
 
     model: Model
     provider: str
-    _runtime: ort.InferenceSession
-    _bindings: Bindings | None = None
+    runtime: ort.InferenceSession
+    bindings: Bindings | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -44,7 +44,7 @@ class Session:
     @property
     def can_fork(self) -> bool:
         """Whether a forked process can run the session: on Linux, on the CPU, and without threads of its own."""
-        single = self._runtime.get_session_options().intra_op_num_threads == 1
+        single = self.runtime.get_session_options().intra_op_num_threads == 1
         return single and self.provider == CPU and sys.platform == "linux"
 
     def run(
@@ -57,10 +57,10 @@ class Session:
         image, OutOfMemoryError if memory does not suffice for so many images.
         """
         try:
-            if self._bindings:
-                logits, probabilities = self._bindings.run(images_u8, size=size)
+            if self.bindings:
+                logits, probabilities = self.bindings.run(images_u8, size=size)
             else:
-                logits, probabilities = self._runtime.run(OUTPUTS, {INPUT: images_u8})
+                logits, probabilities = self.runtime.run(OUTPUTS, {INPUT: images_u8})
         except Exception as exc:  # ONNX Runtime's exceptions have no base class of their own
             out_of_memory = isinstance(exc, MemoryError) or OUT_OF_MEMORY.search(str(exc))
             error = OutOfMemoryError if out_of_memory else ModelError

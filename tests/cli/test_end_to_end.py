@@ -11,9 +11,8 @@ from netkit.nets.build import ARCHITECTURES
 from tests.support.commands import Netkit
 
 
-@pytest.mark.parametrize(
-    "arch", [pytest.param(arch, marks=() if arch == "residual" else pytest.mark.slow) for arch in ARCHITECTURES]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_accuracy_in_the_results_is_the_one_that_training_printed(
     netkit: Netkit, tmp_path: Path, mnist_data: ArrayDataSet, arch: str
 ) -> None:

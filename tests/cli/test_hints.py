@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from netkit.cli import COMMANDS, hints
 from netkit.cli.params import NUMBERS, PATH, SIZE, VARIANT, ChoiceList, option
 from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
-from tests.support.commands import NETKIT, TRAIN, heeding_interrupts, wait_for_an_epoch
+from tests.support.commands import NETKIT, TRAIN, Netkit, heeding_interrupts, wait_for_an_epoch
 
 
 def words_in(line: str) -> list[str]:
@@ -112,26 +113,33 @@ def place(workplace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data
     return folder
 
 
-def typed(line: str, folder: Path, stdin: bytes = b"") -> str:
-    """Type a line in a shell in that folder; it must succeed. Returns what it suggests."""
-    environment = {**os.environ, "PATH": f"{NETKIT.parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=environment, input=stdin, capture_output=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stderr.decode()
+Type = Callable[..., str]
+
+
+@pytest.fixture
+def type_line(netkit: Netkit) -> Type:
+    """Run a command line in a folder, with words as bash reads them; it must succeed. Returns its stderr."""
+
+    def type_line(line: str, folder: Path, stdin: bytes = b"") -> str:
+        command, *arguments = words_in(line)
+        assert command == "netkit"
+        done = netkit(*arguments, cwd=folder, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    return type_line
 
 
 @pytest.mark.parametrize(("line", "stdin"), LINES.values(), ids=LINES)
-def test_the_suggested_command_runs_as_printed(place: Path, line: str, stdin: bytes) -> None:
-    typed(suggested(typed(line, place, stdin)), place, stdin)
+def test_the_suggested_command_runs_as_printed(type_line: Type, place: Path, line: str, stdin: bytes) -> None:
+    type_line(suggested(type_line(line, place, stdin)), place, stdin)
 
 
 def test_every_command_is_tried() -> None:
     assert set(COMMANDS) <= set(LINES)
 
 
-def test_from_train_to_a_report_each_command_suggests_the_next(tmp_path: Path) -> None:
+def test_from_train_to_a_report_each_command_suggests_the_next(type_line: Type, tmp_path: Path) -> None:
     """In a folder with a space in its name, and without a model in runs/."""
     line = "netkit train --arch residual --data digits --epochs 0.2 --out 'my run'"
     for expected in (
@@ -139,7 +147,7 @@ def test_from_train_to_a_report_each_command_suggests_the_next(tmp_path: Path) -
         "netkit sample images/ --data digits",
         "netkit infer --help",  # only with --model it finds one
     ):
-        line = suggested(typed(line, tmp_path))
+        line = suggested(type_line(line, tmp_path))
         assert line == expected
     line = "netkit verify 'my run/model.onnx'"
     for expected in (
@@ -147,23 +155,25 @@ def test_from_train_to_a_report_each_command_suggests_the_next(tmp_path: Path) -
         "netkit infer images/ --model 'my run/model.onnx' --out results.csv",
         "netkit infer images/ --model 'my run/model.onnx' --top-k 3 --out results.csv",
     ):
-        line = suggested(typed(line, tmp_path))
+        line = suggested(type_line(line, tmp_path))
         assert line == expected
 
 
 @pytest.mark.slow
-def test_a_network_of_nets_is_trained_by_the_suggested_command(tmp_path: Path, mnist_data: ArrayDataSet) -> None:
-    typed(suggested(typed("netkit nets residual", tmp_path)), tmp_path)
+def test_a_network_of_nets_is_trained_by_the_suggested_command(
+    type_line: Type, tmp_path: Path, mnist_data: ArrayDataSet
+) -> None:
+    type_line(suggested(type_line("netkit nets residual", tmp_path)), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "suggests"),
     [
         ([str(NETKIT)], ""),
-        pytest.param(
+        (
             [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "netkit"],
             "torchrun --nproc-per-node 2 -m ",
-            marks=pytest.mark.slow,
         ),
     ],
     ids=["alone", "torchrun"],
@@ -181,4 +191,6 @@ def test_an_interrupted_training_is_resumed_by_the_suggested_command(
     (line,) = [line.removeprefix("next: ") for line in errors.splitlines() if line.startswith("next: ")]
     options = " ".join(TRAIN[1:])
     assert line == f"{suggests}netkit train {options} --resume --json"
-    assert "going on after step" in typed(line, tmp_path)
+    environment = {**os.environ, "PATH": f"{NETKIT.parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and "going on after step" in done.stderr, done.stderr

@@ -161,7 +161,7 @@ from netkit.images.decoder import Decoder
 from netkit.infer.runtime.session import open_session
 session = open_session(onnx_file.read(pathlib.Path(sys.argv[1])), device="cpu", threads=1)
 if "fixed" in sys.argv:
-    session = replace(session, _bindings=Bindings(session._runtime, session.card, "cpu"))
+    session = replace(session, bindings=Bindings(session.runtime, session.card, "cpu"))
 images = np.random.default_rng(0).integers(0, 256, (6001, 28, 28), np.uint8)
 session.run(images[:1, None])
 if "little" in sys.argv:

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 START = "import os, signal, sys, threading; from netkit.cli import process\n"
-START += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # the parent of the tests may have it ignored
+# the parent of the tests may have them ignored
+START += "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
 
 

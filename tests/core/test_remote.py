@@ -27,7 +27,7 @@ from netkit.infer.output.prediction import Row
 from netkit.infer.pipeline.inputs import find_inputs
 from netkit.infer.runtime.session import open_session
 from tests.support.clusters import engine_of, in_turn
-from tests.support.commands import Netkit
+from tests.support.commands import run_netkit
 
 URL = "memory:///bucket/images"
 
@@ -117,10 +117,10 @@ def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
 
 
-def test_both_engines_accept_urls_on_the_command_line(netkit: Netkit, local: Path, workplace: Path) -> None:
+def test_both_engines_accept_urls_on_the_command_line(local: Path, workplace: Path) -> None:
     command = ("infer", local.as_uri(), "--model", str(workplace / "runs/residual/model.onnx"))
-    alone = netkit(*command, "--out", "alone.parquet", cwd=local.parent)
-    on_ray = netkit(*command, "--engine", "ray", "--out", "out", cwd=local.parent)
+    alone = run_netkit(*command, "--out", "alone.parquet", cwd=local.parent)
+    on_ray = run_netkit(*command, "--engine", "ray", "--out", "out", cwd=local.parent)
     assert alone.returncode == on_ray.returncode == 1, alone.stderr + on_ray.stderr
     rows = pq.read_table(local.parent / "alone.parquet").to_pylist()
     assert len(rows) == 43 and rows[0]["path"].startswith("file:///")

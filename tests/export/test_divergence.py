@@ -20,9 +20,9 @@ from tests.support.networks import WrongInExport
         ("inception", "inception1.branch5x5"),
         ("residual", "block1.conv2"),
         ("preact", "stage2.0.shortcut"),
-        ("preact", "stage2"),
-        ("densenet", "transition"),
-        ("densenet", "linear"),
+        pytest.param("preact", "stage2", marks=pytest.mark.slow),
+        pytest.param("densenet", "transition", marks=pytest.mark.slow),
+        pytest.param("densenet", "linear", marks=pytest.mark.slow),
     ],
 )
 def test_the_first_module_whose_export_is_wrong_is_named(

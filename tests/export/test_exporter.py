@@ -69,6 +69,7 @@ def test_a_mismatch_leaves_the_earlier_files_byte_for_byte(
     assert {file.name for file in before} == {"model.onnx", "parity.md"}
 
 
+@pytest.mark.slow
 def test_the_module_is_found_on_the_images_with_the_largest_errors(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
 ) -> None:

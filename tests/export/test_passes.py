@@ -174,7 +174,14 @@ def proto(request: pytest.FixtureRequest, card: ModelCard) -> onnx.ModelProto:
 
 @pytest.mark.parametrize(
     "passes",
-    [*((step,) for step in FLOAT32), ANY_PRECISION, *(float32_passes(multiple=multiple) for multiple in (1, 16, 7))],
+    [
+        FLOAT32,
+        float32_passes(multiple=16),
+        *(
+            pytest.param(passes, marks=pytest.mark.slow)
+            for passes in (*((step,) for step in FLOAT32), ANY_PRECISION, float32_passes(multiple=7))
+        ),
+    ],
 )
 def test_every_network_gives_the_same_outputs_after_each_pass_and_after_all(
     proto: onnx.ModelProto, passes: tuple[Pass, ...]
@@ -250,7 +257,10 @@ def test_all_passes_together_change_no_output_of_unusual_networks(case: str) -> 
     np.testing.assert_allclose(run_model(after, images), exact, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("arch", "side"), [("inception", 16), ("inception", 17), ("residual", 16), ("preact", 8)])
+@pytest.mark.parametrize(
+    ("arch", "side"),
+    [pytest.param("inception", 16, marks=pytest.mark.slow), ("inception", 17), ("residual", 16), ("preact", 8)],
+)
 def test_networks_of_small_images_keep_their_outputs(card: ModelCard, arch: str, side: int) -> None:
     small = replace(card, arch=arch, height=side, width=side)
     before = translate(build(small).eval(), small)

@@ -125,7 +125,7 @@ def test_the_command_line_takes_max_drop_in_percentage_points(
     assert max_drops == [pytest.approx(drop)]
 
 
-@pytest.mark.parametrize("precision", REDUCED)
+@pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_a_variant_that_loses_too_much_is_not_written_and_the_earlier_file_stays(
     tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet, precision: str
 ) -> None:

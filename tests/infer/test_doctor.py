@@ -14,7 +14,7 @@ from netkit.infer.check import Check
 from netkit.infer.runtime import doctor
 from netkit.infer.runtime.doctor import examine
 from netkit.infer.runtime.session import Session
-from tests.support.commands import Netkit
+from tests.support.commands import Netkit, run_netkit
 
 NO_DRIVER = system.missing_cuda_driver()
 without_driver = pytest.mark.skipif(NO_DRIVER is None, reason="needs a machine without a CUDA driver")
@@ -107,11 +107,11 @@ def test_the_command_prints_a_table_and_exits_with_0_if_all_checks_pass(netkit: 
     assert all(line["ok"] for line in lines)
 
 
-def test_an_onnxruntime_that_cannot_be_imported_fails_the_check(netkit: Netkit, tmp_path: Path) -> None:
+def test_an_onnxruntime_that_cannot_be_imported_fails_the_check(tmp_path: Path) -> None:
     (tmp_path / "shadow/onnxruntime").mkdir(parents=True)
     (tmp_path / "shadow/onnxruntime/__init__.py").write_text("raise ImportError('libcublas.so.13: not there')")
     path = os.pathsep.join([str(tmp_path / "shadow"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = netkit("doctor", "--json", PYTHONPATH=path)
+    done = run_netkit("doctor", "--json", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
     checks = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
     convolution = checks["a convolution on CPUExecutionProvider"]
@@ -119,12 +119,12 @@ def test_an_onnxruntime_that_cannot_be_imported_fails_the_check(netkit: Netkit, 
     assert convolution["fix"]
 
 
-def test_two_onnx_runtimes_are_reported_with_the_fix(netkit: Netkit, tmp_path: Path) -> None:
+def test_two_onnx_runtimes_are_reported_with_the_fix(tmp_path: Path) -> None:
     """pip leaves one package folder, and the metadata of both."""
     for package in ("onnxruntime", "onnxruntime_gpu"):
         about = tmp_path / f"site/{package}-1.31.1.dist-info"
         about.mkdir(parents=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.31.1\n")
-    done = netkit("doctor", PYTHONPATH=str(tmp_path / "site"))
+    done = run_netkit("doctor", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
     assert done.returncode == 1 and "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: one hides the other" in done.stdout
     assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr

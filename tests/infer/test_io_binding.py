@@ -10,7 +10,7 @@ from netkit.infer.runtime.session import Session
 
 @pytest.fixture
 def bindings(session: Session) -> Bindings:
-    return Bindings(session._runtime, session.card, "cpu")
+    return Bindings(session.runtime, session.card, "cpu")
 
 
 def test_answers_are_those_of_plain_runs_whatever_the_order_of_sizes(
@@ -41,10 +41,10 @@ def test_buffers_are_kept_for_the_sizes_last_used_and_not_for_a_run_that_failed(
     images = digits_data.test_images
     for size in (1, 2, 3, 4, 5, 2, 6):
         bindings.run(images[:1], size=size)
-    assert list(bindings._bindings) == [(4, True), (5, True), (2, True), (6, True)] and MAX_BINDINGS == 4
+    assert list(bindings.by_size) == [(4, True), (5, True), (2, True), (6, True)] and MAX_BINDINGS == 4
     with pytest.raises(ValueError, match="broadcast"):
         bindings.run(images[:1, :, :20], size=6)
-    assert (6, True) not in bindings._bindings
+    assert (6, True) not in bindings.by_size
 
 
 def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: ArrayDataSet, bindings: Bindings) -> None:
@@ -52,6 +52,6 @@ def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: Arr
     images, numbers = digits_data.test_images, []
     for count, size in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (1, 1), (7, None)]:
         bindings.run(images[:count], size=size)
-        numbers.append(list(bindings._bindings.values())[-1].graph_id)
+        numbers.append(list(bindings.by_size.values())[-1].graph_id)
     assert numbers[-1] == "-1"
     assert len(set(numbers)) == len(numbers)

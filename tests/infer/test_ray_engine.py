@@ -10,16 +10,15 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet as pq
 
 from netkit.core.system import missing_cuda_driver
-from netkit.infer.cluster import ray_engine
-from netkit.infer.cluster.ray_engine import Pool, pool_for
+from netkit.infer.cluster.ray_engine import Pool, pool_for, read_rows
 from tests.support.commands import NETKIT, Netkit, run_netkit
+from tests.support.waiting import wait_until
 
 COUNT = 3000
 RAY = ("--engine", "ray", "--workers", "2", "--out", "out")
@@ -75,6 +74,7 @@ def listening(processes: Iterable[int]) -> set[str]:
     return {row[1].partition(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets}
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(netkit: Netkit, digits: Path) -> None:
     command = ("infer", "images", "--model", "model.onnx")
     ray = ("--engine", "ray", "--workers", "2", "--out", "all")
@@ -114,11 +114,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
              "--temp-dir", tempfile.mkdtemp(prefix="ray")],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 60
-        for port in ports:
-            while not answers(port):
-                assert time.monotonic() < deadline and head.poll() is None
-                time.sleep(0.2)
+        wait_until(lambda: head.poll() is not None or all(answers(port) for port in ports))
+        assert head.poll() is None
         yield f"127.0.0.1:{ports[0]}", f"ray://127.0.0.1:{ports[1]}"
         for process in [*descendants(head.pid), head.pid]:
             with suppress(ProcessLookupError):
@@ -209,10 +206,7 @@ def test_a_stop_is_told_and_what_is_done_kept(
     assert driver.returncode == code and word in said and "Traceback" not in said, said
     assert ("shards are kept; go on with --resume" in said) == (parts > 0)
     assert not (out / "_SUCCESS").exists()
-    deadline = time.monotonic() + 30
-    while left := [line for process, line in of_ray.items() if line and command_of(process) == line]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    wait_until(lambda: not any(line and command_of(process) == line for process, line in of_ray.items()))
 
 
 def command_of(process: int) -> bytes:
@@ -239,8 +233,7 @@ def test_strange_light_is_told_once(netkit: Netkit, digits: Path) -> None:
 def test_what_several_workers_note_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     notes = json.dumps([("%s is slow", "one disk is slow")]), json.dumps([("%s is slow", "another disk is slow")])
     given = [{"made": json.dumps({"number": number}), "notes": notes[number % 2]} for number in range(4)]
-    made = ray_engine._made(lambda *_: (each for each in given), cast(Any, None), Pool(2, gpu=False), [])
-    assert [each.number for each in made] == [0, 1, 2, 3]
+    assert [made.number for made in read_rows(given)] == [0, 1, 2, 3]
     assert caplog.messages == ["one disk is slow"]
 
 

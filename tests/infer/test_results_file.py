@@ -294,7 +294,9 @@ cli(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "r.csv" else pytest.mark.slow) for name in FORMS]
+)
 def test_killed_at_random_moments_and_gone_on_with_gives_the_uninterrupted_file(
     tmp_path: Path, workplace: Path, digits_data: ArrayDataSet, name: str
 ) -> None:

@@ -54,7 +54,7 @@ def test_logits_and_probabilities_of_a_linear_model_are_those_that_numpy_compute
 def test_the_provider_recorded_is_the_one_that_the_open_session_reports(linear: Model) -> None:
     for device in ("cpu", "auto"):
         session = open_session(linear, device=device)
-        assert session.provider == session._runtime.get_providers()[0]
+        assert session.provider == session.runtime.get_providers()[0]
     assert open_session(linear, device="cpu").provider == "CPUExecutionProvider"
 
 
@@ -63,7 +63,7 @@ def test_threads_are_those_asked_for_up_to_one_for_each_core_of_this_process(
     linear: Model, threads: int | None, used: int
 ) -> None:
     session = open_session(linear, device="cpu", threads=threads)
-    assert session._runtime.get_session_options().intra_op_num_threads == used
+    assert session.runtime.get_session_options().intra_op_num_threads == used
 
 
 @without_driver
@@ -194,7 +194,7 @@ from netkit.infer.runtime.session import open_session
 from netkit.core.errors import NetkitError
 
 content, chance, answers = Path(sys.argv[1]).read_bytes(), random.Random(0), 0
-for _ in range(5000):
+for _ in range(int(sys.argv[2])):
     try:
         session = open_session(onnx_file.check(damaged(content, chance), "m.onnx"), device="cpu", threads=1)
         answers += len(session.run(np.zeros((3, 1, 28, 28), np.uint8))[0]) == 3
@@ -204,8 +204,9 @@ print(answers)
 """
 
 
+@pytest.mark.parametrize("files", [500, pytest.param(5000, marks=pytest.mark.slow)])
 def test_damaged_models_that_are_run_without_proof_end_in_an_error_or_an_answer(
-    workplace: Path, tmp_path: Path
+    workplace: Path, tmp_path: Path, files: int
 ) -> None:
     """In a process of its own, which a crash would end; without the metadata, so that the damage is in the graph."""
     proto = load_model(workplace / "runs/residual/model.onnx", load_external_data=False)
@@ -216,9 +217,9 @@ def test_damaged_models_that_are_run_without_proof_end_in_an_error_or_an_answer(
             tensor.raw_data = bytes(len(tensor.raw_data))
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
     done = subprocess.run(
-        [sys.executable, "-c", DAMAGED, tmp_path / "m.onnx"],
+        [sys.executable, "-c", DAMAGED, tmp_path / "m.onnx", str(files)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert 2500 < int(done.stdout) < 5000
+    assert files / 2 < int(done.stdout) < files

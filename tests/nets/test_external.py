@@ -19,7 +19,7 @@ from netkit.nets.build import build
 from netkit.nets.training import checkpoint
 from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.run import Plan, train
-from tests.support.commands import Netkit
+from tests.support.commands import run_netkit
 
 SMALL = "torchvision/mobilenet_v3_small"
 USERS = """
@@ -189,12 +189,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_users_own_nets_folder_is_found_though_netkit_has_one(netkit: Netkit, folder: Path) -> None:
+@pytest.mark.slow
+def test_a_users_own_nets_folder_is_found_though_netkit_has_one(folder: Path) -> None:
     """Where PYTHONPATH names netkit's checkout, `nets` is a package in it, too."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
-    trained = netkit("train", *ARGUMENTS, PYTHONPATH=path)
+    trained = run_netkit("train", *ARGUMENTS, cwd=folder, PYTHONPATH=path)
     assert trained.returncode == 0, trained.stderr
-    exported = netkit("export", "--arch", "nets.mine:Net", PYTHONPATH=path)
+    exported = run_netkit("export", "--arch", "nets.mine:Net", cwd=folder, PYTHONPATH=path)
     assert exported.returncode == 0, exported.stderr
 
 

@@ -48,6 +48,7 @@ cli(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_within_an_epoch_it_goes_on_there_to_the_same_bits(tmp_path: Path, whole: Path) -> None:
     chance, state, steps = random.Random(0), tmp_path / "run/training.safetensors", []
     for _ in range(4):
@@ -113,7 +114,9 @@ def test_each_net_outlives_twenty_kills_with_the_same_bits(tmp_path: Path, arch:
     assert_same(tmp_path / "killed/run", tmp_path / "whole/run")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_step_saves_and_tells_how_to_go_on(
     tmp_path: Path, whole: Path, number: int, code: int
 ) -> None:
@@ -147,6 +150,7 @@ def test_resuming_an_ended_run_exits_with_0(netkit: Netkit, whole: Path) -> None
     assert done.stdout.startswith("run/model.safetensors: test accuracy ")
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_old_state_and_names_the_file(tmp_path: Path) -> None:
     """A limit on file sizes, below what a state needs, stands in for the disk; 27 is what the system says then."""
     process = started(tmp_path)

@@ -1,15 +1,21 @@
 """The netkit command as tests run it, and files to run it on."""
 
+import io
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
+import pytest
 from PIL import Image
 
+from netkit.cli import cli
 from netkit.data.dataset import ArrayDataSet
 
 NETKIT = Path(sys.executable).with_name("netkit")
@@ -22,6 +28,35 @@ def run_netkit(*arguments: str | Path, cwd: Path, **environment: str) -> "subpro
     return subprocess.run(
         [NETKIT, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=900
     )
+
+
+def call_netkit(
+    *arguments: str | Path, cwd: Path, capfd: pytest.CaptureFixture[str], stdin: bytes = b"", **environment: str
+) -> "subprocess.CompletedProcess[str]":
+    """What `run_netkit` returns, of the command in this process."""
+    logger = logging.getLogger("netkit")
+    handlers, level = logger.handlers, logger.level
+    signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    capfd.readouterr()
+    with (
+        TemporaryFile() as file,
+        pytest.MonkeyPatch.context() as patch,
+        pytest.raises(SystemExit) as exited,
+    ):
+        file.write(stdin)
+        file.seek(0)
+        patch.chdir(cwd)
+        patch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        for module, hook in ((threading, "excepthook"), (sys, "unraisablehook")):  # the command sets its own
+            patch.setattr(module, hook, getattr(module, hook))
+        cli([os.fspath(argument) for argument in arguments])
+    for number, handler in signals.items():
+        signal.signal(number, handler)
+    logger.handlers, logger.level = handlers, level
+    stdout, stderr = capfd.readouterr()
+    return subprocess.CompletedProcess(arguments, int(exited.value.code or 0), stdout, stderr)
 
 
 def digits_in(folder: Path, data: ArrayDataSet, *, count: int, files: int = 100) -> list[Path]:
