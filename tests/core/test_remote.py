@@ -117,6 +117,7 @@ def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
 
 
+@pytest.mark.slow
 def test_both_engines_accept_urls_on_the_command_line(local: Path, workplace: Path) -> None:
     command = ("infer", local.as_uri(), "--model", str(workplace / "runs/residual/model.onnx"))
     alone = run_netkit(*command, "--out", "alone.parquet", cwd=local.parent)

@@ -71,7 +71,9 @@ def test_two_exports_of_the_same_weights_are_the_same_bytes(card: ModelCard) -> 
     assert convert(net, card) == convert(net, card)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "arch", [pytest.param(arch, marks=pytest.mark.slow if arch == "densenet" else ()) for arch in ARCHITECTURES]
+)
 def test_every_network_computes_the_same_in_onnx_as_in_torch(card: ModelCard, arch: str) -> None:
     torch.manual_seed(0)
     card = replace(card, arch=arch)

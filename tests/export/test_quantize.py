@@ -158,6 +158,7 @@ def test_a_variant_that_fails_leaves_the_model_beside_it_and_its_page(
     assert "## model.onnx" in page and "int8" not in page
 
 
+@pytest.mark.slow
 def test_several_precisions_give_one_table_and_one_page(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
     arguments = ("--run", workplace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
     done = netkit("export", *arguments)

@@ -314,7 +314,14 @@ def test_a_content_is_one_row(case: str, rows_of_contents: dict[str, dict[str, A
     assert len(rows_of_contents) == len(CONTENTS)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in CONTENTS])
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.slow if case.startswith(("large", "noise")) else ())
+        for case in CASES
+        if case not in CONTENTS
+    ],
+)
 def test_it_is_one_row_within_the_limits(case: str, tmp_path: Path, model: Path) -> None:
     create, status = CASES[case]
     assert callable(create)

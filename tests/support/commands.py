@@ -1,6 +1,5 @@
 """The netkit command as tests run it, and files to run it on."""
 
-import io
 import logging
 import os
 import signal
@@ -40,13 +39,14 @@ def call_netkit(
     capfd.readouterr()
     with (
         TemporaryFile() as file,
+        open(file.fileno(), closefd=False) as stdin_text,
         pytest.MonkeyPatch.context() as patch,
         pytest.raises(SystemExit) as exited,
     ):
         file.write(stdin)
         file.seek(0)
         patch.chdir(cwd)
-        patch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        patch.setattr(sys, "stdin", stdin_text)
         for name, value in environment.items():
             patch.setenv(name, value)
         for module, hook in ((threading, "excepthook"), (sys, "unraisablehook")):  # the command sets its own
