@@ -17,7 +17,7 @@ from pyarrow import parquet as pq
 
 from netkit.core.system import missing_cuda_driver
 from netkit.infer.cluster.ray_engine import Pool, pool_for, read_rows
-from tests.support.commands import NETKIT, Netkit, run_netkit
+from tests.support.commands import NETKIT, run_netkit
 from tests.support.waiting import wait_until
 
 COUNT = 3000
@@ -75,7 +75,7 @@ def listening(processes: Iterable[int]) -> set[str]:
 
 
 @pytest.mark.slow
-def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(netkit: Netkit, digits: Path) -> None:
+def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(digits: Path) -> None:
     command = ("infer", "images", "--model", "model.onnx")
     ray = ("--engine", "ray", "--workers", "2", "--out", "all")
     driver = subprocess.Popen([NETKIT, *command, *ray], cwd=digits, stderr=subprocess.PIPE, text=True)
@@ -89,11 +89,11 @@ def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(netkit
     assert heard_at and heard_at <= {"0100007F", "0000000000000000FFFF00000100007F", f"{'0' * 24}01000000"}, heard_at
     assert rows_in(digits / "all") == pq.read_table(digits / "local.parquet").to_pylist()
     assert [line for line in told.splitlines() if not line.startswith("3,000 files")] == []
-    ended = netkit(*command, *ray, "--resume", cwd=digits)
+    ended = run_netkit(*command, *ray, "--resume", cwd=digits)
     assert "all: this run has ended: nothing is left to do" in ended.stderr
     assert ended.returncode == 1 and "3,000 files, 30 of them with an error" in ended.stderr, ended.stderr
     for other, told in ((["few"], "other inputs: 3000 files, not these 51"), (["images", "--top-k", "2"], "top-k")):
-        refused = netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
+        refused = run_netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
         assert refused.returncode == 2 and told in refused.stderr, refused.stderr
 
 
@@ -136,16 +136,16 @@ def free_port() -> int:
 
 @pytest.mark.slow
 def test_a_cluster_that_runs_makes_the_same_rows(
-    netkit: Netkit, digits: Path, running: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+    digits: Path, running: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number, address in enumerate(running):
         command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], f"there{number}", "--address", address)
-        done = netkit(*command, cwd=digits)
+        done = run_netkit(*command, cwd=digits)
         assert done.returncode == 1, done.stderr
         assert [line for line in done.stderr.splitlines() if not line.startswith("3,000 files")] == []
         assert rows_in(digits / f"there{number}") == pq.read_table(digits / "local.parquet").to_pylist()
     monkeypatch.setenv("HOME", str(digits))  # where no token is
-    stranger = netkit("infer", "images", "--model", "model.onnx", *RAY, "--address", running[0], cwd=digits)
+    stranger = run_netkit("infer", "images", "--model", "model.onnx", *RAY, "--address", running[0], cwd=digits)
     assert stranger.returncode == 2 and "no authentication token was found" in stranger.stderr, stranger.stderr
     assert "Traceback" not in stranger.stderr
 
@@ -156,7 +156,7 @@ def parts_in(folder: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_a_kill_costs_no_row_and_little_work(netkit: Netkit, digits: Path, victim: str) -> None:
+def test_a_kill_costs_no_row_and_little_work(digits: Path, victim: str) -> None:
     out = digits / victim
     command = ("infer", "images", "--model", "model.onnx", "--engine", "ray", "--workers", "2", "--out", out)
     driver = subprocess.Popen([NETKIT, *command], cwd=digits, stderr=subprocess.DEVNULL, start_new_session=True)
@@ -167,7 +167,7 @@ def test_a_kill_costs_no_row_and_little_work(netkit: Netkit, digits: Path, victi
         os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
         whole = {part: part.stat().st_mtime_ns for part in out.glob("part-*")}
-        done = netkit(*command, "--resume", cwd=digits)
+        done = run_netkit(*command, "--resume", cwd=digits)
         again = sum(part.stat().st_mtime_ns != then for part, then in whole.items())
         assert again == 0 and done.returncode == 1, done.stderr
     else:
@@ -188,7 +188,7 @@ def test_a_kill_costs_no_row_and_little_work(netkit: Netkit, digits: Path, victi
 @pytest.mark.parametrize(("stop", "code", "word"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "")])
 @pytest.mark.parametrize("parts", [0, 5])
 def test_a_stop_is_told_and_what_is_done_kept(
-    netkit: Netkit, digits: Path, tmp_path: Path, stop: int, code: int, word: str, parts: int
+    digits: Path, tmp_path: Path, stop: int, code: int, word: str, parts: int
 ) -> None:
     out = tmp_path / "out"
     command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], out)
@@ -217,16 +217,16 @@ def command_of(process: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_cuda_without_a_gpu_fails_with_the_cause(netkit: Netkit, digits: Path) -> None:
+def test_cuda_without_a_gpu_fails_with_the_cause(digits: Path) -> None:
     if not missing_cuda_driver():
         pytest.skip("this machine has a CUDA driver")
-    done = netkit("infer", "images", "--model", "model.onnx", *RAY, "--device", "cuda", cwd=digits)
+    done = run_netkit("infer", "images", "--model", "model.onnx", *RAY, "--device", "cuda", cwd=digits)
     assert done.returncode == 1 and "the cluster has no GPU" in done.stderr, done.stderr
 
 
 @pytest.mark.slow
-def test_strange_light_is_told_once(netkit: Netkit, digits: Path) -> None:
-    done = netkit("infer", "images", "--model", "model.onnx", *RAY[:-1], "inverted", "--invert", cwd=digits)
+def test_strange_light_is_told_once(digits: Path) -> None:
+    done = run_netkit("infer", "images", "--model", "model.onnx", *RAY[:-1], "inverted", "--invert", cwd=digits)
     assert done.stderr.count("leave out --invert") == 1, done.stderr
 
 
@@ -256,7 +256,7 @@ def test_a_cluster_that_does_not_answer_is_not_waited_for_at_a_stop(digits: Path
     assert driver.returncode == 143 and said.endswith("netkit: terminated\n"), said
 
 
-def test_what_is_missing_is_one_line(netkit: Netkit, digits: Path) -> None:
+def test_what_is_missing_is_one_line(digits: Path) -> None:
     for options, told in (
         (RAY[:2], "--engine ray writes numbered files"),
         (("--workers", "2"), "--workers and --address are for --engine ray"),
@@ -265,6 +265,6 @@ def test_what_is_missing_is_one_line(netkit: Netkit, digits: Path) -> None:
         ((*RAY, "--address", "auto"), "no Ray cluster there"),
         ((*RAY, "--threads", "2"), "--threads is for --engine local"),
     ):
-        done = netkit("infer", "images", "--model", "model.onnx", *options, cwd=digits)
+        done = run_netkit("infer", "images", "--model", "model.onnx", *options, cwd=digits)
         assert done.returncode == 2 and told in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
