@@ -24,6 +24,7 @@ PACKAGES = {
 EXTRAS = {package: extra for extra, packages in PACKAGES.items() for package in packages}
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 RESEND_AFTER_S = 0.01
+_received: list[int] = []  # the signals that this process received while the command ran
 
 
 class Terminated(SystemExit):
@@ -38,20 +39,28 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Run `command` and exit with the code that it returns, or with that of its exception.
 
     An exception that netkit expects, and one in a thread, becomes one line on stderr without a traceback. SIGTERM and
-    SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does.
+    SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does. Any exception after a signal
+    is attributed to the signal: libraries that a signal interrupts while they are imported fail in many ways later.
     """
     _make_streams_safe()
+    _received.clear()
     threading.excepthook = _print_thread_exception
     sys.unraisablehook = _resend_signal
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     try:
         code = _exit_code(command)
     except KeyboardInterrupt:  # a second one, while the message about the first was printed
         code = INTERRUPTED
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    except Exception:
+        if not _received:
+            raise
+        code = fail("interrupted" if _received[-1] == signal.SIGINT else "terminated", 128 + _received[-1])
+    if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process without a traceback
     sys.exit(code)
 
@@ -93,7 +102,13 @@ def _print_thread_exception(thrown: threading.ExceptHookArgs) -> None:
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
+    _received.append(number)
     raise Terminated(number)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    _received.append(number)
+    raise KeyboardInterrupt
 
 
 def _resend_signal(unraisable: "sys.UnraisableHookArgs") -> None:

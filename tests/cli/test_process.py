@@ -26,6 +26,11 @@ INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
         ("def work(): raise ImportError('initialization failed') from KeyboardInterrupt()", 130, ""),
         ("def work(): raise ImportError('initialization failed') from process.Terminated(signal.SIGTERM)", 143,
          "netkit: terminated\n"),
+        # a library discards the signal's exception, and fails later
+        ("def work():\n try: os.kill(os.getpid(), signal.SIGTERM)\n except BaseException: 1 / 0", 143,
+         "netkit: terminated\n"),
+        ("def work():\n try: os.kill(os.getpid(), signal.SIGINT)\n except BaseException: pass\n [][0]", 130,
+         "netkit: interrupted\n"),
         ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
          "netkit: ZeroDivisionError: division by zero\n"),
         ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
