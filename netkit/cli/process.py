@@ -46,12 +46,6 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     _received.clear()
     threading.excepthook = _print_thread_exception
     sys.unraisablehook = _resend_signal
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _terminate)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
     try:
         code = _exit_code(command)
     except KeyboardInterrupt:  # a second one, while the message about the first was printed
@@ -67,6 +61,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
 
 def _exit_code(command: Callable[[], int | None]) -> int | None:
     try:
+        _handle_signals()
         try:
             return command()
         except ImportError as exc:
@@ -99,6 +94,15 @@ def fail(message: str, code: int) -> int:
 def _print_thread_exception(thrown: threading.ExceptHookArgs) -> None:
     if thrown.exc_type is not SystemExit:
         fail(f"{thrown.exc_type.__name__}: {thrown.exc_value}", NetkitError.exit_code)
+
+
+def _handle_signals() -> None:
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _terminate)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
