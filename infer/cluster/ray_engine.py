@@ -136,7 +136,7 @@ def _given_to_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generat
 
 
 def read_rows(rows: Iterable[Given]) -> Generator[Made]:
-    """What the actors made of each shard. Logs what they logged, but each kind of message once."""
+    """Yield what the actors return for each shard. Log their messages, each kind once."""
     logged: set[str] = set()
     for row in rows:
         for kind, message in json.loads(row["notes"]):

@@ -30,7 +30,11 @@ LOG_FATAL = 4  # ONNX Runtime's log level; errors reach the user as exceptions, 
 
 @dataclass(frozen=True)
 class Session:
-    """An open model. `provider` is ONNX Runtime's name for the device, as the open session reports it."""
+    """An open model.
+
+    `provider` is ONNX Runtime's name for the device, as the open session reports it. `runtime` is ONNX Runtime's own
+    session. `bindings` holds the fixed buffers that runs on CUDA use.
+    """
 
     model: Model
     provider: str

@@ -39,8 +39,8 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Run `command` and exit with the code that it returns, or with that of its exception.
 
     An exception that netkit expects, and one in a thread, becomes one line on stderr without a traceback. SIGTERM and
-    SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does. Any exception after a signal
-    is attributed to the signal: libraries that a signal interrupts while they are imported fail in many ways later.
+    SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does. After a
+    signal, an unexpected exception counts as that signal: a library whose import was interrupted can fail later.
     """
     _make_streams_safe()
     _received.clear()
