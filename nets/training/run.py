@@ -109,7 +109,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     ranks = distributed.from_environment()
     device = choose_device(plan.device, local_rank=ranks.local_rank)
     torch.set_num_threads(max(1, usable_cores() // ranks.local_count))
-    if torch.are_deterministic_algorithms_enabled() != plan.deterministic:  # the call imports torch's compiler, which takes 2 s
+    if torch.are_deterministic_algorithms_enabled() != plan.deterministic:  # the call imports a compiler: 2 s
         torch.use_deterministic_algorithms(plan.deterministic)
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
     card = _untrained_card(plan.arch, data, recipe, plan.seed)
