@@ -11,8 +11,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from itertools import chain
-from multiprocessing import active_children, get_context
-from multiprocessing.process import BaseProcess
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+from threading import Thread
 from typing import Any, TypeVar
 
 from netkit.core.errors import ModelError, first_line
@@ -45,7 +46,7 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
         todo = chain(tuple(unfinished), remaining)
         unfinished.clear()
         try:
-            pool, processes = _fork_workers(function, workers)
+            pool = _WorkerPool(function, workers)
         except (OSError, NotImplementedError) as exc:  # also where the system has no semaphores
             logger.info("threads do the work, not processes: %s", first_line(exc))
             yield from map_in_threads(function, todo, workers=workers)
@@ -59,14 +60,8 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
                     yield result
             return
         except BrokenProcessPool:
-            _kill(processes)  # the pool sends SIGTERM, which they ignore
             restarts += 1
             logger.warning("warning: a worker process was killed; its images are processed again")
-        except BaseException:
-            _kill(processes)
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
     raise ModelError("worker processes are killed again and again: by an image, or for lack of memory")
 
 
@@ -76,25 +71,45 @@ def _remembered(tasks: Iterable[Task], unfinished: deque[Task]) -> Iterator[Task
         yield task
 
 
-def _kill(processes: Iterable[BaseProcess]) -> None:
-    for process in processes:
-        process.kill()
+class _WorkerPool(ProcessPoolExecutor):
+    """Forks of this process that compute `function`. They ignore SIGTERM; `shutdown` kills them.
 
+    Raises OSError or NotImplementedError if no process can be forked.
+    """
 
-def _fork_workers(function: Callable[[Any], Any], workers: int) -> tuple[ProcessPoolExecutor, set[BaseProcess]]:
-    """A pool and its running processes. Raises OSError or NotImplementedError if there can be none."""
-    pool = ProcessPoolExecutor(
-        workers, mp_context=get_context("fork"), initializer=_become_worker, initargs=(function, os.getpid())
-    )
-    before = set(active_children())
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the workers ignore them
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # the workers use no lock of this process's threads
-            pool.submit(int)  # forks all workers
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    return pool, set(active_children()) - before
+    def __init__(self, function: Callable[[Any], Any], workers: int) -> None:
+        super().__init__(
+            workers, mp_context=get_context("fork"), initializer=_become_worker, initargs=(function, os.getpid())
+        )
+        self._workers = self._processes  # which shutdown() forgets
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the workers ignore them
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # the workers use no lock of this process's threads
+                self.submit(int)  # forks all workers
+        except BaseException:
+            self._kill()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        # A killed worker can leave half a result or half a task in a pipe. Whoever waits for the rest sees the end of
+        # the pipe only when no process holds the other end: not this process, and no other worker. Python closes the
+        # reader itself since 3.11.5 (CPython issue 94777).
+        self._result_queue._writer.close()  # type: ignore[attr-defined]
+        self._call_queue._reader.close()  # type: ignore[attr-defined]
+        Thread(target=self._kill_all_when_one_ends, daemon=True).start()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._kill()
+        super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def _kill_all_when_one_ends(self) -> None:
+        wait([worker.sentinel for worker in self._workers.values()])
+        self._kill()
+
+    def _kill(self) -> None:
+        for worker in self._workers.values():
+            worker.kill()
 
 
 _function: Callable[[Any], Any]  # in a worker: what it computes

@@ -17,5 +17,5 @@ def map_in_threads(function: Callable[[Task], Result], tasks: Iterable[Task], *,
     if workers == 1:
         yield from map(function, tasks)
         return
-    with ThreadPoolExecutor(workers, "infer") as pool:
-        yield from ordered_map(pool, function, tasks, window=TASKS_PER_WORKER * workers)
+    pool = ThreadPoolExecutor(workers, "infer")
+    yield from ordered_map(pool, function, tasks, window=TASKS_PER_WORKER * workers)

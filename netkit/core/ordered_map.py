@@ -17,7 +17,9 @@ def ordered_map(
 
     At most `window` calls are submitted whose results the caller has not taken. Items are pulled only as calls are
     submitted, so `items` may be endless. An exception that a call raises reaches the caller in place of its result and
-    ends the iteration. Calls that have not started are cancelled when the iteration ends early.
+    ends the iteration.
+
+    The iteration shuts `executor` down when it ends, early or not; calls that have not started are cancelled.
 
     Raises ValueError if `window` is less than 1.
     """
@@ -32,5 +34,4 @@ def ordered_map(
             pending.extend(executor.submit(function, item) for item in islice(remaining, 1))
             yield result
     finally:
-        for future in pending:
-            future.cancel()
+        executor.shutdown(cancel_futures=True)

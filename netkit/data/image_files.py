@@ -152,10 +152,10 @@ def _images(entries: Sequence[ImageEntry], decoder: Decoder, in_memory: bool) ->
     if not in_memory:
         return in_files
     images = np.empty(in_files.shape, np.uint8)
-    with ThreadPoolExecutor(workers := usable_cores()) as pool:
-        decoded = ordered_map(pool, in_files.decode, in_files.paths, window=DECODED_AHEAD * workers)
-        for image, pixels in zip(images, decoded, strict=True):
-            image[:] = pixels
+    workers = usable_cores()
+    decoded = ordered_map(ThreadPoolExecutor(workers), in_files.decode, in_files.paths, window=DECODED_AHEAD * workers)
+    for image, pixels in zip(images, decoded, strict=True):
+        image[:] = pixels
     return images
 
 

@@ -49,5 +49,7 @@ def batches(images: Images, index_arrays: Iterable[NDArray[np.int64]]) -> Iterat
     if isinstance(images, np.ndarray):
         yield from (images[indices] for indices in index_arrays)
         return
-    with ThreadPoolExecutor(workers := usable_cores()) as pool:
-        yield from ordered_map(pool, images.__getitem__, index_arrays, window=DECODED_AHEAD * workers)
+    workers = usable_cores()
+    yield from ordered_map(
+        ThreadPoolExecutor(workers), images.__getitem__, index_arrays, window=DECODED_AHEAD * workers
+    )

@@ -2,7 +2,7 @@
 
 import multiprocessing
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from itertools import count
@@ -13,9 +13,8 @@ from netkit.core.ordered_map import ordered_map
 
 
 @pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor(2) as executor:
-        yield executor
+def pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(2)
 
 
 def test_results_come_in_input_order_when_a_later_call_finishes_first(pool: ThreadPoolExecutor) -> None:
@@ -32,9 +31,11 @@ def test_results_come_in_input_order_when_a_later_call_finishes_first(pool: Thre
 
 
 @pytest.mark.parametrize("window", [1, 2, 7, 100])
-def test_every_item_gives_one_result_whatever_the_window(pool: ThreadPoolExecutor, window: int) -> None:
-    assert list(ordered_map(pool, str, range(50), window=window)) == [str(number) for number in range(50)]
-    assert list(ordered_map(pool, str, [], window=window)) == []
+@pytest.mark.parametrize("items", [range(50), []])
+def test_every_item_gives_one_result_whatever_the_window(
+    pool: ThreadPoolExecutor, window: int, items: Sequence[int]
+) -> None:
+    assert list(ordered_map(pool, str, items, window=window)) == [str(number) for number in items]
 
 
 def test_items_are_pulled_only_to_fill_the_window(pool: ThreadPoolExecutor) -> None:
@@ -71,17 +72,27 @@ def test_calls_that_have_not_started_are_cancelled_when_the_caller_stops() -> No
             assert may_finish.wait(10)
         return item
 
-    with ThreadPoolExecutor(1) as executor:
-        with closing(ordered_map(executor, call, range(100), window=10)) as results:
-            assert next(results) == 0
-            assert blocked.wait(10)
-        may_finish.set()
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            may_finish.set()
+            super().shutdown(wait)
+
+    with closing(ordered_map(Pool(1), call, range(100), window=10)) as results:
+        assert next(results) == 0
+        assert blocked.wait(10)
     assert started == [0, 1]
 
 
+def test_the_executor_is_shut_down_at_the_end(pool: ThreadPoolExecutor) -> None:
+    assert list(ordered_map(pool, abs, [1], window=1)) == [1]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        pool.submit(int)
+
+
 def test_processes_work_as_threads_do() -> None:
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as executor:
-        assert list(ordered_map(executor, abs, range(-9, 0), window=4)) == list(range(9, 0, -1))
+    executor = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
+    assert list(ordered_map(executor, abs, range(-9, 0), window=4)) == list(range(9, 0, -1))
 
 
 def test_a_window_without_room_for_a_call_is_refused(pool: ThreadPoolExecutor) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -114,6 +115,38 @@ def test_tasks_of_a_killed_worker_run_again(caplog: pytest.LogCaptureFixture, tm
     assert set(caplog.messages) == {"warning: a worker process was killed; its images are processed again"}
 
 
+HUGE = 100_000_000  # bytes; they take 0.05 s to pass a pipe
+READ, WRITE = 0, 1  # numbers of system calls on x86-64
+SYSTEM_CALL = Path("/proc/self/syscall")  # of the main thread: its number and arguments
+
+
+def die_in(system_call: int) -> None:
+    """Kill this process when its main thread is about to read or write over 1 MB."""
+    while True:
+        number, *arguments = SYSTEM_CALL.read_text().split()
+        if number == str(system_call) and int(arguments[2], 16) > 1_000_000:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(
+    not SYSTEM_CALL.exists() or platform.machine() != "x86_64", reason="the test sees in /proc what a worker does"
+)
+@pytest.mark.parametrize("system_call", [READ, WRITE])
+def test_a_worker_that_is_killed_while_it_receives_or_sends_is_replaced(tmp_path: Path, system_call: int) -> None:
+    killed = tmp_path / "killed"
+
+    def die_once(task: bytes) -> bytes:
+        if not killed.exists():
+            killed.touch()
+            threading.Thread(target=die_in, args=[system_call], daemon=True).start()
+        return bytes(HUGE) if system_call == WRITE else b""
+
+    tasks = [b""] * 4 if system_call == WRITE else [b"", *[bytes(HUGE)] * 3]
+    results = map_in_processes(die_once, tasks, workers=2)
+    assert [len(result) for result in results] == [HUGE if system_call == WRITE else 0] * 4
+    assert killed.exists()
+
+
 def test_a_task_that_kills_every_worker_ends_the_run_with_an_error(tmp_path: Path) -> None:
     def deadly(number: int) -> int:
         if number == 5:
@@ -151,6 +184,15 @@ def test_leaving_early_ends_the_processes_although_they_are_busy(exception: type
         with pytest.raises(exception):
             results.throw(exception)
     assert children() == before
+
+
+def test_leaving_early_ends_the_processes_although_they_send_results() -> None:
+    before = children()
+    for _ in range(10):
+        results = map_in_processes(lambda _: bytes(10_000_000), range(20), workers=2)
+        assert len(next(results)) == 10_000_000
+        results.close()
+        assert children() == before
 
 
 def test_only_the_parent_handles_stop_signals() -> None:
