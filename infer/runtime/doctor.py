@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 
 from netkit.core import system
-from netkit.core.errors import NetkitError, reraise_interrupt
+from netkit.core.errors import NetkitError
 from netkit.core.model_card import METADATA_KEY, ModelCard, Origin
 from netkit.infer.check import Check
 from netkit.infer.model import onnx_file
@@ -139,5 +139,4 @@ def _check_convolution(device: str, fix: str) -> Check:
 
 
 def _import_failed(name: str, exc: ImportError, fix: str) -> Check:
-    reraise_interrupt(exc)
     return Check(name, False, f"onnxruntime cannot be imported: {exc}", fix)

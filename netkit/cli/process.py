@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
-from netkit.core.errors import MissingExtraError, NetkitError, first_line, one_line, reraise_interrupt
+from netkit.core.errors import MissingExtraError, NetkitError, first_line, one_line
 
 PACKAGES = {
     "train": ("torch", "torchvision", "safetensors", "sklearn", "matplotlib", "onnxscript", "onnx_ir"),
@@ -24,7 +25,7 @@ PACKAGES = {
 EXTRAS = {package: extra for extra, packages in PACKAGES.items() for package in packages}
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 RESEND_AFTER_S = 0.01
-_received: list[int] = []  # the signals that this process received while the command ran
+LEAVE_PROGRESS = "\r\x1b[2K\x1b[?25h"  # clears the terminal's line and shows the cursor
 
 
 class Terminated(SystemExit):
@@ -38,23 +39,17 @@ class Terminated(SystemExit):
 def run(command: Callable[[], int | None]) -> NoReturn:
     """Run `command` and exit with the code that it returns, or with that of its exception.
 
-    An exception that netkit expects, and one in a thread, becomes one line on stderr without a traceback. SIGTERM and
-    SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does. After a
-    signal, an unexpected exception counts as that signal: a library whose import was interrupted can fail later.
+    An exception that netkit expects, and one in a thread, becomes one line on stderr without a traceback. SIGINT raises
+    KeyboardInterrupt, SIGTERM and SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does.
     """
     _make_streams_safe()
-    _received.clear()
     threading.excepthook = _print_thread_exception
     sys.unraisablehook = _resend_signal
     try:
         code = _exit_code(command)
     except KeyboardInterrupt:  # a second one, while the message about the first was printed
         code = INTERRUPTED
-    except Exception:
-        if not _received:
-            raise
-        code = fail("interrupted" if _received[-1] == signal.SIGINT else "terminated", 128 + _received[-1])
-    if signal.getsignal(signal.SIGINT) is _interrupt:
+    if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process without a traceback
     sys.exit(code)
 
@@ -62,11 +57,7 @@ def run(command: Callable[[], int | None]) -> NoReturn:
 def _exit_code(command: Callable[[], int | None]) -> int | None:
     try:
         _handle_signals()
-        try:
-            return command()
-        except ImportError as exc:
-            reraise_interrupt(exc)
-            raise
+        return command()
     except Terminated as exc:
         return fail("terminated", 128 + exc.number)
     except NetkitError as exc:
@@ -85,10 +76,14 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
 
 def fail(message: str, code: int) -> int:
     """Print `message` as one line on stderr, with the rank of a process that torchrun started; returns `code`."""
-    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
     # one write for the text and its newline: another thread may print at the same time
-    print(f"netkit: {rank}{one_line(message)}\n", end="", file=sys.stderr, flush=True)
+    print(_line(message), end="", file=sys.stderr, flush=True)
     return code
+
+
+def _line(message: str) -> str:
+    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    return f"netkit: {rank}{one_line(message)}\n"
 
 
 def _print_thread_exception(thrown: threading.ExceptHookArgs) -> None:
@@ -97,22 +92,38 @@ def _print_thread_exception(thrown: threading.ExceptHookArgs) -> None:
 
 
 def _handle_signals() -> None:
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, _terminate)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _stop)
 
 
-def _terminate(number: int, frame: object) -> NoReturn:
-    _received.append(number)
-    raise Terminated(number)
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    if _is_importing(frame):
+        _exit_at_once(number)
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    _received.append(number)
-    raise KeyboardInterrupt
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _exit_at_once(number: int) -> NoReturn:
+    """End the process in the middle of an import.
+
+    An exception would not do: native modules abort the process or discard it, and a module that is imported in part
+    makes others fail later.
+    """
+    message = "interrupted" if number == signal.SIGINT else "terminated"
+    try:
+        line = (LEAVE_PROGRESS if sys.stderr.isatty() else "") + _line(message)
+        os.write(sys.stderr.fileno(), line.encode())  # print() must not be called while it runs
+    finally:
+        os._exit(128 + number)
 
 
 def _resend_signal(unraisable: "sys.UnraisableHookArgs") -> None:

@@ -106,13 +106,3 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")
-
-
-def reraise_interrupt(exc: ImportError) -> None:
-    """Raise the KeyboardInterrupt or SystemExit that made an import fail.
-
-    A native module whose initialisation a signal interrupts raises ImportError, with the signal's exception as cause.
-    """
-    cause = exc.__cause__
-    if cause is not None and not isinstance(cause, Exception):
-        raise cause

@@ -1,9 +1,11 @@
 """A command ends with its exit code and at most one line on stderr, whenever a signal comes and wherever it fails."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,15 +24,6 @@ INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
         # an interrupt while Python waits for the last threads
         (f"def late(): threading.main_thread().join(); ({INTERRUPT})()\n"
          "def work(): threading.Thread(target=late).start()", -signal.SIGINT, ""),
-        # pybind11 raises so if a signal comes while a native module initialises
-        ("def work(): raise ImportError('initialization failed') from KeyboardInterrupt()", 130, ""),
-        ("def work(): raise ImportError('initialization failed') from process.Terminated(signal.SIGTERM)", 143,
-         "netkit: terminated\n"),
-        # a library discards the signal's exception, and fails later
-        ("def work():\n try: os.kill(os.getpid(), signal.SIGTERM)\n except BaseException: 1 / 0", 143,
-         "netkit: terminated\n"),
-        ("def work():\n try: os.kill(os.getpid(), signal.SIGINT)\n except BaseException: pass\n [][0]", 130,
-         "netkit: interrupted\n"),
         ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
          "netkit: ZeroDivisionError: division by zero\n"),
         ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
@@ -60,6 +53,42 @@ def test_a_signal_ends_a_command_even_if_its_exception_is_discarded(
     program += f"def work(): Late(); {wait}; print('went on')\nprocess.run(work)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
+
+
+DISCARDS = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{})
+except BaseException:
+    print("discarded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "stderr"), [*STOPS[:2], ("SIGINT", 130, "netkit: interrupted\n")], ids=lambda value: str(value)
+)
+def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path, name: str, code: int, stderr: str) -> None:
+    """A module can discard the exception, or abort the process."""
+    (tmp_path / "module.py").write_text(DISCARDS.format(name))
+    done = subprocess.run(
+        [sys.executable, "-c", f"{START}def work(): import module\nprocess.run(work)"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
+
+
+def test_a_signal_during_an_import_shows_the_cursor_that_progress_hides(tmp_path: Path) -> None:
+    (tmp_path / "module.py").write_text(DISCARDS.format("SIGINT"))
+    program = f"{START}from netkit.cli.console import open_terminal\n"
+    program += "def work():\n with open_terminal().status('working'): import module\nprocess.run(work)"
+    terminal, stderr = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "TERM": "xterm"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, stderr=stderr, timeout=60)
+    os.close(stderr)
+    shown = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert done.returncode == 130
+    assert "\x1b[?25l" in shown and shown.endswith("\x1b[?25hnetkit: interrupted\r\n")
 
 
 def test_each_process_of_torchrun_prints_its_rank() -> None:
