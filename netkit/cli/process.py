@@ -57,7 +57,12 @@ def run(command: Callable[[], int | None]) -> NoReturn:
 def _exit_code(command: Callable[[], int | None]) -> int | None:
     try:
         _handle_signals()
-        return command()
+        try:
+            return command()
+        except Exception as exc:
+            if stop := _stop_behind(exc):
+                raise stop from None
+            raise
     except Terminated as exc:
         return fail("terminated", 128 + exc.number)
     except NetkitError as exc:
@@ -72,6 +77,13 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
         return fail("there is not enough memory", NetkitError.exit_code)
     except OSError as exc:
         return fail(f"{exc.filename or 'system'}: {exc.strerror or first_line(exc)}", NetkitError.exit_code)
+
+
+def _stop_behind(exc: BaseException | None) -> BaseException | None:
+    """The exception of a signal that `exc` followed: a lock, say, that Python was about to release when it came."""
+    while exc is not None and not isinstance(exc, KeyboardInterrupt | Terminated):
+        exc = exc.__context__
+    return exc
 
 
 def fail(message: str, code: int) -> int:

@@ -24,6 +24,9 @@ INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
         # an interrupt while Python waits for the last threads
         (f"def late(): threading.main_thread().join(); ({INTERRUPT})()\n"
          "def work(): threading.Thread(target=late).start()", -signal.SIGINT, ""),
+        # cleaning up after a signal fails
+        ("def work():\n try: os.kill(os.getpid(), signal.SIGTERM)\n finally: 1 / 0", 143, "netkit: terminated\n"),
+        ("def work():\n try: os.kill(os.getpid(), signal.SIGINT)\n finally: open('/nowhere/a')", 130, ""),
         ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
          "netkit: ZeroDivisionError: division by zero\n"),
         ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
