@@ -60,13 +60,13 @@ def main() -> int:
     from tests.support.readers import READERS  # not at the top: the inner process has to see its imports
 
     parser = argparse.ArgumentParser()
-    parser.add_argument("readers", nargs="*", choices=READERS, help="[default: all]")
+    parser.add_argument("readers", nargs="*", choices=[*READERS, "all"], default="all")
     parser.add_argument("--seconds", type=int, default=60)
     arguments = parser.parse_args()
     keep = Path(tempfile.mkdtemp(prefix="netkit-fuzz-"))
     print("| reader | inputs | of them on new ways | found |\n|---|---|---|---|")
     lines = []
-    for name in arguments.readers or READERS:
+    for name in READERS if "all" in arguments.readers else arguments.readers:
         line, well = watched(name, READERS[name].examples, arguments.seconds, keep)
         print(line, flush=True)
         lines.append(well)
