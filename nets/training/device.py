@@ -1,6 +1,7 @@
 """Where to train and in which precision: --device and --precision as torch's device and dtype."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -35,6 +36,11 @@ def choose_precision(name: str, device: torch.device) -> str:
         return name
     has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
     return "bf16" if has_bf16 else "fp32"
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
+    """Inside, operators that can compute in `dtype` do; with float32 all compute as they are."""
+    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def _cpu_has_bf16() -> bool:

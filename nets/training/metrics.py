@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from netkit.core.atomic_io import write_atomic
 from netkit.nets.normalize import FromPixels
+from netkit.nets.training.device import autocast
 from netkit.nets.training.feed import Feed
 
 EVALUATION_BATCH = 100  # with 1,000 densenet takes twice as long on two cores: its activations do not fit the caches
@@ -46,7 +47,7 @@ class EpochMetrics:
 def predict(model: FromPixels, images: Feed, dtype: torch.dtype = torch.float32) -> Tensor:
     """Logits (N, classes) float32 for all images, computed under autocast to `dtype`."""
     model.eval()
-    with torch.autocast(images.device.type, dtype, enabled=dtype != torch.float32):
+    with autocast(images.device, dtype):
         return torch.cat([model(chunk).float() for chunk in images.in_order(EVALUATION_BATCH)])
 
 

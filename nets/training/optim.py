@@ -11,6 +11,8 @@ from torch.optim import SGD
 from netkit.nets.training.muon import Muon
 from netkit.nets.training.recipe import Recipe
 
+FUSED_DEVICES = ("cpu", "cuda")  # where torch has SGD in one kernel; the meta device has none
+
 
 class Optimizer:
     """Moves the weights of a model as the recipe says. `scaled` turns on loss scaling, for float16."""
@@ -21,7 +23,8 @@ class Optimizer:
         kernels = [weight for weight in self._weights.values() if recipe.muon and weight.ndim == 4]
         rest = [weight for weight in self._weights.values() if not (recipe.muon and weight.ndim == 4)]
         lr, momentum, nesterov = recipe.lr, recipe.momentum, recipe.nesterov
-        sgd = SGD(rest, lr, momentum, weight_decay=recipe.weight_decay, nesterov=nesterov, fused=True)
+        fused = device.type in FUSED_DEVICES
+        sgd = SGD(rest, lr, momentum, weight_decay=recipe.weight_decay, nesterov=nesterov, fused=fused)
         self._parts: list[tuple[torch.optim.Optimizer, float]] = [(sgd, 1.0)]  # with multiples of the learning rate
         if kernels:
             self._parts.append((Muon(kernels, lr, momentum, nesterov=nesterov), recipe.muon))

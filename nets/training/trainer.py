@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import draw_maps, warp
-from netkit.nets.training.device import DTYPES, choose_precision
+from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import ALONE, Ranks
 from netkit.nets.training.feed import Feed
 from netkit.nets.training.metrics import EpochMetrics, evaluate
@@ -145,7 +145,7 @@ class Training:
         not count.
         """
         self.model.train()
-        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+        with autocast(self.device, self._dtype):
             logits = self._forward(images)  # (n, classes)
         smoothing = self.recipe.label_smoothing
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")  # (n,)
