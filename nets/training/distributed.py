@@ -1,5 +1,6 @@
 """Ranks: the processes that train one network together, as torchrun starts them; or one process alone."""
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,4 +77,7 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
+        # DDP is part of a reference cycle. It would keep gloo's threads until Python exits, when a thread that releases
+        # a tensor aborts the process: "terminate called without an active exception".
+        gc.collect()
         distributed.destroy_process_group()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from netkit.core.errors import CardError, DataError, Interrupted, MissingExtraEr
 from netkit.core.model_card import ModelCard, Origin
 from netkit.core.runs import CONFUSION, CURVES, LOGS, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
 from netkit.core.system import usable_cores
+from netkit.core.version import VERSION
 from netkit.data.dataset import DataSet
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
@@ -142,6 +142,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         card = replace(card, origin=replace(card.origin, test_accuracy=training.rows[-1].test_accuracy))
         if ranks.first:
             _finish(training, data, plan.out, card, arguments)
+        del training  # its DDP keeps the process group in use
     return TrainedRun(weights, card)
 
 
@@ -239,7 +240,7 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         recipe=asdict(recipe),
         seed=seed,
         test_accuracy=0.0,
-        netkit=version("netkit"),
+        netkit=VERSION,
         torch=torch.__version__,
         val_split=data.val_split,
     )
