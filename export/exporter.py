@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -13,6 +12,7 @@ from torch import nn
 from netkit.core import atomic_io
 from netkit.core.errors import ParityError, UsageError
 from netkit.core.model_card import ModelCard
+from netkit.core.version import VERSION
 from netkit.data.dataset import DataSet
 from netkit.export import quantize
 from netkit.export.convert import OPSET, convert
@@ -150,7 +150,7 @@ def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison
         card_sha256=sha256(reference.card.to_json()),
         probes_sha256=sha256(probes),
         versions={
-            "netkit": version("netkit"),
+            "netkit": VERSION,
             "python": platform.python_version(),
             "torch": torch.__version__,
             "onnx": onnx.__version__,

@@ -23,9 +23,9 @@ __all__ = ["__version__", "evaluate", "export_model", "load", "train", "verify"]
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
-        from importlib.metadata import version
+        from netkit.core.version import VERSION
 
-        return version("netkit")
+        return VERSION
     if name in _MODULES:
         return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'netkit' has no attribute {name!r}")

@@ -14,6 +14,7 @@ import onnx
 from netkit.core import system
 from netkit.core.errors import NetkitError
 from netkit.core.model_card import METADATA_KEY, ModelCard, Origin
+from netkit.core.version import VERSION
 from netkit.infer.check import Check
 from netkit.infer.model import onnx_file
 from netkit.infer.runtime.providers import PROVIDERS
@@ -38,7 +39,7 @@ convolution (uint8[N, 1, 8, 8] images) => (float[N, 4] logits, float[N, 4] proba
 def examine() -> Iterator[Check]:
     """All checks, the most basic first."""
     yield Check("machine", True, f"{platform.platform()}; Python {platform.python_version()}")
-    yield Check("netkit", True, f"{installed_version('netkit')} in {sys.prefix}")
+    yield Check("netkit", True, f"{VERSION} in {sys.prefix}")
     yield _check_cores()
     yield _check_onnxruntime()
     packages = ("numpy", "onnx", "pillow", "click", "rich")

@@ -11,6 +11,7 @@ import click
 
 from netkit.cli import process
 from netkit.core.errors import unknown_name
+from netkit.core.version import VERSION
 
 COMMANDS = {  # name -> short help; the command is in the module of that name
     "train": "Train a network.",
@@ -73,7 +74,7 @@ class LazyGroup(click.Group):
 
 # a fixed width: to ask the terminal for its own, click would load shutil, 4 % of what --help takes
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": 100})
-@click.version_option(package_name="netkit")
+@click.version_option(VERSION, prog_name="netkit")
 def cli() -> None:
     """Train a small CNN, export it to one ONNX file that verifies itself, and run that file over any number of images.
 

@@ -11,7 +11,6 @@ pass has the reason in its row. Prints one Markdown table.
 import argparse
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import nn
 
 from netkit.core.errors import NetkitError
 from netkit.core.model_card import ModelCard, Origin
+from netkit.core.version import VERSION
 from netkit.data.dataset import ArrayDataSet
 from netkit.export import exporter
 from netkit.export.parity.reference import synthetic_inputs
@@ -41,7 +41,7 @@ HEADER = """\
 
 def row(name: str, folder: Path) -> str:
     side = SIZES.get(name, 224)
-    origin = Origin("noise", "0" * 64, {}, 0, 0.0, version("netkit"), torch.__version__)
+    origin = Origin("noise", "0" * 64, {}, 0, 0.0, VERSION, torch.__version__)
     labels = tuple(map(str, range(10)))
     card = ModelCard(f"torchvision/{name}", labels, 3, side, side, (0.5,) * 3, (0.25,) * 3, origin)
     torch.manual_seed(0)

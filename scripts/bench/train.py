@@ -22,7 +22,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -33,6 +32,7 @@ from torchvision import datasets, transforms
 
 from netkit.core.model_card import ModelCard, Origin
 from netkit.core.system import usable_cores
+from netkit.core.version import VERSION
 from netkit.data import idx, mnist
 from netkit.nets.build import ARCHITECTURES, create
 from netkit.nets.normalize import FromPixels
@@ -151,7 +151,7 @@ def cost_of_augmentation(arch: str, *, steps: int = 360) -> float:
 
 def training(arch: str) -> Training:
     data, recipe = mnist.load(), recipe_named("fast", arch=arch)
-    origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, version("netkit"), torch.__version__)
+    origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, VERSION, torch.__version__)
     mean, std = data.mean_and_std()
     card = ModelCard(arch, data.labels, 1, 28, 28, mean, std, origin)
     return Training(FromPixels(create(arch), card), data, recipe=recipe, seed=0, device=torch.device("cpu"))
