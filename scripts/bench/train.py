@@ -43,6 +43,7 @@ from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.trainer import Training
 
 STEPS = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.1307,), (0.3081,))])
+CPU = torch.device("cpu")
 NETKIT = Path(sys.executable).with_name("netkit")
 EPOCHS = (0.25, 0.5, 0.75, 1, 2, 3, 4, 5)  # those in which netkit is to reach what the stock loop reached
 HEADER = """\
@@ -72,16 +73,19 @@ def unpack_mnist(folder: Path) -> None:
         (folder / name).write_bytes(plain.read_bytes() if plain.exists() else gzip.decompress(packed.read_bytes()))
 
 
-def stock(net: nn.Module, root: Path) -> Iterator[float]:
+def stock(net: nn.Module, root: Path, *, device: torch.device = CPU) -> Iterator[float]:
     """Train by the stock loop; gives the seconds of each epoch."""
+    net.to(device)
     train = datasets.MNIST(root, train=True, transform=STEPS)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.5)
     while True:
         started = time.monotonic()
         for images, labels in DataLoader(train, batch_size=64, shuffle=True):
             optimizer.zero_grad()
-            F.cross_entropy(net(images), labels).backward()
+            F.cross_entropy(net(images.to(device)), labels.to(device)).backward()
             optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
         yield time.monotonic() - started
 
 
@@ -104,7 +108,7 @@ def netkit(arch: str, *, seed: int, epochs: float | None = None) -> Run:
         with open(Path(folder) / "metrics.csv") as file:
             rows = list(csv.DictReader(file))
         net, card = checkpoint.load(Path(folder) / "model.safetensors")
-    logits = predict(FromPixels(net, card), Feed(mnist.load().test_images, torch.device("cpu")))
+    logits = predict(FromPixels(net, card), Feed(mnist.load().test_images, CPU))
     training_s = sum(float(row["seconds"]) for row in rows)
     return Run(seconds, training_s, float(rows[-1]["test_accuracy"]), logits.softmax(dim=1))
 
@@ -154,7 +158,7 @@ def training(arch: str) -> Training:
     origin = Origin(data.name, data.sha256, asdict(recipe), 0, 0.0, VERSION, torch.__version__)
     mean, std = data.mean_and_std()
     card = ModelCard(arch, data.labels, 1, 28, 28, mean, std, origin)
-    return Training(FromPixels(create(arch), card), data, recipe=recipe, seed=0, device=torch.device("cpu"))
+    return Training(FromPixels(create(arch), card), data, recipe=recipe, seed=0, device=CPU)
 
 
 def row(arch: str, *, stock_epochs: int, seeds: int, root: Path) -> str:

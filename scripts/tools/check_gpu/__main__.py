@@ -1,0 +1,92 @@
+"""Check on this machine's GPU what netkit claims about CUDA. Prints a Markdown report; see docs/gpu.md."""
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from netkit.core.version import VERSION
+from scripts.tools.check_gpu.report import FAILED, SKIPPED, Section, missing_gpu, print_section
+from scripts.tools.check_gpu.workspace import Workspace
+
+NO_GPU = 3  # exit code
+PACKAGES = ("torch", "torchvision", "onnx", "onnxruntime", "onnxruntime-gpu", "numpy")
+TRAIN, EXPORT = ("train",), ("train", "cpu")  # netkit's extras; onnxruntime-gpu counts as [cpu]
+TORCH, BOTH = ("torch",), ("torch", "onnxruntime")
+SECTIONS = {
+    "doctor": Section("driver and libraries", "machine.doctor"),
+    "tests": Section("tests that need a GPU", "machine.tests", TRAIN, TORCH),
+    "train": Section("accuracy on the GPU and on the CPU", "training.accuracy", TRAIN, TORCH),
+    "deterministic": Section("the same seed twice", "training.deterministic", TRAIN, TORCH),
+    "resume": Section("killed and resumed", "training.resume", TRAIN, TORCH),
+    "torchrun": Section("torchrun with one process", "training.torchrun", TRAIN, TORCH),
+    "export": Section("certificates for both providers", "inference.export", EXPORT, BOTH),
+    "rows": Section("the same rows as on the CPU", "inference.rows", EXPORT, BOTH),
+    "provider": Section("the provider in use", "inference.providers", EXPORT, BOTH),
+    "memory": Section("a batch too large for the GPU", "inference.memory", EXPORT, BOTH),
+    "train-speed": Section("an epoch against the stock loop", "speed.training", TRAIN, TORCH),
+    "infer-speed": Section("a batch against other ways to run it", "speed.inference", EXPORT, BOTH),
+}
+ON_CUDA_ONLY = ("memory",)
+
+
+def header() -> str:
+    """The machine and the versions, as a Markdown paragraph."""
+    gpu = "no GPU"
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+        gpu = subprocess.run(query, capture_output=True, text=True).stdout.strip().replace("\n", "; ") or gpu
+    versions = []
+    for package in PACKAGES:
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            continue
+    python = f"Python {platform.python_version()}"
+    return f"# netkit {VERSION} on a GPU\n\n{gpu}; {os.cpu_count()} cores; {python}; {', '.join(versions)}"
+
+
+def chosen(names: str | None) -> list[str]:
+    """The sections to run. Raises argparse's error for an unknown name."""
+    if names is None:
+        return list(SECTIONS)
+    unknown = [name for name in names.split(",") if name not in SECTIONS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown section {unknown[0]!r}; known: {', '.join(SECTIONS)}")
+    return names.split(",")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="check_gpu", description=__doc__, epilog="Exits with 1 if a check fails, with 3 if there is no GPU."
+    )
+    parser.add_argument("--only", type=chosen, default=list(SECTIONS), metavar="SECTION,...", help=", ".join(SECTIONS))
+    parser.add_argument(
+        "--device", choices=("cuda", "cpu"), default="cuda", help="cpu: run the sections on the CPU, to test the script"
+    )
+    parser.add_argument("--data", default="mnist", help="data set, as 'netkit train' takes it [default: mnist]")
+    arguments = parser.parse_args()
+    print(header(), flush=True)
+    started = time.monotonic()
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="netkit-gpu-") as folder:
+        work = Workspace(Path(folder), device=arguments.device, data=arguments.data)
+        for name in arguments.only:
+            if arguments.device == "cuda" or name not in ON_CUDA_ONLY:
+                rows += print_section(name, SECTIONS[name], work)
+    failed, skipped = (sum(row.status == status for row in rows) for status in (FAILED, SKIPPED))
+    print(f"\n{len(rows)} rows: {failed} failed, {skipped} skipped; {time.monotonic() - started:.0f} s")
+    if arguments.device == "cuda" and (cause := missing_gpu()):
+        print(f"no GPU: {cause}", file=sys.stderr)
+        return NO_GPU
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Sections on training: accuracy, reproducibility, resuming, torchrun."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+from netkit.nets.build import ARCHITECTURES
+from scripts.tools.check_gpu.report import Row, passed
+from scripts.tools.check_gpu.workspace import NETKIT, TIMEOUT_S, Workspace, read_run
+
+MAX_DROP = {"one epoch": 0.005, "full recipe": 0.002}  # that CUDA's test accuracy may lie below the CPU's
+REPEATED = ("residual", "inception")  # the nets that are trained twice
+RESUMED = ("--arch", "residual", "--epochs", "4", "--deterministic")
+POLL_S = 0.01
+
+
+def accuracy(work: Workspace) -> Iterator[Row]:
+    """One epoch of every net, and residual by the full recipe, on the device and on the CPU."""
+    for arch in ARCHITECTURES:
+        here, on_cpu = (work.one_epoch(arch, device) for device in (work.device, "cpu"))
+        yield _compared(f"{arch}, one epoch", here.accuracy, on_cpu.accuracy, here.epochs_s, on_cpu.epochs_s)
+    here, on_cpu = (
+        work.train(f"full-{device}", "--arch", "residual", device=device) for device in (work.device, "cpu")
+    )
+    yield _compared("residual, full recipe", here.accuracy, on_cpu.accuracy, here.epochs_s, on_cpu.epochs_s)
+
+
+def _compared(check: str, here: float, on_cpu: float, here_s: tuple[float, ...], on_cpu_s: tuple[float, ...]) -> Row:
+    drop = MAX_DROP[check.partition(", ")[2]]
+    detail = f"{here:.2%} in {sum(here_s):.1f} s; on the CPU {on_cpu:.2%} in {sum(on_cpu_s):.1f} s"
+    return passed(check, here >= on_cpu - drop, detail)
+
+
+def deterministic(work: Workspace) -> Iterator[Row]:
+    """The same seed twice gives the same bytes."""
+    for arch in REPEATED:
+        first, second = (
+            work.train(f"{arch}-{turn}", "--arch", arch, "--epochs", "1", "--deterministic", device=work.device)
+            for turn in (1, 2)
+        )
+        yield passed(f"{arch} twice", first.weights == second.weights, f"{len(first.weights):,} bytes compared")
+
+
+def resume(work: Workspace) -> Iterator[Row]:
+    """A training that is killed and resumed ends with the bytes of one that was not."""
+    whole = work.train("whole", *RESUMED, device=work.device)
+    folder = work.folder / "killed"
+    command = [*NETKIT, "train", *RESUMED, "--data", work.data, "--device", work.device, "--out", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (folder / "metrics.csv").exists():  # written after the first epoch
+            time.sleep(POLL_S)
+        process.kill()
+    yield passed("killed", process.returncode == -signal.SIGKILL, f"exit code {process.returncode}")
+    resumed = work.train("killed", *RESUMED, "--resume", device=work.device)
+    yield passed("resumed", resumed.weights == whole.weights, f"{len(whole.weights):,} bytes compared")
+
+
+def torchrun(work: Workspace) -> Iterator[Row]:
+    """One process, started by torchrun."""
+    folder = work.folder / "torchrun"
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "netkit", "train",
+         "--arch", "residual", "--epochs", "1", "--data", work.data, "--device", work.device, "--out", folder],
+        check=True, capture_output=True, timeout=TIMEOUT_S,
+    )  # fmt: skip
+    run = read_run(folder)
+    drop = MAX_DROP["one epoch"]
+    alone = work.one_epoch("residual", work.device).accuracy
+    yield passed("one process", abs(run.accuracy - alone) <= drop, f"{run.accuracy:.2%}; without torchrun {alone:.2%}")
