@@ -21,7 +21,7 @@ from scripts.tools.check_gpu.report import Row, passed
 from scripts.tools.check_gpu.workspace import Workspace
 
 DECIMALS = 1e-6  # of the probabilities in a results file
-CUDA_LIBRARIES = re.compile(rb"lib(?:cu\w+|nv\w+)\.so\.\d+")  # the names in a library's dynamic section
+CUDA_LIBRARIES = re.compile(rb"lib(?:cu\w+|nv\w+)\.so\.\d+")  # the names in the binary of the CUDA provider
 FREE_BYTES = 1 << 30  # left on the GPU for a batch that needs more
 MAX_CHANGED = 1e-3  # share of noise images that rounding may give another label
 LARGE_BATCH = 1 << 16  # images of 28x28, whose first feature maps in residual take over 2 GB
@@ -127,6 +127,7 @@ def memory(work: Workspace) -> Iterator[Row]:
         labels = [row.label for row in classify(noise)]
     finally:
         del filler
+        torch.cuda.empty_cache()  # else torch keeps the memory for this process
     expected = [row.label for row in load(work.model, device="cpu")(noise)]
     changed = sum(label != other for label, other in zip(labels, expected, strict=True))
     yield passed(
