@@ -1,6 +1,7 @@
 """From a network and its card to an ONNX model in memory: uint8 pixels in, logits and probabilities out."""
 
 import copy
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -78,16 +79,18 @@ def translate(
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)  # 1 would fix the batch at 1
-    program = torch.onnx.export(
-        Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
-        (example,),
-        dynamo=True,
-        opset_version=opset,
-        input_names=[INPUT],
-        output_names=list(OUTPUTS),
-        dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns of its own code
+        program = torch.onnx.export(
+            Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            input_names=[INPUT],
+            output_names=list(OUTPUTS),
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+            verbose=False,
+        )
     assert program is not None  # it is None only without dynamo
     return _fold_constants(program.model_proto)
 
