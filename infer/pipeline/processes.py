@@ -92,9 +92,9 @@ class _WorkerPool(ProcessPoolExecutor):
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # A killed worker can leave half a result or half a task in a pipe. Whoever waits for the rest sees the end of
-        # the pipe only when no process holds the other end: not this process, and no other worker. Python closes the
-        # reader itself since 3.11.5 (CPython issue 94777).
+        # A killed worker can leave half a result or half a task in a pipe. A read of the rest ends only when no process
+        # holds the other end of the pipe: not this process, and no other worker. Python itself closes the reader since
+        # 3.11.5 (CPython issue 94777).
         self._result_queue._writer.close()  # type: ignore[attr-defined]
         self._call_queue._reader.close()  # type: ignore[attr-defined]
         Thread(target=self._kill_all_when_one_ends, daemon=True).start()

@@ -60,7 +60,7 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
         try:
             return command()
         except Exception as exc:
-            if stop := _stop_behind(exc):
+            if stop := _signal_exception(exc):
                 raise stop from None
             raise
     except Terminated as exc:
@@ -79,8 +79,11 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
         return fail(f"{exc.filename or 'system'}: {exc.strerror or first_line(exc)}", NetkitError.exit_code)
 
 
-def _stop_behind(exc: BaseException | None) -> BaseException | None:
-    """The exception of a signal that `exc` followed: a lock, say, that Python was about to release when it came."""
+def _signal_exception(exc: BaseException | None) -> BaseException | None:
+    """Return the exception of a signal in the context of `exc`, or None.
+
+    Python's locks, for example, raise RuntimeError when a signal interrupts their release.
+    """
     while exc is not None and not isinstance(exc, KeyboardInterrupt | Terminated):
         exc = exc.__context__
     return exc
