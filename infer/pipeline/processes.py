@@ -81,7 +81,7 @@ class _WorkerPool(ProcessPoolExecutor):
         super().__init__(
             workers, mp_context=get_context("fork"), initializer=_become_worker, initargs=(function, os.getpid())
         )
-        self._workers = self._processes  # which shutdown() forgets
+        self._workers = self._processes  # shutdown() sets _processes to None
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the workers ignore them
         try:
             with warnings.catch_warnings():

@@ -130,13 +130,13 @@ def _is_importing(frame: FrameType | None) -> bool:
 def _exit_at_once(number: int) -> NoReturn:
     """End the process in the middle of an import.
 
-    An exception would not do: native modules abort the process or discard it, and a module that is imported in part
-    makes others fail later.
+    An exception is not enough: native modules abort the process or discard the exception, and a partly imported module
+    makes other modules fail later.
     """
     message = "interrupted" if number == signal.SIGINT else "terminated"
     try:
         line = (LEAVE_PROGRESS if sys.stderr.isatty() else "") + _line(message)
-        os.write(sys.stderr.fileno(), line.encode())  # print() must not be called while it runs
+        os.write(sys.stderr.fileno(), line.encode())  # print() fails inside another print()
     finally:
         os._exit(128 + number)
 

@@ -1,3 +1,3 @@
-"""The version of netkit, which a checkout knows without an installation. pyproject.toml reads it."""
+"""The version of netkit, also for a checkout that is not installed. pyproject.toml reads it."""
 
 VERSION = "0.1.0"

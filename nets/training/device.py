@@ -39,7 +39,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Inside, operators that can compute in `dtype` do; with float32 all compute as they are."""
+    """A context in which operators compute in `dtype` where they can; float32 changes nothing."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 

@@ -77,7 +77,7 @@ def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
     try:
         yield
     finally:
-        # DDP is part of a reference cycle. It would keep gloo's threads until Python exits, when a thread that releases
-        # a tensor aborts the process: "terminate called without an active exception".
+        # DDP is part of a reference cycle and keeps gloo's threads alive. A thread that is alive when Python exits can
+        # abort the process: "terminate called without an active exception".
         gc.collect()
         distributed.destroy_process_group()

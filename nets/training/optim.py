@@ -11,7 +11,7 @@ from torch.optim import SGD
 from netkit.nets.training.muon import Muon
 from netkit.nets.training.recipe import Recipe
 
-FUSED_DEVICES = ("cpu", "cuda")  # where torch has SGD in one kernel; the meta device has none
+FUSED_DEVICES = ("cpu", "cuda")  # for which torch has a fused SGD kernel; meta has none
 
 
 class Optimizer:

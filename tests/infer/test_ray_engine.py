@@ -252,7 +252,7 @@ def test_a_cluster_that_does_not_answer_is_not_waited_for_at_a_stop(digits: Path
         silent.accept()[0].close()  # netkit's look whether there is somebody
         silent.accept()[0].close()  # Ray itself, which asks again and again
         driver.terminate()
-        _, said = driver.communicate(timeout=120)  # Ray itself asks for more than 240 s
+        _, said = driver.communicate(timeout=120)  # Ray's own attempts last more than 240 s
     assert driver.returncode == 143 and said.endswith("netkit: terminated\n"), said
 
 

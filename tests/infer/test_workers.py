@@ -129,7 +129,7 @@ def die_in(system_call: int) -> None:
 
 
 @pytest.mark.skipif(
-    not SYSTEM_CALL.exists() or platform.machine() != "x86_64", reason="the test sees in /proc what a worker does"
+    not SYSTEM_CALL.exists() or platform.machine() != "x86_64", reason="reads system call numbers of x86-64 in /proc"
 )
 @pytest.mark.parametrize("system_call", [READ, WRITE])
 def test_a_worker_that_is_killed_while_it_receives_or_sends_is_replaced(tmp_path: Path, system_call: int) -> None:

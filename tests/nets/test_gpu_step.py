@@ -94,7 +94,7 @@ def test_host_access_in_a_step_is_found(name: str, during: str, on_meta: Callabl
 
 
 def void(result: object) -> None:
-    """For hooks, which replace the tensor by what they return."""
+    """Drop `result`: a tensor that a hook returns would replace the output."""
 
 
 @EVERY_NET

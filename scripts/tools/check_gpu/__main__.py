@@ -36,7 +36,7 @@ SECTIONS = {
 ON_CUDA_ONLY = ("memory",)
 
 
-def header() -> str:
+def header(device: str) -> str:
     """The machine and the versions, as a Markdown paragraph."""
     gpu = "no GPU"
     if shutil.which("nvidia-smi"):
@@ -49,7 +49,7 @@ def header() -> str:
         except PackageNotFoundError:
             continue
     python = f"Python {platform.python_version()}"
-    return f"# netkit {VERSION} on a GPU\n\n{gpu}; {os.cpu_count()} cores; {python}; {', '.join(versions)}"
+    return f"# netkit {VERSION}, checked on {device}\n\n{gpu}; {os.cpu_count()} cores; {python}; {', '.join(versions)}"
 
 
 def chosen(names: str | None) -> list[str]:
@@ -72,7 +72,7 @@ def main() -> int:
     )
     parser.add_argument("--data", default="mnist", help="data set, as 'netkit train' takes it [default: mnist]")
     arguments = parser.parse_args()
-    print(header(), flush=True)
+    print(header(arguments.device), flush=True)
     started = time.monotonic()
     rows = []
     with tempfile.TemporaryDirectory(prefix="netkit-gpu-") as folder:

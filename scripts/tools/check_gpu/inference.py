@@ -80,10 +80,10 @@ def providers(work: Workspace) -> Iterator[Row]:
     infer = ("infer", next(work.images.rglob("*.png")), "--model", work.model, "--device")
     broken = {"no GPU visible": {"CUDA_VISIBLE_DEVICES": "-1"}, "broken libraries": broken_libraries(work.folder)}
     for name, environment in broken.items():
-        refused = work.command(*infer, "cuda", **environment)
+        refused = work.command(*infer, "cuda", environment=environment)
         message = refused.stderr.strip().splitlines()[-1]
         yield passed(f"{name}, --device cuda", refused.returncode == 1 and "Traceback" not in refused.stderr, message)
-        fallback = work.command(*infer, "auto", **environment)
+        fallback = work.command(*infer, "auto", environment=environment)
         cause = next((line for line in fallback.stderr.splitlines() if line.startswith("running on the CPU: ")), "")
         yield passed(f"{name}, --device auto", fallback.returncode == 0 and bool(cause), cause)
 

@@ -4,11 +4,13 @@ import csv
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
 NETKIT = (sys.executable, "-m", "netkit")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m", "netkit")
 TIMEOUT_S = 240
 
 
@@ -31,25 +33,34 @@ class Workspace:
     def __init__(self, folder: Path, *, device: str, data: str) -> None:
         self.folder, self.device, self.data = folder, device, data
 
-    def command(self, *arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    def command(
+        self, *arguments: str | Path, program: tuple[str, ...] = NETKIT, environment: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
         """Run the netkit command."""
         return subprocess.run(
-            [*NETKIT, *arguments], cwd=self.folder, env={**os.environ, **environment}, capture_output=True, text=True,
+            [*program, *arguments],
+            cwd=self.folder,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
             timeout=TIMEOUT_S,
-        )  # fmt: skip
+        )
 
-    def netkit(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        """Run the netkit command. Raises RuntimeError, with its last line, if it fails."""
-        done = self.command(*arguments)
+    def netkit(self, *arguments: str | Path, program: tuple[str, ...] = NETKIT) -> "subprocess.CompletedProcess[str]":
+        """Run the netkit command. Raises RuntimeError, with its error message, if it fails."""
+        done = self.command(*arguments, program=program)
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise RuntimeError(f"netkit {' '.join(map(str, arguments))}: exit code {done.returncode}: {last}")
+            messages = [line for line in done.stderr.splitlines() if line.startswith("netkit: ")] or ["no message"]
+            raise RuntimeError(f"{' '.join(map(str, arguments))}: exit code {done.returncode}: {messages[-1]}")
         return done
 
-    def train(self, name: str, *options: str, device: str) -> Run:
+    def train(self, name: str, *options: str, device: str, program: tuple[str, ...] = NETKIT) -> Run:
         """Train into the folder `name`."""
-        self.netkit("train", "--data", self.data, "--device", device, "--out", name, *options)
-        return read_run(self.folder / name)
+        self.netkit("train", "--data", self.data, "--device", device, "--out", name, *options, program=program)
+        with open(self.folder / name / "metrics.csv") as file:
+            rows = list(csv.DictReader(file))
+        epochs_s = tuple(float(row["seconds"]) for row in rows)
+        return Run(self.folder / name, float(rows[-1]["test_accuracy"]), epochs_s)
 
     @cache  # noqa: B019  # one workspace lives as long as the process
     def one_epoch(self, arch: str, device: str) -> Run:
@@ -68,9 +79,3 @@ class Workspace:
         """A folder with the test images as files."""
         self.netkit("sample", "images", "--data", self.data)
         return self.folder / "images"
-
-
-def read_run(folder: Path) -> Run:
-    with open(folder / "metrics.csv") as file:
-        rows = list(csv.DictReader(file))
-    return Run(folder, float(rows[-1]["test_accuracy"]), tuple(float(row["seconds"]) for row in rows))
