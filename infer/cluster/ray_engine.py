@@ -190,6 +190,9 @@ def _start(address: str | None, workers: int) -> bool:
     except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as fault:
         if not address:
             raise UsageError(f"Ray cannot be started here: {first_line(fault)}") from None
+        if isinstance(fault, ConnectionAbortedError):  # the last line of the traceback from Ray's server
+            cause = str(fault).strip().rpartition("\n")[2]
+            raise UsageError(f"--address {address}: the Ray cluster accepts no driver: {cause}") from None
         is_shut = isinstance(fault, ConnectionError | ray.exceptions.AuthenticationError)
         hint = "; if it asks for a token, set RAY_AUTH_MODE=token" if is_shut else ""
         raise UsageError(f"--address {address}: no Ray cluster there: {first_line(fault)}{hint}") from None

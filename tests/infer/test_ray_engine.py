@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ from pyarrow import parquet as pq
 from netkit.core.system import missing_cuda_driver
 from netkit.infer.cluster.ray_engine import Pool, pool_for, read_rows
 from tests.support.commands import NETKIT, run_netkit
-from tests.support.waiting import wait_until
+from tests.support.waiting import HANG_S, wait_until
 
 COUNT = 3000
 RAY = ("--engine", "ray", "--workers", "2", "--out", "out")
@@ -97,10 +97,9 @@ def test_rows_are_those_of_the_local_engine_and_nobody_else_can_listen_in(digits
         assert refused.returncode == 2 and told in refused.stderr, refused.stderr
 
 
-@pytest.fixture
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The addresses of a cluster that runs on this machine: for drivers of its own, and for clients."""
-    home = tmp_path_factory.mktemp("home")
+@contextmanager
+def cluster(home: Path, **environment: object) -> Iterator[tuple[str, str]]:
+    """A Ray cluster on this machine. Yields its addresses for drivers on the machine, and for clients."""
     (home / ".ray").mkdir()
     (home / ".ray/auth_token").write_text("a token, without which nobody is let in")
     ports = [free_port() for _ in range(2)]
@@ -108,6 +107,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
         patch.setenv("HOME", str(home))
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in environment.items():
+            patch.setenv(name, str(value))
         head = subprocess.Popen(
             [NETKIT.with_name("ray"), "start", "--head", "--block", "--num-cpus", "2", "--include-dashboard", "false",
              "--object-store-memory", str(2**28), "--port", str(ports[0]), "--ray-client-server-port", str(ports[1]),
@@ -135,19 +136,27 @@ def free_port() -> int:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_runs_makes_the_same_rows(
-    digits: Path, running: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for number, address in enumerate(running):
-        command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], f"there{number}", "--address", address)
-        done = run_netkit(*command, cwd=digits)
-        assert done.returncode == 1, done.stderr
-        assert [line for line in done.stderr.splitlines() if not line.startswith("3,000 files")] == []
-        assert rows_in(digits / f"there{number}") == pq.read_table(digits / "local.parquet").to_pylist()
-    monkeypatch.setenv("HOME", str(digits))  # where no token is
-    stranger = run_netkit("infer", "images", "--model", "model.onnx", *RAY, "--address", running[0], cwd=digits)
-    assert stranger.returncode == 2 and "no authentication token was found" in stranger.stderr, stranger.stderr
-    assert "Traceback" not in stranger.stderr
+def test_a_cluster_that_runs_makes_the_same_rows(digits: Path, tmp_path: Path) -> None:
+    patience = {"RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S": HANG_S, "RAY_CLIENT_INITIAL_CONNECTION_TIMEOUT_S": HANG_S}
+    with cluster(tmp_path, **patience) as addresses:
+        for number, address in enumerate(addresses):
+            command = ("infer", "images", "--model", "model.onnx", *RAY[:-1], f"there{number}", "--address", address)
+            done = run_netkit(*command, cwd=digits)
+            assert done.returncode == 1, done.stderr
+            assert [line for line in done.stderr.splitlines() if not line.startswith("3,000 files")] == []
+            assert rows_in(digits / f"there{number}") == pq.read_table(digits / "local.parquet").to_pylist()
+        command = ("infer", "images", "--model", "model.onnx", *RAY, "--address", addresses[0])
+        without_token = run_netkit(*command, cwd=digits, HOME=str(digits))
+    assert without_token.returncode == 2 and "no authentication token was found" in without_token.stderr
+    assert "Traceback" not in without_token.stderr
+
+
+@pytest.mark.slow
+def test_a_cluster_that_starts_no_server_for_the_client_gives_the_cause(digits: Path, tmp_path: Path) -> None:
+    with cluster(tmp_path, RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S=0) as (_, address):
+        done = run_netkit("infer", "images", "--model", "model.onnx", *RAY, "--address", address, cwd=digits)
+    assert done.returncode == 2 and "RuntimeError: Proxy failed to Connect to backend!" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def parts_in(folder: Path) -> int:
