@@ -62,6 +62,15 @@ def installed_version(package: str) -> str | None:
         return None
 
 
+def installed_onnxruntimes() -> list[str]:
+    """ONNX Runtime's packages in the first folder of sys.path that has one, as "name version".
+
+    Two packages in one folder overwrite each other's files. Those in later folders are not imported.
+    """
+    found = [each for each in distributions() if each.name in ("onnxruntime", "onnxruntime-gpu")]
+    return sorted({f"{each.name} {each.version}" for each in found if each.locate_file("") == found[0].locate_file("")})
+
+
 def has_nvidia_gpu() -> bool:
     """Whether the PCI bus, where the system shows it, has an NVIDIA device."""
     vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
@@ -76,8 +85,7 @@ def _check_cores() -> Check:
 
 
 def _check_onnxruntime() -> Check:
-    versions = {package: installed_version(package) for package in ("onnxruntime", "onnxruntime-gpu")}
-    found = [f"{package} {installed}" for package, installed in versions.items() if installed]
+    found = installed_onnxruntimes()
     if len(found) == 2:
         fix = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_CUDA}"
         return Check("ONNX Runtime", False, f"{', '.join(found)}: one hides the other", fix)
@@ -92,7 +100,7 @@ def _check_cuda() -> Check:
         return Check("CUDA", False, f"there is an NVIDIA card, but {missing}", "sudo apt install nvidia-driver-580")
     if missing:
         return Check("CUDA", True, f"{missing}: the CPU is used")
-    if not installed_version("onnxruntime-gpu"):
+    if not any(package.startswith("onnxruntime-gpu ") for package in installed_onnxruntimes()):
         fix = f"pip uninstall -y onnxruntime && {INSTALL_CUDA}"
         return Check("CUDA", False, "there is a driver, but no onnxruntime-gpu to use it", fix)
     return Check("CUDA", True, f"the driver is for CUDA {system.cuda_version()}")

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +38,14 @@ def test_a_machine_without_a_gpu_passes_and_runs_a_convolution_on_its_cpu() -> N
     assert checks["packages"].detail.startswith("numpy 2.")
 
 
-def versions(**known: str) -> Callable[[str], str | None]:
-    return lambda package: known.get(package.replace("-", "_"))
+def write_metadata(folder: Path, **versions: str) -> Path:
+    """What pip leaves of packages with these versions in a folder."""
+    for package, number in versions.items():
+        about = folder / f"{package}-{number}.dist-info"
+        about.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {number}\n"
+        (about / "METADATA").write_text(text)
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -57,10 +63,20 @@ def versions(**known: str) -> Callable[[str], str | None]:
     ],
 )
 def test_exactly_one_onnx_runtime_must_be_installed(
-    monkeypatch: pytest.MonkeyPatch, installed: dict[str, str], ok: bool, detail: str, fix: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: dict[str, str], ok: bool, detail: str, fix: str
 ) -> None:
-    monkeypatch.setattr(doctor, "installed_version", versions(**installed))
+    found = list(distributions(path=[str(write_metadata(tmp_path, **installed))]))
+    monkeypatch.setattr(doctor, "distributions", lambda: found)
     assert checks_by_name()["ONNX Runtime"] == Check("ONNX Runtime", ok, detail, fix)
+
+
+def test_an_onnx_runtime_in_a_later_folder_of_the_path_does_not_count(tmp_path: Path) -> None:
+    first = write_metadata(tmp_path / "first", onnxruntime_gpu="1.30.0")
+    second = write_metadata(tmp_path / "second", onnxruntime="1.31.1")
+    for path, detail in (([first, second], "onnxruntime-gpu 1.30.0"), ([second, first], "onnxruntime 1.31.1")):
+        done = run_netkit("doctor", "--json", cwd=tmp_path, PYTHONPATH=os.pathsep.join(map(str, path)))
+        checks = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
+        assert checks["ONNX Runtime"]["ok"] and checks["ONNX Runtime"]["detail"] == detail
 
 
 @without_driver
@@ -121,10 +137,7 @@ def test_an_onnxruntime_that_cannot_be_imported_fails_the_check(tmp_path: Path) 
 
 def test_two_onnx_runtimes_are_reported_with_the_fix(tmp_path: Path) -> None:
     """pip leaves one package folder, and the metadata of both."""
-    for package in ("onnxruntime", "onnxruntime_gpu"):
-        about = tmp_path / f"site/{package}-1.31.1.dist-info"
-        about.mkdir(parents=True)
-        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: 1.31.1\n")
-    done = run_netkit("doctor", cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    site = write_metadata(tmp_path / "site", onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
+    done = run_netkit("doctor", cwd=tmp_path, PYTHONPATH=str(site))
     assert done.returncode == 1 and "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: one hides the other" in done.stdout
     assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr
