@@ -1,3 +1,3 @@
-"""The version of netkit, also for a checkout that is not installed. pyproject.toml reads it."""
+"""The version of netkit. It is defined here so that a checkout need not be installed; pyproject.toml reads it."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
