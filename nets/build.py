@@ -1,4 +1,4 @@
-"""Networks by name: netkit's own, torchvision's, and the user's. Loads torch only when a network is created."""
+"""Create networks by name: netkit's own, torchvision's, and the user's. Only the creation loads torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,29 +26,28 @@ ARCHITECTURES = {
 
 
 def architecture(name: str) -> Architecture:
-    """netkit's own architecture called `name`; UsageError, with the closest known name, if there is none."""
+    """Return netkit's own architecture `name`. Raises UsageError, with the closest known name, if it is unknown."""
     if name not in ARCHITECTURES:
         raise unknown_name("architecture", name, [*ARCHITECTURES, f"{TORCHVISION}NAME", "MODULE:CLASS"])
     return ARCHITECTURES[name]
 
 
 def create(name: str, *, channels: int = 1, classes: int = 10, size: int | tuple[int, int] = 28) -> "nn.Module":
-    """Create a network with fresh weights, drawn from torch's global random generator.
+    """Create a network with random weights, drawn from torch's global generator.
 
     The network maps normalized images (N, channels, height, width) float32 to logits (N, classes).
 
-    `name` is one of netkit's own ("inception", "residual", "preact", "densenet"), "torchvision/NAME" for one of
-    torchvision's classifiers, or "MODULE:CLASS" for a class in a module of yours, which is looked up in the current
-    directory too and called with `channels`, `classes` and `size=(height, width)`.
-
     Args:
+        name: "inception", "residual", "preact" or "densenet"; "torchvision/NAME" for one of torchvision's classifiers;
+            or "MODULE:CLASS" for a class of yours. The current directory is searched for MODULE, too, and CLASS is
+            called with `channels`, `classes` and `size=(height, width)`.
         channels: 1 for grey images, 3 for RGB; torchvision's classifiers take 3.
         classes: number of logits.
         size: height and width of the images in pixels; one number for square images.
 
     Raises:
         UsageError: the name is unknown, the module or class cannot be imported, or the network cannot take images of
-            this shape. The message names the closest known name or the smallest size that works.
+            this shape. The message contains the closest known name or the smallest supported size.
 
     Example:
         >>> import torch
@@ -67,5 +66,5 @@ def create(name: str, *, channels: int = 1, classes: int = 10, size: int | tuple
 
 
 def build(card: ModelCard) -> "nn.Module":
-    """Create the network that the card describes, with fresh weights. Raises UsageError as `create` does."""
+    """Create the network that the card describes, with random weights. Raises UsageError as `create` does."""
     return create(card.arch, channels=card.channels, classes=len(card.labels), size=(card.height, card.width))

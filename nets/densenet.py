@@ -1,4 +1,7 @@
-"""DenseNet-BC for digits, after Huang et al. 2017 (arXiv:1608.06993)."""
+"""DenseNet-BC for 28x28 digits, after Huang et al. 2017 (arXiv:1608.06993).
+
+The stem follows DSOD (Shen et al. 2017, arXiv:1708.01241).
+"""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +9,11 @@ from torch.nn import functional as F
 
 from netkit.nets.sizes import Size, height_and_width
 
-GROWTH = 24  # channels that each layer adds, k in the paper
+GROWTH = 24  # channels that a dense layer adds; k in the paper
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-conv1x1 to 4k channels (the B in BC) and BN-ReLU-conv3x3 to k, concatenated to the input.
+    """Concatenate the input with k new channels: BN-ReLU-conv1x1 to 4k (the B in BC), BN-ReLU-conv3x3 to k.
 
     Input (N, channels, H, W); output (N, channels + k, H, W).
     """
@@ -32,7 +35,7 @@ class DenseLayer(nn.Module):
 
 
 def dense_block(channels: int, layers: int) -> nn.Sequential:
-    """`layers` dense layers, each of which sees the outputs of all before it.
+    """Chain `layers` dense layers; each one takes the block's input and the outputs of all layers before it.
 
     Input (N, channels, H, W); output (N, channels + layers * k, H, W).
     """
@@ -40,7 +43,7 @@ def dense_block(channels: int, layers: int) -> nn.Sequential:
 
 
 class Transition(nn.Sequential):
-    """BN-ReLU-conv1x1 to half the channels (the C in BC), and 2x2 average pooling.
+    """BN-ReLU-conv1x1 to half the channels (the C in BC), then 2x2 average pooling.
 
     Input (N, channels, H, W); output (N, channels / 2, H / 2, W / 2), rounded down.
     """
@@ -55,17 +58,17 @@ class Transition(nn.Sequential):
 
 
 class DenseNet(nn.Module):
-    """A stem to 2k channels, a dense block of two layers, a transition, a dense block of four, and one linear layer.
+    """A stem, a dense block of two layers, a transition, a dense block of four layers, and one linear layer.
 
-    The stem halves the image, as the paper's network for ImageNet does, but with small convolutions, as in DSOD (Shen
-    et al. 2017, arXiv:1708.01241). The blocks are short: an epoch of MNIST takes under a minute on two cores.
-    Input (N, channels, height, width) float, normalized; output logits (N, classes).
+    The stem halves height and width, as the paper's network for ImageNet does, but with 3x3 convolutions, as in DSOD.
+    The blocks are short to keep an epoch of MNIST below a minute on two cores.
+    Input: normalized images (N, channels, height, width) float. Output: logits (N, classes).
     Raises UsageError if `size` is below 8x8.
     """
 
     def __init__(self, channels: int = 1, classes: int = 10, size: Size = 28) -> None:
         super().__init__()
-        height_and_width(size, least=8, of="densenet")
+        height_and_width(size, min_side=8, arch="densenet")
         self.stem = nn.Sequential(
             nn.Conv2d(channels, 16, kernel_size=3, padding=1, bias=False),
             nn.BatchNorm2d(16),
@@ -79,7 +82,7 @@ class DenseNet(nn.Module):
         self.linear = nn.Linear(144, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)  # (N, 48, 14, 14)
+        x = self.stem(x)  # (N, 48, 14, 14) for 28x28 images
         x = self.block1(x)  # (N, 96, 14, 14)
         x = self.transition(x)  # (N, 48, 7, 7)
         x = self.block2(x)  # (N, 144, 7, 7)

@@ -1,4 +1,4 @@
-"""Networks that are not netkit's own: torchvision's classifiers, and the user's classes, named MODULE:CLASS."""
+"""Networks from outside netkit: torchvision's classifiers, and the user's classes, named MODULE:CLASS."""
 
 import os
 import re
@@ -16,51 +16,51 @@ from torch import nn
 from netkit.core.errors import UsageError, one_line, unknown_name
 from netkit.core.runs import TORCHVISION, required_channels
 
-# with the auxiliary heads of their papers these networks return several outputs in training mode
+# with auxiliary heads, these networks return several outputs in training mode
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
-CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks take one of these
+CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks support one of them
 
-Make = Callable[[tuple[int, int]], nn.Module]
+Factory = Callable[[tuple[int, int]], nn.Module]
 
 
 def create(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
-    """The network called `name` for images (channels, *size), with fresh weights.
+    """Create the network `name` for images (channels, *size), with random weights.
 
-    Raises UsageError if there is no such network, or if it cannot take such images; the message then names the
-    smallest square that it can take.
+    Raises UsageError if the network is unknown or cannot take images of this shape; the message then contains the
+    smallest supported square size.
     """
     if name.startswith(TORCHVISION):
-        return _checked(name, _torchvision(name, channels, classes), channels, classes, size)
+        return _create_checked(name, _torchvision_factory(name, channels, classes), channels, classes, size)
     with _modules_from(os.getcwd(), first=re.split("[.:]", name)[0]):
-        return _checked(name, _users(name, channels, classes), channels, classes, size)
+        return _create_checked(name, _user_factory(name, channels, classes), channels, classes, size)
 
 
 def torchvision_names() -> list[str]:
-    """The names of torchvision's classifiers."""
+    """List the names of torchvision's classifiers."""
     from torchvision import models
 
     return list(models.list_models(module=models))
 
 
-def _torchvision(arch: str, channels: int, classes: int) -> Make:
+def _torchvision_factory(arch: str, channels: int, classes: int) -> Factory:
     from torchvision import models
 
     name = arch.removeprefix(TORCHVISION)
     if name not in (known := torchvision_names()):
-        raise unknown_name("architecture", arch, [f"{TORCHVISION}{each}" for each in known])
-    if channels != (only := required_channels(arch)):
-        raise UsageError(f"{arch} takes images of {only} channels, not {channels}: use --channels {only}")
+        raise unknown_name("architecture", arch, [f"{TORCHVISION}{known_name}" for known_name in known])
+    if channels != (required := required_channels(arch)):
+        raise UsageError(f"{arch} takes images of {required} channels, not {channels}; pass --channels {required}")
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}
 
     def make(size: tuple[int, int]) -> nn.Module:
-        square = {"image_size": size[0]} if name.startswith("vit_") else {}
-        network: nn.Module = models.get_model(name, weights=None, **options, **square)
+        image_size = {"image_size": size[0]} if name.startswith("vit_") else {}
+        network: nn.Module = models.get_model(name, weights=None, **options, **image_size)
         return network
 
     return make
 
 
-def _users(arch: str, channels: int, classes: int) -> Make:
+def _user_factory(arch: str, channels: int, classes: int) -> Factory:
     module_name, _, class_name = arch.partition(":")
     try:
         network = getattr(import_module(module_name), class_name)
@@ -68,13 +68,13 @@ def _users(arch: str, channels: int, classes: int) -> Make:
         raise UsageError(f"{arch}: {module_name} has no {class_name}") from None
     except Exception as exc:  # the user's code can raise anything
         if isinstance(exc, ModuleNotFoundError) and exc.name and f"{module_name}.".startswith(f"{exc.name}."):
-            raise UsageError(f"{arch}: no module {module_name} here, nor where Python looks for modules") from None
+            raise UsageError(f"{arch}: no module {module_name} in the current directory or on Python's path") from None
         raise UsageError(f"{arch}: {module_name} cannot be imported: {one_line(repr(exc))}") from None
     return lambda size: network(channels=channels, classes=classes, size=size)
 
 
 class _FolderFinder(MetaPathFinder):
-    """Finds top-level modules in one folder: all of them, or only the one called `only`."""
+    """Finds top-level modules in one folder: all of them, or only the module `only`."""
 
     def __init__(self, folder: str, only: str | None = None) -> None:
         self._folder, self._only = folder, only
@@ -89,10 +89,11 @@ class _FolderFinder(MetaPathFinder):
 
 @contextmanager
 def _modules_from(folder: str, *, first: str) -> Iterator[None]:
-    """Inside, modules in `folder` can be imported too: `first` before an installed one, all others after.
+    """Make the modules in `folder` importable inside the context.
 
-    `first` is looked up last as well if the name belongs to Python or to a package that netkit depends on. What was
-    imported stays imported, so that torch.compile and torch.export find the module of a class by its name.
+    `first` in `folder` has precedence over an installed module, unless its name belongs to the standard library or to a
+    package that netkit depends on. Other modules in `folder` come after installed ones. Imported modules stay in
+    sys.modules, because torch.compile and torch.export look up the module of a class by name.
     """
     finders = [_FolderFinder(folder)]
     sys.meta_path.append(finders[0])
@@ -107,49 +108,49 @@ def _modules_from(folder: str, *, first: str) -> Iterator[None]:
 
 
 def _is_reserved(name: str) -> bool:
-    """Whether the module `name` is Python's own, or that of a package which netkit depends on."""
+    """Whether `name` is a module of the standard library or of a package that netkit depends on."""
     if name in sys.stdlib_module_names:
         return True
-    if PathFinder.find_spec(name) is None:  # the usual case; what follows reads the metadata of all packages
+    if PathFinder.find_spec(name) is None:  # the usual case; the code below reads the metadata of all packages
         return False
     required = {_normalized(requirement) for requirement in metadata.requires("netkit") or ()}
     return any(_normalized(package) in required for package in metadata.packages_distributions().get(name, ()))
 
 
 def _normalized(requirement: str) -> str:
-    """The package's name in a requirement such as 'scikit_learn>=1.6', as PyPI normalizes names: 'scikit-learn'."""
+    """Return the normalized package name in a requirement: 'scikit-learn' for 'scikit_learn>=1.6'."""
     name = re.match(r"[\w.-]+", requirement)
     return re.sub(r"[-_.]+", "-", name.group().lower()) if name else ""
 
 
-def _checked(arch: str, make: Make, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
-    """The network that `make` makes for images of that shape; UsageError if it cannot take them."""
+def _create_checked(arch: str, make: Factory, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+    """Create the network for images of this shape. Raises UsageError if it cannot take them."""
     if (problem := _problem(make, channels, classes, size)) is None:
         return make(size)
-    fits = next((side for side in CANDIDATE_SIDES if not _problem(make, channels, classes, (side, side))), None)
-    least = _least_side(make, channels, classes, fits) if fits else None
-    hint = f"; the least that it takes is {least}x{least}" if least else ""
+    works = next((side for side in CANDIDATE_SIDES if not _problem(make, channels, classes, (side, side))), None)
+    smallest = _smallest_side(make, channels, classes, works) if works else None
+    hint = f"; the smallest supported size is {smallest}x{smallest}" if smallest else ""
     raise UsageError(f"{arch} cannot take {size[0]}x{size[1]} images of {channels} channels: {problem}{hint}")
 
 
-def _problem(make: Make, channels: int, classes: int, size: tuple[int, int]) -> str | None:
-    """Why the network cannot take such images, or None; found on the meta device, without memory and arithmetic."""
+def _problem(make: Factory, channels: int, classes: int, size: tuple[int, int]) -> str | None:
+    """Return why the network cannot take images of this shape, or None. Runs it on the meta device, without memory."""
     try:
         with torch.device("meta"), torch.no_grad():
             logits = make(size).eval()(torch.zeros(2, channels, *size))
     except Exception as exc:  # the user's code can raise anything
         return one_line(str(exc) or type(exc).__name__)[:200]
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    return None if shape == (2, classes) else f"it gives {shape} for 2 images, not logits of (2, {classes})"
+    return None if shape == (2, classes) else f"its output for 2 images is {shape}, not logits (2, {classes})"
 
 
-def _least_side(make: Make, channels: int, classes: int, fits: int) -> int:
-    """The smallest side of a square that the network takes, found by bisection below a side that fits."""
+def _smallest_side(make: Factory, channels: int, classes: int, works: int) -> int:
+    """Return the smallest side of a square that the network takes, by bisection below a side that works."""
     too_small = 0
-    while fits - too_small > 1:
-        middle = (too_small + fits) // 2
+    while works - too_small > 1:
+        middle = (too_small + works) // 2
         if _problem(make, channels, classes, (middle, middle)):
             too_small = middle
         else:
-            fits = middle
-    return fits
+            works = middle
+    return works

@@ -1,4 +1,7 @@
-"""Inception network for digits, after Szegedy et al. 2015 (arXiv:1409.4842), in a small form taught for MNIST."""
+"""Inception network for 28x28 digits, after Szegedy et al. 2015 (arXiv:1409.4842).
+
+A small version, as in tutorials on MNIST: two Inception modules, and convolutions without batch norm.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +11,9 @@ from netkit.nets.sizes import Size, height_and_width
 
 
 class InceptionA(nn.Module):
-    """Four branches over the same input, concatenated: 1x1; 5x5; two 3x3; and average pooling.
+    """Concatenate four branches over the same input: 1x1, 5x5, two 3x3, and average pooling.
 
-    The 1x1 convolutions reduce the channels that the expensive kernels see. The branches have no activations.
+    The 1x1 convolutions reduce the number of channels before the larger kernels. The branches have no activations.
     Input (N, channels, H, W); output (N, 88, H, W).
     """
 
@@ -42,29 +45,29 @@ class InceptionA(nn.Module):
                 self.branch_pool(x),  # (N, 24, H, W)
             ],
             dim=1,
-        )  # (N, 88, H, W)
+        )  # (N, 16 + 24 + 24 + 24, H, W)
 
 
 class InceptionNet(nn.Module):
     """Two 5x5 convolutions, each followed by an InceptionA, and one linear layer.
 
-    The layers are defined in the order of the forward pass, so that weights written elsewhere load by position.
-    Input (N, channels, height, width) float, normalized; output logits (N, classes).
-    Raises UsageError if `size` is below 16x16: nothing would remain after the second pooling.
+    Layers are defined in the order of the forward pass, so state dicts of other implementations load by position.
+    Input: normalized images (N, channels, height, width) float. Output: logits (N, classes).
+    Raises UsageError if `size` is below 16x16, because the second pooling would leave no pixels.
     """
 
     def __init__(self, channels: int = 1, classes: int = 10, size: Size = 28) -> None:
         super().__init__()
-        height, width = height_and_width(size, least=16, of="inception")
+        height, width = height_and_width(size, min_side=16, arch="inception")
         self.conv1 = nn.Conv2d(channels, 10, kernel_size=5)
         self.inception1 = InceptionA(10)
         self.conv2 = nn.Conv2d(InceptionA.out_channels, 20, kernel_size=5)
         self.inception2 = InceptionA(20)
-        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))  # after two convolutions and poolings
+        rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))  # after conv and pool, twice
         self.linear = nn.Linear(InceptionA.out_channels * rows * columns, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (N, 10, 12, 12) for 28x28
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))  # (N, 10, 12, 12) for 28x28 images
         x = self.inception1(x)  # (N, 88, 12, 12)
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # (N, 20, 4, 4)
         x = self.inception2(x)  # (N, 88, 4, 4)

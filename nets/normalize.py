@@ -1,4 +1,4 @@
-"""Normalization, the step before every network. Training, evaluation and export all use this one definition."""
+"""Normalization of uint8 pixels, the step before every network; shared by training, evaluation and export."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from netkit.core.model_card import ModelCard
 
 
 class FromPixels(nn.Module):
-    """A network that takes pixels: images (N, C, H, W) uint8 -> logits (N, classes).
+    """Normalize pixels, then apply a network: images (N, C, H, W) uint8 -> logits (N, classes).
 
     Pixels are normalized with the card's mean and std: (pixel / 255 - mean) / std, computed as pixel * scale + shift.
-    `scale` and `shift` (C, 1, 1) follow from the card and are not saved with the weights.
+    `scale` and `shift` (C, 1, 1) are computed from the card and are not part of the state dict.
     """
 
     scale: Tensor

@@ -5,9 +5,9 @@ from netkit.core.errors import UsageError
 Size = int | tuple[int, int]
 
 
-def height_and_width(size: Size, *, least: int, of: str) -> tuple[int, int]:
-    """Height and width in pixels. Raises UsageError, with the network's name `of`, if one is below `least`."""
+def height_and_width(size: Size, *, min_side: int, arch: str) -> tuple[int, int]:
+    """Return height and width in pixels. Raises UsageError, with the name of the network, below `min_side`."""
     height, width = (size, size) if isinstance(size, int) else size
-    if min(height, width) < least:
-        raise UsageError(f"{of} cannot take {height}x{width} images: it needs at least {least}x{least}")
+    if min(height, width) < min_side:
+        raise UsageError(f"{arch} cannot take {height}x{width} images: it needs at least {min_side}x{min_side}")
     return height, width

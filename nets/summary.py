@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network, layer by layer, counted by torch's FlopCounterMode."""
+"""Parameters and multiply-adds of a network per layer, counted with torch's FlopCounterMode."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +11,7 @@ from netkit.nets.build import architecture, create
 
 Shape = tuple[int, int, int]  # channels, height, width of one image
 
-DIGIT: Shape = (1, 28, 28)  # what `create` makes networks for by default
+DIGIT: Shape = (1, 28, 28)  # the default input of `create`
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Layer:
-    """A module without children; `output` is the shape of its output for one image."""
+    """A module without children. `output` is the shape of its output for one image."""
 
     layer: str
     kind: str
@@ -37,48 +37,48 @@ class Layer:
 
 @dataclass(frozen=True)
 class Bottleneck:
-    """Multiply-adds of a k x k convolution after a 1x1 convolution, compared to the k x k convolution alone."""
+    """Multiply-adds of a k x k convolution with a 1x1 convolution before it, and of the k x k convolution alone."""
 
     layer: str
     channels: str  # input -> between the two convolutions -> output
-    kernel: int
-    bottleneck: int
-    direct: int
+    kernel: int  # k
+    bottleneck: int  # multiply-adds of both convolutions
+    direct: int  # multiply-adds of the k x k convolution alone
     ratio: str  # direct / bottleneck
 
 
 def summary(arch: str) -> Summary:
-    """The size of netkit's own network called `arch`; UsageError if there is none."""
+    """Return the size of netkit's own network `arch`. Raises UsageError if the name is unknown."""
     net = create(arch)
     return Summary(arch, parameters(net), multiply_adds(net, DIGIT), architecture(arch).source)
 
 
 def parameters(net: nn.Module) -> int:
-    """The number of trainable parameters."""
+    """Count the trainable parameters."""
     return sum(weight.numel() for weight in net.parameters())
 
 
 def multiply_adds(net: nn.Module, image: Shape) -> int:
-    """Multiply-adds of the forward pass for one image; biases, normalization and pooling are not counted."""
+    """Count the multiply-adds of a forward pass for one image, without biases, normalization and pooling."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         net.eval()(torch.zeros(1, *image))
     return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two operations
 
 
 def layers(net: nn.Module, image: Shape) -> list[Layer]:
-    """The network's layers in the order of the forward pass for one image."""
+    """List the network's layers in the order of the forward pass."""
     rows: list[Layer] = []
 
-    def record_calls(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+    def hook(path: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
             with FlopCounterMode(display=False) as counter:
                 module.forward(*inputs)
             count = int(counter.get_total_flops()) // 2
             rows.append(Layer(path, type(module).__name__, tuple(output.shape[1:]), parameters(module), count))
 
-        return module.register_forward_hook(hook)
+        return module.register_forward_hook(record)
 
-    handles = [record_calls(path, module) for path, module in net.named_modules() if not any(module.children())]
+    handles = [hook(path, module) for path, module in net.named_modules() if not any(module.children())]
     with torch.no_grad():
         net.eval()(torch.zeros(1, *image))
     for handle in handles:
@@ -87,7 +87,7 @@ def layers(net: nn.Module, image: Shape) -> list[Layer]:
 
 
 def bottlenecks(net: nn.Module, image: Shape) -> list[Bottleneck]:
-    """The savings of each 1x1 convolution that precedes a larger kernel in the same nn.Sequential."""
+    """Compare each 1x1 convolution that precedes a larger kernel in the same nn.Sequential; see Bottleneck."""
     outputs = {layer.layer: layer.output for layer in layers(net, image)}
     rows = []
     for path, module in net.named_modules():
@@ -101,14 +101,14 @@ def bottlenecks(net: nn.Module, image: Shape) -> list[Bottleneck]:
 
 
 def bottleneck(layer: str, narrow: nn.Conv2d, wide: nn.Conv2d, image: Shape) -> Bottleneck:
-    """Compare `wide` after `narrow`, on an input of shape `image`, with a convolution like `wide` on that input."""
+    """Compare `narrow` and `wide` in sequence with one convolution like `wide`, on an input of shape `image`."""
     kernel = wide.kernel_size[0]
     alone = nn.Conv2d(image[0], wide.out_channels, kernel, padding=kernel // 2)
-    through, direct = multiply_adds(nn.Sequential(narrow, wide), image), multiply_adds(alone, image)
+    both, direct = multiply_adds(nn.Sequential(narrow, wide), image), multiply_adds(alone, image)
     channels = f"{image[0]} -> {narrow.out_channels} -> {wide.out_channels}"
-    return Bottleneck(layer, channels, kernel, through, direct, f"{direct / through:.2f}x")
+    return Bottleneck(layer, channels, kernel, both, direct, f"{direct / both:.2f}x")
 
 
 def textbook_bottleneck() -> Bottleneck:
-    """The example in textbooks: 192 channels of 28x28, by 5x5 to 32 channels, or by 1x1 to 16 channels first."""
+    """The textbook example: 5x5 from 192 to 32 channels on 28x28, directly or after 1x1 to 16 channels."""
     return bottleneck("textbook", nn.Conv2d(192, 16, 1), nn.Conv2d(16, 32, 5, padding=2), (192, 28, 28))

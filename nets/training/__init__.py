@@ -1,23 +1,23 @@
-"""Training: from a data set and a recipe to weights with a model card. Read in this order:
+"""Training: from a data set and a recipe to weights with a model card.
 
-recipe        what to do, as plain values: optimizer, schedule, augmentation, precision
+recipe        hyperparameters: optimizer, schedule, augmentation, precision
 schedule      epochs, steps and learning rates of a recipe
-device        where to train, and in which precision
-distributed   the processes that train one network together
-feed          images on their way to the device
-sampling      the images that each epoch learns from, and their order
+device        choice of the device and the precision
+distributed   data-parallel training in several processes
+feed          loads batches of images to the device
+sampling      the images of each epoch, and their order
 augment       random affine maps of the images
-muon, optim   the optimizer: Muon for convolution kernels, SGD for everything else
+muon, optim   the optimizer: Muon for convolution kernels, SGD for all other weights
 metrics       the metrics of an epoch, and metrics.csv
-step_metrics  the metrics of a step, read without making a GPU wait
+step_metrics  the metrics of a step, copied from a GPU asynchronously
 trainer       the training loop
 tensorfile    a safetensors file with a JSON header and a checksum
-state         training.safetensors: a training that has not ended
+state         training.safetensors: the saved state of an unfinished training
 checkpoint    model.safetensors: weights with their model card
-weights       initial weights from elsewhere
+weights       initial weights from a file
 record        run.json: the arguments of a run
 plots         pictures of a run
 tensorboard   logs for TensorBoard
-run           all of it together, and the folder that a run leaves
-stopping      SIGINT and SIGTERM, delayed until a step has ended
+run           a whole training run, and the folder that it writes
+stopping      delays SIGINT and SIGTERM until the end of a step
 """

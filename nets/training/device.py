@@ -1,4 +1,4 @@
-"""Where to train and in which precision: --device and --precision as torch's device and dtype."""
+"""Choice of the device and the precision of a training: --device and --precision."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -14,10 +14,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """The device called "auto", "cpu" or "cuda"; with several GPUs the one with the number `local_rank`.
+    """Return the device for "auto", "cpu" or "cuda"; with several GPUs the one with index `local_rank`.
 
-    "auto" is CUDA if it works, else the CPU, and logs the cause. Raises DeviceError, with the cause, if "cuda" does not
-    work.
+    "auto" chooses CUDA if it works; otherwise it chooses the CPU and logs the cause. Raises DeviceError, with the
+    cause, if "cuda" does not work.
     """
     if name == "cpu":
         return torch.device("cpu")
@@ -31,7 +31,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The precision of convolutions: `name`, or for "auto" bf16 if the hardware has it, else fp32."""
+    """Return the precision of the forward pass: `name`, or for "auto" bf16 if the hardware supports it, else fp32."""
     if name != "auto":
         return name
     has_bf16 = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_has_bf16()
@@ -39,7 +39,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """A context in which operators compute in `dtype` where they can; float32 changes nothing."""
+    """Return torch's autocast context for `dtype`, or an empty context for float32."""
     return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
@@ -49,7 +49,7 @@ def _cpu_has_bf16() -> bool:
 
 
 def _cuda_problem(local_rank: int) -> str | None:
-    """Why torch cannot use the GPU with that number, or None if it can."""
+    """Return why torch cannot use the GPU with index `local_rank`, or None if it can."""
     if problem := missing_cuda_driver():
         return problem
     if torch.version.cuda is None:
@@ -57,5 +57,5 @@ def _cuda_problem(local_rank: int) -> str | None:
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU; see nvidia-smi"
     if local_rank >= torch.cuda.device_count():
-        return f"{torch.cuda.device_count()} GPUs here, too few for process {local_rank + 1} on this machine"
+        return f"this machine has {torch.cuda.device_count()} GPUs, too few for its process {local_rank + 1}"
     return None

@@ -1,4 +1,4 @@
-"""Ranks: the processes that train one network together, as torchrun starts them; or one process alone."""
+"""Data-parallel training in several processes, as torchrun starts them, or in a single process."""
 
 import gc
 import os
@@ -12,72 +12,75 @@ from torch import Tensor, distributed
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process is number `rank`, from 0, of `count`; `local_count` of them run on this machine."""
+    """The rank of this process among `world_size` processes, `local_world_size` of which run on this machine."""
 
     rank: int
-    count: int
+    world_size: int
     local_rank: int
-    local_count: int
+    local_world_size: int
 
     @property
-    def first(self) -> bool:
-        """Whether this is the process that writes files and prints."""
+    def is_main(self) -> bool:
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def launcher(self) -> list[str]:
-        """The words before a command that start as many processes again; none for one process."""
-        if self.count == 1:
+        """Return the torchrun command line that starts the same number of processes; empty for one process."""
+        if self.world_size == 1:
             return []
-        machines = self.count // self.local_count
-        more = ["--nnodes", str(machines)] if machines > 1 else []
-        return ["torchrun", *more, "--nproc-per-node", str(self.local_count), "-m"]
+        machines = self.world_size // self.local_world_size
+        nnodes = ["--nnodes", str(machines)] if machines > 1 else []
+        return ["torchrun", *nnodes, "--nproc-per-node", str(self.local_world_size), "-m"]
 
     def shard(self, indices: Tensor) -> tuple[Tensor, int]:
-        """This rank's part of a batch (n,), and its weight 1; if n is below `count`, maybe one index of weight 0."""
-        shard = indices[self.rank :: self.count]
+        """Return this rank's indices of a batch (n,), and their weight 1.
+
+        If the batch has no index for this rank, return its first index with weight 0.
+        """
+        shard = indices[self.rank :: self.world_size]
         return (shard, 1) if len(shard) else (indices[:1], 0)
 
     def gather(self, values: Tensor, batch_size: int) -> Tensor:
-        """Values (..., n) of all ranks' shards as those of the batch (..., batch_size), in its order."""
-        if self.count == 1:
+        """Gather the values (..., n) of all ranks' shards to (..., batch_size), in the order of the batch."""
+        if self.world_size == 1:
             return values
         gathered = values.new_zeros(*values.shape[:-1], batch_size)
-        gathered[..., self.rank :: self.count] = values  # an empty slice for a shard of weight 0
+        gathered[..., self.rank :: self.world_size] = values  # the slice is empty for a shard of weight 0
         distributed.all_reduce(gathered)
         return gathered
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true on any rank. All ranks must call this at the same point."""
-        if self.count == 1:
+        """Return whether `flag` is true on any rank. All ranks must call this at the same point."""
+        if self.world_size == 1:
             return flag
         flags = torch.tensor(float(flag), device="cuda" if distributed.get_backend() == "nccl" else "cpu")
         distributed.all_reduce(flags)
         return bool(flags.item())
 
 
-ALONE = Ranks(rank=0, count=1, local_rank=0, local_count=1)
+SINGLE_PROCESS = Ranks(rank=0, world_size=1, local_rank=0, local_world_size=1)
 
 
 def from_environment() -> Ranks:
-    """The ranks as torchrun describes them in the environment, or ALONE."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
-        return ALONE
-    rank, local_rank, local_count = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    return Ranks(rank, count, local_rank, local_count)
+    """Read torchrun's environment variables; SINGLE_PROCESS if they are not set."""
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    if world_size == 1:
+        return SINGLE_PROCESS
+    rank, local_rank, local_world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+    return Ranks(rank, world_size, local_rank, local_world_size)
 
 
 @contextmanager
 def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Inside, the ranks can communicate: through NCCL on CUDA, through gloo on the CPU."""
-    if ranks.count == 1:
+    """Connect the ranks inside the context, with NCCL on CUDA and with gloo on the CPU."""
+    if ranks.world_size == 1:
         yield
         return
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield
     finally:
-        # DDP is part of a reference cycle and keeps gloo's threads alive. A thread that is alive when Python exits can
+        # DDP is part of a reference cycle and keeps gloo's threads alive. A thread that runs when Python exits can
         # abort the process: "terminate called without an active exception".
         gc.collect()
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""The metrics of an epoch, and metrics.csv, which has one row an epoch."""
+"""The metrics of an epoch, and metrics.csv with one row per epoch."""
 
 import csv
 import io
@@ -15,16 +15,16 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training.device import autocast
 from netkit.nets.training.feed import Feed
 
-EVALUATION_BATCH = 100  # with 1,000 densenet takes twice as long on two cores: its activations do not fit the caches
+EVALUATION_BATCH_SIZE = 100  # with 1,000, densenet takes twice as long on two cores: activations exceed the caches
 
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """One row of metrics.csv. Losses are means of the cross entropy; accuracies lie in [0, 1].
+    """One row of metrics.csv. Losses are means of the cross entropy; accuracies are in [0, 1].
 
-    `step` and `lr` are those of the epoch's last step. The training columns are means over the images that the epoch
-    learnt from, while the weights changed; the loss includes the recipe's label smoothing. The test columns are
-    computed in float32 in the last epoch, and in the precision of the training before.
+    `step` and `lr` are those of the epoch's last step. The training columns are means over the epoch's batches, each
+    computed with the weights before its step; the training loss includes the recipe's label smoothing. The test columns
+    are computed after the epoch, in float32; with precision bf16 only in the last epoch, and in bf16 in earlier ones.
     """
 
     epoch: int
@@ -38,30 +38,30 @@ class EpochMetrics:
 
     def __str__(self) -> str:
         return (
-            f"{self.epoch}: loss {self.train_loss:.4f}, train {self.train_accuracy:.2%}, "
-            f"test {self.test_accuracy:.2%}, {self.seconds:.1f} s"
+            f"{self.epoch}: loss {self.train_loss:.4f}, train accuracy {self.train_accuracy:.2%}, "
+            f"test accuracy {self.test_accuracy:.2%}, {self.seconds:.1f} s"
         )
 
 
 @torch.no_grad()
 def predict(model: FromPixels, images: Feed, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Logits (N, classes) float32 for all images, computed under autocast to `dtype`."""
+    """Compute logits (N, classes) float32 for all images, under autocast to `dtype`."""
     model.eval()
     with autocast(images.device, dtype):
-        return torch.cat([model(chunk).float() for chunk in images.in_order(EVALUATION_BATCH)])
+        return torch.cat([model(batch).float() for batch in images.in_order(EVALUATION_BATCH_SIZE)])
 
 
 def evaluate(
     model: FromPixels, images: Feed, labels: Tensor, dtype: torch.dtype = torch.float32
 ) -> tuple[float, float]:
-    """Mean cross entropy and accuracy of `model` on images and their labels (N,) int64."""
+    """Compute mean cross entropy and accuracy of `model` on images and their labels (N,) int64."""
     logits = predict(model, images, dtype)
     correct = (logits.argmax(dim=1) == labels).sum()
     return F.cross_entropy(logits.double(), labels).item(), int(correct) / len(labels)
 
 
 def write_csv(path: Path, rows: Iterable[EpochMetrics]) -> None:
-    """Write a header and the rows, whole or not at all."""
+    """Write a header and the rows atomically."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in fields(EpochMetrics)], lineterminator="\n")
     writer.writeheader()

@@ -1,8 +1,8 @@
-"""Muon, SGD whose steps are nearly orthogonal matrices (Jordan et al. 2024, kellerjordan.github.io/posts/muon).
+"""Muon: SGD with momentum and orthogonalized steps, after Jordan et al. 2024 (kellerjordan.github.io/posts/muon).
 
-torch.optim.Muon treats one matrix after the other. A small network has many small matrices, and on a CPU most of their
-time is the overhead of launching operations. This version treats all at once, through their Gram matrices, and takes a
-third of the time (residual: 0.5 ms a step instead of 1.6).
+torch.optim.Muon processes one matrix after the other. With many small matrices on a CPU, most of the time is overhead
+per operation. This version processes all matrices together, through their Gram matrices, and takes a third of the time
+(residual: 0.5 ms a step instead of 1.6).
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's polynomial, which drives singular values to about 1
-ITERATIONS = 3  # 5 cost more without better results
-MIN_SQUARED_NORM = 1e-14  # of a matrix; keeps a step of zeros at zero
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Jordan's polynomial, which maps singular values to about 1
+ITERATIONS = 3  # 5 take longer and do not improve results
+MIN_SQUARED_NORM = 1e-14  # of a matrix; avoids a division by zero
 
 
 class Muon(Optimizer):
@@ -34,16 +34,16 @@ class Muon(Optimizer):
             torch._foreach_mul_(momenta, momentum)
             torch._foreach_add_(momenta, gradients)
             steps = torch._foreach_add(gradients, momenta, alpha=momentum) if group["nesterov"] else momenta
-            for kernel, step in zip(kernels, orthogonalised([step.flatten(1) for step in steps]), strict=True):
-                tall = max(1.0, step.shape[0] / step.shape[1])
-                kernel.add_(step.reshape(kernel.shape), alpha=-group["lr"] * tall**0.5)
+            for kernel, step in zip(kernels, orthogonalize([step.flatten(1) for step in steps]), strict=True):
+                aspect_ratio = max(1.0, step.shape[0] / step.shape[1])
+                kernel.add_(step.reshape(kernel.shape), alpha=-group["lr"] * aspect_ratio**0.5)
 
 
-def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
-    """Each matrix (m, n) with the same singular vectors, and singular values of about 1.
+def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return each matrix (m, n) with the same singular vectors and with singular values of about 1.
 
     An iteration of the polynomial, X <- (a + b XX' + c (XX')^2) X, multiplies X by a symmetric matrix. The products of
-    these matrices are computed for all X at once, from the Gram matrices XX', zero-padded to one size.
+    these symmetric matrices are computed as one batch, from the Gram matrices XX', zero-padded to a common size.
     """
     wide = [matrix if len(matrix) <= matrix.shape[1] else matrix.T for matrix in matrices]
     side = max(len(matrix) for matrix in wide)
@@ -54,7 +54,7 @@ def orthogonalised(matrices: Sequence[Tensor]) -> list[Tensor]:
     factors = squares.rsqrt()[:, None, None] * torch.eye(side, device=grams.device)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
-        gram = factors @ grams @ factors  # of the matrices so far
+        gram = factors @ grams @ factors  # XX' of this iteration
         polynomials = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomials.diagonal(dim1=1, dim2=2).add_(a)
         factors = polynomials @ factors

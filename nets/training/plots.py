@@ -1,4 +1,4 @@
-"""Pictures of a run, for people: its learning curves, its confusion matrix, and its worst mistakes."""
+"""Pictures of a run: learning curves, confusion matrix, and the worst mistakes."""
 
 import io
 import logging
@@ -20,8 +20,8 @@ from netkit.nets.training.metrics import EpochMetrics
 
 logger = logging.getLogger(__name__)
 
-WORST = 24  # mistakes shown, six a row
-MAX_CLASSES_WITH_COUNTS = 30  # with more, the cells of the confusion matrix are too small for numbers
+MAX_MISTAKES, COLUMNS = 24, 6  # images in the picture of mistakes, and images per row
+MAX_CLASSES_WITH_COUNTS = 30  # with more classes, the cells of the confusion matrix are too small for numbers
 MAX_NAME_LENGTH = 40  # characters of a class name
 LITERAL_TEXT = rc_context({"text.parse_math": False, "text.usetex": False})  # class names may contain $, _ or \
 
@@ -30,18 +30,20 @@ def draw_all(
     out: Path,
     rows: Sequence[EpochMetrics],
     *,
-    smoothed: bool,
+    smoothed_labels: bool,
     images: Images,
     labels: NDArray[np.int64],
     probabilities: NDArray[np.float32],
     class_names: Sequence[str],
 ) -> None:
-    """Draw the pictures of a run into the folder `out`. One that fails is left out, with a warning.
+    """Write the pictures of a run to the folder `out`. A picture that cannot be drawn causes a warning.
 
-    Test images (N, C, H, W) uint8, their labels (N,), and the predicted probabilities (N, classes).
+    Args:
+        smoothed_labels: whether the training loss includes label smoothing.
+        images: test images (N, C, H, W) uint8, with `labels` (N,) and predicted `probabilities` (N, classes).
     """
     pictures: dict[str, Callable[[], Figure]] = {
-        CURVES: lambda: curves(rows, smoothed=smoothed),
+        CURVES: lambda: curves(rows, smoothed_labels=smoothed_labels),
         CONFUSION: lambda: confusion(labels, probabilities.argmax(axis=1), class_names),
         MISTAKES: lambda: mistakes(images, labels, probabilities, class_names),
     }
@@ -53,16 +55,17 @@ def draw_all(
 
 
 @LITERAL_TEXT
-def curves(rows: Sequence[EpochMetrics], *, smoothed: bool) -> Figure:
-    """Loss and accuracy over the epochs; `smoothed` says that the training loss includes label smoothing."""
+def curves(rows: Sequence[EpochMetrics], *, smoothed_labels: bool) -> Figure:
+    """Draw training and test loss, and training and test accuracy, over the epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     epochs = [row.epoch for row in rows]
-    for axes, what in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for part, style in (("train", "--"), ("test", "-")):
-            values = [getattr(row, f"{part}_{what}") for row in rows]
-            note = ", labels smoothed," if smoothed and (part, what) == ("train", "loss") else ""
-            axes.plot(epochs, values, style, marker="o", markersize=4, label=f"{part}{note} {values[-1]:.4f}")
-        axes.set(xlabel="epoch", title=what)
+    for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
+        for split, name, style in (("train", "training", "--"), ("test", "test", "-")):
+            values = [getattr(row, f"{split}_{metric}") for row in rows]
+            note = " with label smoothing" if smoothed_labels and (split, metric) == ("train", "loss") else ""
+            label = f"{name} {metric}{note}: {values[-1]:.4f}"
+            axes.plot(epochs, values, style, marker="o", markersize=4, label=label)
+        axes.set(xlabel="epoch", ylabel=metric, title=f"training and test {metric}")
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
@@ -71,11 +74,8 @@ def curves(rows: Sequence[EpochMetrics], *, smoothed: bool) -> Figure:
 
 @LITERAL_TEXT
 def confusion(labels: NDArray[np.int64], predictions: NDArray[np.int64], class_names: Sequence[str]) -> Figure:
-    """The confusion matrix of the test images; colours show the mistakes only.
-
-    `labels` and `predictions` are class indices (N,).
-    """
-    classes, names = len(class_names), _drawable(class_names)
+    """Draw the confusion matrix of class indices `labels` (N,) and `predictions` (N,). Colors show mistakes only."""
+    classes, names = len(class_names), _printable(class_names)
     counts = confusion_matrix(labels, predictions, classes)
     mistakes = np.where(np.eye(classes, dtype=bool), 0, counts)
     side = min(12.0, 3 + 0.5 * classes)
@@ -91,7 +91,7 @@ def confusion(labels: NDArray[np.int64], predictions: NDArray[np.int64], class_n
     axes.set(
         xlabel="predicted class",
         ylabel="true class",
-        title=f"{int(mistakes.sum()):,} of {len(labels):,} test images misclassified",
+        title=f"confusion matrix: {int(mistakes.sum()):,} of {len(labels):,} test images misclassified",
     )
     return figure
 
@@ -103,38 +103,38 @@ def mistakes(
     probabilities: NDArray[np.float32],
     class_names: Sequence[str],
 ) -> Figure:
-    """The misclassified test images with the largest cross entropy, the worst first.
+    """Draw the misclassified test images with the largest cross entropy, the worst first.
 
     Images (N, C, H, W) uint8, labels (N,), probabilities (N, classes).
     """
-    names = _drawable(class_names)
+    names = _printable(class_names)
     predictions = probabilities.argmax(axis=1)
     total = int((predictions != labels).sum())
-    worst = worst_mistakes(labels, predictions, probabilities[np.arange(len(labels)), labels], count=WORST)
-    rows = max(1, -(-len(worst) // 6))
-    figure = Figure(figsize=(9, 1 + 1.75 * rows), layout="constrained")
-    figure.suptitle(f"the worst {len(worst)} of {total} mistakes: test image, true class → predicted class")
-    for axes in figure.subplots(rows, 6, squeeze=False).flat:
+    worst = worst_mistakes(labels, predictions, probabilities[np.arange(len(labels)), labels], count=MAX_MISTAKES)
+    rows = max(1, -(-len(worst) // COLUMNS))
+    figure = Figure(figsize=(10, 1 + 2 * rows), layout="constrained")
+    figure.suptitle(f"{len(worst)} of {total} mistakes, worst first: #index, true class, predicted class (probability)")
+    for axes in figure.subplots(rows, COLUMNS, squeeze=False).flat:
         axes.set_axis_off()
     for axes, index, image in zip(figure.axes, worst, images[worst], strict=False):
         pixels = image.transpose(1, 2, 0)  # (H, W, C)
         axes.imshow(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels, cmap="gray", vmin=0, vmax=255)
-        predicted = predictions[index]
-        probability = probabilities[index, predicted]
-        axes.set_title(f"#{index}: {names[labels[index]]} → {names[predicted]} ({probability:.0%})", size=9)
+        label, prediction = labels[index], predictions[index]
+        probability = probabilities[index, prediction]
+        axes.set_title(f"#{index}: true {names[label]},\npredicted {names[prediction]} ({probability:.2f})", size=9)
     return figure
 
 
 @LITERAL_TEXT
 def save(figure: Figure, path: Path) -> None:
-    """Write the picture as PNG, whole or not at all."""
+    """Write the picture as a PNG file atomically."""
     content = io.BytesIO()
-    with warnings.catch_warnings(action="ignore"):  # one for each character that no font has
+    with warnings.catch_warnings(action="ignore"):  # about characters that the font lacks
         figure.savefig(content, format="png", dpi=120)
     write_atomic(path, content.getvalue())
 
 
-def _drawable(class_names: Sequence[str]) -> list[str]:
-    """The names on one line each, control characters spelled out, and long names cut."""
+def _printable(class_names: Sequence[str]) -> list[str]:
+    """Escape control characters in the names, and shorten long names."""
     names = map(one_line, class_names)
     return [name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1]}…" for name in names]

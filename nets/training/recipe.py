@@ -1,4 +1,4 @@
-"""Recipe: the hyperparameters of a training run. Standard library only."""
+"""Recipes: the hyperparameters of a training run. Imports the standard library only."""
 
 from dataclasses import asdict, dataclass, replace
 from itertools import accumulate, count
@@ -8,32 +8,32 @@ from netkit.core.errors import UsageError, unknown_name
 
 MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the bundled digits
 MAX_LR = 1e6
-MAX_EPOCHS = 100_000  # EpochSchedule lists them all
+MAX_EPOCHS = 100_000  # EpochSchedule keeps a list of all epochs
 SCHEDULES = ("constant", "onecycle")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of SGD on the cross entropy, and of what surrounds it.
+    """The hyperparameters of a training with SGD on the cross entropy.
 
     Args:
         epochs: passes over the training images; with 2.5 the third and last epoch ends after half of its images.
-        lr: learning rate; with the schedule "onecycle" (Smith 2018, arXiv:1803.09820) its peak.
-        muon: if above 0, Muon moves the kernels of convolutions, at this multiple of the learning rate.
-        schedule: "constant" or "onecycle"; the latter rises linearly to `lr` and falls linearly to 0.
-        pct_start: fraction of all steps until the peak of "onecycle".
-        max_grad_norm: gradients are scaled down to this norm; 0 for no limit.
-        translate: images are moved by up to this many pixels in each direction, anew in each epoch; also
-        degrees: rotated by up to this angle;
-        scale: resized by up to this fraction (0.1: from 0.9 to 1.1);
-        shear: sheared horizontally by up to this factor (0.1: 1 pixel sideways in 10 rows).
-        drop_fraction: fraction of the images that an epoch leaves out: those with the lowest losses when they were
-            last learnt from (selective backprop, after Jiang et al. 2019, arXiv:1910.00762).
-        full_epochs: number of epochs before the first one that leaves images out.
-        ema: decay per step of an exponential moving average of the weights, which is what is saved; 0 for none.
-        channels_last: memory layout of the convolutions.
-        precision: "fp32", "bf16", "fp16", or "auto": bf16 if the hardware has it, else fp32.
+        lr: learning rate; the peak learning rate if the schedule is "onecycle".
+        muon: if above 0, Muon updates the kernels of convolutions, with this multiple of the learning rate.
+        schedule: "constant", or "onecycle" (Smith 2018, arXiv:1803.09820): a linear rise to `lr`, a linear fall to 0.
+        pct_start: fraction of all steps before the peak of "onecycle".
+        max_grad_norm: upper bound of the gradient norm; 0 for none.
+        translate: maximum random translation of an image in each direction, in pixels.
+        degrees: maximum random rotation.
+        scale: maximum random change of the image size (0.1: from 0.9 to 1.1).
+        shear: maximum random horizontal shear (0.1: 1 pixel per 10 rows).
+        drop_fraction: fraction of the images that an epoch skips: those with the lowest losses when they were last
+            trained on (selective backprop, after Jiang et al. 2019, arXiv:1910.00762).
+        full_epochs: number of epochs at the start that skip no images.
+        ema: decay per step of an exponential moving average of the weights, which is evaluated and saved; 0 for none.
+        channels_last: use torch's channels_last memory format.
+        precision: "fp32", "bf16", "fp16", or "auto": bf16 if the hardware supports it, else fp32.
 
     Raises:
         UsageError: a value is out of range.
@@ -63,56 +63,56 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= MAX_EPOCHS:
-            raise UsageError(f"epochs are a number above 0 and up to {MAX_EPOCHS:,}, not {self.epochs}")
+            raise UsageError(f"epochs must be above 0 and at most {MAX_EPOCHS:,}, not {self.epochs}")
         if self.batch_size < 1:
-            raise UsageError(f"the batch size is at least 1, not {self.batch_size}")
+            raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
         if not 0 < self.lr <= MAX_LR:
-            raise UsageError(f"the learning rate is a positive number up to {MAX_LR:,.0f}, not {self.lr}")
+            raise UsageError(f"the learning rate must be above 0 and at most {MAX_LR:,.0f}, not {self.lr}")
         for field in ("momentum", "ema", "label_smoothing", "pct_start", "scale", "drop_fraction"):
             if not 0 <= getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 0 and below 1, not {getattr(self, field)}")
         if self.drop_fraction and self.full_epochs < 1:
-            raise UsageError("drop_fraction needs full_epochs of 1 or more, which measure the losses of all images")
+            raise UsageError("drop_fraction requires full_epochs of at least 1, so that every image has a loss")
         if self.schedule not in SCHEDULES:
             raise unknown_name("schedule", self.schedule, SCHEDULES)
         if self.precision not in PRECISIONS:
             raise unknown_name("precision", self.precision, PRECISIONS)
 
     def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate of `step`, counted from 0, out of `steps`."""
+        """Return the learning rate of `step`, counted from 0, of a training with `steps` steps."""
         if self.schedule == "constant":
             return self.lr
         peak = self.pct_start * steps
         return self.lr * min((step + 1) / (peak + 1), (steps - step) / (steps - peak))
 
     def candidates_in(self, epoch: int, images: int) -> int:
-        """How many of `images` training images the epoch, counted from 1, can learn from: all, or the hardest ones."""
+        """Return the number of images that the epoch, counted from 1, does not skip, of `images` training images."""
         return images if epoch <= self.full_epochs else images - int(images * self.drop_fraction)
 
     def images_in(self, epoch: int, images: int) -> int:
-        """How many of `images` training images the epoch learns from: its candidates, or a part of them in the last."""
+        """Return the number of images that the epoch trains on: its candidates, or a part of them in the last epoch."""
         return max(1, round(self.candidates_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
 
-    def stretched_to(self, images: int) -> "Recipe":
-        """This recipe with as many epochs as MIN_STEPS need on `images` training images, for small data sets."""
-        ends = accumulate(-(-self.candidates_in(epoch, images) // self.batch_size) for epoch in count(1))
-        enough = next(epoch for epoch, steps in enumerate(ends, start=1) if steps >= MIN_STEPS)
-        return replace(self, epochs=max(self.epochs, enough))
+    def with_min_steps(self, images: int) -> "Recipe":
+        """Return this recipe with enough epochs for MIN_STEPS steps on `images` training images."""
+        last_steps = accumulate(-(-self.candidates_in(epoch, images) // self.batch_size) for epoch in count(1))
+        min_epochs = next(epoch for epoch, steps in enumerate(last_steps, start=1) if steps >= MIN_STEPS)
+        return replace(self, epochs=max(self.epochs, min_epochs))
 
     def __str__(self) -> str:
-        """The name, and the fields that are not off, for people."""
+        """Return the name and all fields that are not 0 or False, as text for log messages."""
         fields = {name.replace("_", " "): value for name, value in asdict(self).items() if name != "name" and value}
-        return f"{self.name}: " + ", ".join(f"{n}" if v is True else f"{n} {_short(v)}" for n, v in fields.items())
+        return f"{self.name}: " + ", ".join(f"{n}" if v is True else f"{n} {_format(v)}" for n, v in fields.items())
 
 
-def _short(value: object) -> str:
+def _format(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(  # plain SGD, as in textbooks
+        Recipe(  # plain SGD with momentum
             name="baseline",
             epochs=10,
             batch_size=64,
@@ -145,7 +145,7 @@ RECIPES = {
             muon=0.1,
             schedule="onecycle",
             pct_start=0.25,
-            max_grad_norm=1.0,  # without it inception diverges on the digits at a peak of 0.1
+            max_grad_norm=1.0,  # without it, inception diverges on the digits at a peak learning rate of 0.1
             weight_decay=5e-4,
             label_smoothing=0.05,
             translate=2.0,
@@ -160,11 +160,11 @@ RECIPES = {
         ),
     )
 }
-ALIASES = {"seed": "baseline"}  # other names that are accepted
+ALIASES = {"seed": "baseline"}
 
-# How "fast" differs between networks. Those without global average pooling get smaller translations. preact and
-# densenet leave out more images, so that two cores train all networks in less than a third of the time of the
-# baseline. Chosen on images held back from the training set, except for drop_fraction.
+# Differences of "fast" between networks. Networks without global average pooling get smaller translations. preact and
+# densenet skip more images, so that on two cores every network trains in less than a third of the baseline's time.
+# The translations were chosen on images held out from the training set; drop_fraction was not.
 ADJUSTMENTS: dict[str, dict[str, Any]] = {
     "inception": {"translate": 1.0},
     "residual": {"translate": 1.0},
@@ -174,7 +174,7 @@ ADJUSTMENTS: dict[str, dict[str, Any]] = {
 
 
 def recipe_named(name: str, *, arch: str | None = None) -> Recipe:
-    """The recipe called `name`, adjusted to `arch` if given; UsageError, with the closest name, if there is none."""
+    """Return the recipe `name`, adjusted to `arch` if given. Raises UsageError, with the closest name, if unknown."""
     name = ALIASES.get(name, name)
     if name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)

@@ -1,4 +1,4 @@
-"""run.json: the arguments of a run, for --resume and to find its data set again."""
+"""run.json: the arguments of a run, for --resume and to load its data set again."""
 
 import json
 import logging
@@ -16,10 +16,10 @@ from netkit.data.options import Options
 
 logger = logging.getLogger(__name__)
 
-# arguments that must be equal to resume a run
-DECISIVE = ("arch", "seed", "data_sha256", "input", "mean", "std", "weights_sha256", "recipe")
-# arguments that change the weights in their last digits only
-CIRCUMSTANCES = ("device", "threads", "processes", "compiled", "deterministic", "torch")
+# a run can be resumed only with equal values of these
+MUST_MATCH = ("arch", "seed", "data_sha256", "input", "mean", "std", "weights_sha256", "recipe")
+# these change only the last digits of the weights
+MAY_DIFFER = ("device", "threads", "processes", "compiled", "deterministic", "torch")
 
 Arguments = Mapping[str, Any]
 
@@ -30,34 +30,32 @@ def write(out: Path, arguments: Arguments) -> None:
 
 
 def read(out: Path) -> dict[str, Any]:
-    """The arguments in run.json in the folder `out`. Raises ModelError if it is missing or damaged."""
+    """Read run.json in the folder `out`. Raises ModelError if it is missing or damaged."""
     path = out / ARGUMENTS
     try:
         arguments = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as exc:
         raise ModelError(f"{path}: cannot be read: {exc}") from None
     if not isinstance(arguments, dict):
-        raise ModelError(f"{path}: holds no JSON object")
+        raise ModelError(f"{path}: not a JSON object")
     return arguments
 
 
-def refuse_another(out: Path, arguments: Arguments, earlier: Arguments) -> None:
-    """Raise UsageError if the run in `out` was started with `earlier` arguments that differ in a decisive one.
+def check_resumable(out: Path, arguments: Arguments, earlier: Arguments) -> None:
+    """Raise UsageError if the run in `out` was started with `earlier` arguments that do not match `arguments`.
 
-    If only circumstances differ, log a warning: the weights will not be equal to the bit.
+    If they differ only in MAY_DIFFER, log a warning that the weights will not be bit-identical.
     """
     new, old = _flat(arguments), _flat(earlier)
     changed = [name for name in new if new[name] != old.get(name)]
-    if decisive := [name for name in changed if name not in CIRCUMSTANCES]:
-        differences = ", ".join(_difference(name, arguments, earlier) for name in decisive)
+    if mismatches := [name for name in changed if name not in MAY_DIFFER]:
+        differences = ", ".join(_difference(name, arguments, earlier) for name in mismatches)
         raise UsageError(
-            f"{out}: this run was started with {differences}; resume it with the same, or leave out --resume"
+            f"{out}: this run was started with {differences}; pass the same values, or omit --resume to start again"
         )
     if changed:
         differences = ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
-        logger.warning(
-            "warning: the run was started with %s: its weights will differ in their last digits", differences
-        )
+        logger.warning("warning: this run was started with %s; its weights will not be bit-identical", differences)
 
 
 def _difference(name: str, new: Arguments, old: Arguments) -> str:
@@ -68,30 +66,30 @@ def _difference(name: str, new: Arguments, old: Arguments) -> str:
 
 
 def _flat(arguments: Arguments) -> dict[str, Any]:
-    """The arguments that are compared, with the fields of the recipe beside the others."""
+    """Return the arguments to compare, with the recipe's fields on the top level."""
     recipe = arguments.get("recipe")
-    fields = {name: arguments.get(name) for name in (*DECISIVE, *CIRCUMSTANCES) if name != "recipe"}
+    fields = {name: arguments.get(name) for name in (*MUST_MATCH, *MAY_DIFFER) if name != "recipe"}
     return {**fields, **(recipe if isinstance(recipe, dict) else {})}
 
 
 def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet:
-    """The data set of the run in the folder `run`, from `source`, or from where run.json says it is.
+    """Load the data set of the run in the folder `run` from `source`; by default from the path in run.json.
 
-    Raises ModelError if neither is known, DataError if the data set cannot be loaded or is not that of the card.
+    Raises ModelError if run.json has no path, DataError if the data set cannot be loaded or its hash is not the card's.
     """
-    hint = "" if source else f" (so says {run / ARGUMENTS}; if the data moved, use --data)"
+    hint = "" if source else f" (path from {run / ARGUMENTS}; if the data moved, pass --data)"
     if source is None:
         recorded = read(run).get("data")
         if not isinstance(recorded, str):
-            raise ModelError(f"{run / ARGUMENTS}: does not say where the data is; use --data")
+            raise ModelError(f"{run / ARGUMENTS}: contains no path of the data set; pass it with --data")
         source = recorded
     try:
-        data = registry.load(source, Options.of(card))
+        data = registry.load(source, Options.from_card(card))
     except NetkitError as exc:
         raise DataError(f"{exc}{hint}") from None
     if data.sha256 != card.origin.data_sha256:
         raise DataError(
             f"{data.source}: not the data set that the run was trained on ({card.origin.data}): "
-            f"SHA-256 {data.sha256}, not {card.origin.data_sha256}"
+            f"SHA-256 {data.sha256}, not {card.origin.data_sha256}; pass that data set with --data"
         )
     return data

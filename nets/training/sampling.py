@@ -1,4 +1,4 @@
-"""Sampling: the images that each epoch learns from, and their order."""
+"""Sampling: the images of each epoch, and their order."""
 
 from collections.abc import Mapping
 
@@ -10,15 +10,15 @@ from netkit.nets.training.recipe import Recipe
 
 
 def permutation(count: int, *, seed: int, epoch: int) -> Tensor:
-    """A permutation (count,) of int64 that depends on `count`, `seed` and `epoch` alone."""
+    """Return a permutation (count,) of int64 that depends only on `count`, `seed` and `epoch`."""
     return torch.from_numpy(np.random.default_rng([seed, epoch]).permutation(count))
 
 
 class Sampler:
-    """Draws the images of each epoch. After the recipe's full epochs it leaves out those with the lowest losses.
+    """Draws the images of each epoch. After the recipe's full epochs it skips the images with the lowest losses.
 
-    The loss of an image is the one from the last epoch that learnt from it. Losses of the epoch in progress are kept
-    apart until it ends, so that an epoch that is resumed draws the same images.
+    The loss of an image is from the last epoch that trained on it. The losses of the current epoch are stored
+    separately until it ends, so that an epoch that is resumed draws the same images.
     """
 
     def __init__(self, recipe: Recipe, images: int, *, seed: int, device: torch.device) -> None:
@@ -26,7 +26,7 @@ class Sampler:
         self._losses, self._new_losses = torch.zeros(2, images, device=device)
 
     def order(self, epoch: int) -> Tensor:
-        """Indices of the images that the epoch learns from, in their order; int64 on the device."""
+        """Return the indices of the epoch's images in training order, int64 on the device."""
         images = len(self._losses)
         order = permutation(images, seed=self._seed, epoch=epoch).to(self._device)
         candidates = self._recipe.candidates_in(epoch, images)
@@ -38,19 +38,19 @@ class Sampler:
         return order[: self._recipe.images_in(epoch, images)]
 
     def record(self, indices: Tensor, losses: Tensor) -> None:
-        """Note the losses (n,) of the images `indices` (n,) in the epoch in progress."""
+        """Store the losses (n,) of the images `indices` (n,) in the current epoch."""
         self._new_losses[indices] = losses
 
     def end_epoch(self, order: Tensor) -> None:
-        """Let the losses of the epoch that learnt from `order` decide on the next ones."""
+        """Use the losses of the epoch that trained on `order` for the next epochs."""
         self._losses[order] = self._new_losses[order]
         self._new_losses.zero_()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All state, for a snapshot. The tensors are those in use."""
+        """Return all state, not copied, for a snapshot."""
         return {"losses": self._losses, "fresh": self._new_losses}
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Copy the state from a snapshot's tensors."""
+        """Copy the state from the tensors of a snapshot."""
         for name, tensor in self.tensors().items():
             tensor.copy_(tensors[name])

@@ -1,4 +1,4 @@
-"""EpochSchedule: the images, steps and learning rates of a recipe on a data set."""
+"""EpochSchedule: the number of images and steps per epoch, and the learning rate of each step."""
 
 import math
 from bisect import bisect_right
@@ -9,7 +9,7 @@ from netkit.nets.training.recipe import Recipe
 
 
 class Position(NamedTuple):
-    """A point between two steps: the epoch of the next step, from 1, and the steps of that epoch before it."""
+    """A position between two steps: the epoch of the next step, from 1, and the number of its steps so far."""
 
     epoch: int
     steps: int
@@ -25,33 +25,33 @@ class EpochSchedule:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole training."""
+        """Number of steps of the whole training."""
         return self._last_steps[-1]
 
     @property
     def images(self) -> int:
-        """Images of all epochs together; an image counts once in each epoch that learns from it."""
+        """Number of images of all epochs; an image counts once in each epoch that trains on it."""
         return sum(self._images)
 
     def images_in(self, epoch: int) -> int:
-        """Images that the epoch learns from."""
+        """Return the number of images of the epoch."""
         return self._images[epoch - 1]
 
     def lr_at(self, step: int) -> float:
-        """The learning rate of the step."""
+        """Return the learning rate of the step."""
         return self._recipe.lr_at(step - 1, self.steps)
 
     def ends_epoch(self, step: int) -> bool:
-        """Whether the step is the last one of its epoch."""
+        """Return whether the step is the last one of its epoch."""
         return step in self._last_steps
 
     def position(self, steps: int) -> Position:
-        """The position after that many steps."""
+        """Return the position after `steps` steps."""
         epochs = bisect_right(self._last_steps, steps)
         return Position(epochs + 1, steps - (self._last_steps[epochs - 1] if epochs else 0))
 
     def images_after(self, steps: int) -> int:
-        """Images learnt from in that many steps."""
-        epoch, begun = self.position(steps)
-        partial = min(begun * self._recipe.batch_size, self.images_in(epoch)) if begun else 0
+        """Return the number of images in the first `steps` steps."""
+        epoch, steps_before = self.position(steps)
+        partial = min(steps_before * self._recipe.batch_size, self.images_in(epoch)) if steps_before else 0
         return sum(self._images[: epoch - 1]) + partial

@@ -1,4 +1,4 @@
-"""training.safetensors: the snapshot of a training that has not ended. The file is removed when the run is complete."""
+"""training.safetensors: the saved state of an unfinished training. The file is removed when the run is complete."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,10 +16,10 @@ KEY = "netkit.training"  # in the safetensors header
 
 
 class Snapshot(NamedTuple):
-    """A training between two steps: all that its next step depends on, beside the arguments of the run.
+    """The state of a training between two steps. With the arguments of the run, it determines the next step.
 
-    `rows` are the metrics of the epochs that have ended; `scaler` is the state of float16's loss scaling, empty in
-    other precisions.
+    `rows` are the metrics of the finished epochs; `scaler` is the state of float16's loss scaling, empty in other
+    precisions.
     """
 
     tensors: dict[str, Tensor]
@@ -29,7 +29,7 @@ class Snapshot(NamedTuple):
 
 
 def save(path: Path, snapshot: Snapshot, arguments: Mapping[str, Any]) -> None:
-    """Write a snapshot of the run with these arguments, whole or not at all."""
+    """Write a snapshot and the arguments of its run to `path` atomically."""
     header = {
         "arguments": arguments,
         "step": snapshot.step,
@@ -40,12 +40,12 @@ def save(path: Path, snapshot: Snapshot, arguments: Mapping[str, Any]) -> None:
 
 
 def load(path: Path) -> tuple[Snapshot, dict[str, Any]]:
-    """The snapshot in a file, and the arguments of its run. Raises ModelError if the file is damaged."""
+    """Load a snapshot and the arguments of its run. Raises ModelError if the file is damaged."""
     try:
         tensors, header = tensorfile.read(path, KEY)
         rows = tuple(EpochMetrics(**row) for row in header["rows"])
         return Snapshot(tensors, header["step"], rows, header["scaler"]), header["arguments"]
     except ModelError as exc:
-        raise ModelError(f"{exc}; start again without --resume") from None
+        raise ModelError(f"{exc}; omit --resume to start again") from None
     except (KeyError, TypeError) as exc:  # written by another version of netkit
-        raise ModelError(f"{path}: cannot be resumed from ({exc}); start again without --resume") from None
+        raise ModelError(f"{path}: cannot be resumed from ({exc}); omit --resume to start again") from None

@@ -1,4 +1,4 @@
-"""Graceful stopping: the first SIGINT or SIGTERM is only noted, so that the step can end; the second stops at once."""
+"""Graceful stop: the first SIGINT or SIGTERM takes effect at the end of the step, the second immediately."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,22 +7,22 @@ from types import FrameType
 
 
 @contextmanager
-def noted() -> Iterator[Callable[[], int | None]]:
-    """Inside, the first signal is only noted. Yields a function that returns its number, or None."""
+def delayed_signals() -> Iterator[Callable[[], int | None]]:
+    """Record the first signal inside the context. Yields a function that returns its number, or None."""
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    earlier_handlers = {number: signal.getsignal(number) for number in numbers}
     received: list[int] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def record(number: int, frame: FrameType | None) -> None:
         received.append(number)
         restore()
 
     def restore() -> None:
-        for number, handler in before.items():
+        for number, handler in earlier_handlers.items():
             signal.signal(number, handler)
 
     for number in numbers:
-        signal.signal(number, note)
+        signal.signal(number, record)
     try:
         yield lambda: received[0] if received else None
     finally:

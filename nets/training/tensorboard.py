@@ -1,7 +1,7 @@
-"""Logs of a run for TensorBoard: loss and learning rate by step, and the metrics of each epoch.
+"""TensorBoard logs of a run: loss and learning rate of each step, and the metrics of each epoch.
 
-Events are written at once: torch's SummaryWriter leaves them to a thread, whose errors reach the caller at some later
-event, or never.
+torch's SummaryWriter writes events in a thread, and its caller sees a write error late or never. This module writes
+each event before it returns.
 """
 
 import os
@@ -18,10 +18,10 @@ from netkit.core.runs import LOGS
 from netkit.nets.training.metrics import EpochMetrics
 
 
-class Board:
-    """The logs in the folder `run`, new, or continued after `step` steps.
+class EventWriter:
+    """Writes the TensorBoard logs of the run in the folder `run`; continues them if `step` is above 0.
 
-    Each method raises OSError, with the folder's path, if an event cannot be written.
+    Every method raises OSError, with the path of the folder, if an event cannot be written.
     """
 
     def __init__(self, run: Path, *, step: int, recipe: str) -> None:
@@ -31,22 +31,22 @@ class Board:
         self._file = open(self._folder / name, "wb", buffering=0)
         self._records = RecordWriter(self._file)
         self._write(file_version="brain.Event:2")
-        if step:  # TensorBoard then hides events from here on in earlier files
+        if step:  # with this event TensorBoard hides later steps of earlier files
             self._write(step=step + 1, session_log=SessionLog(status=SessionLog.START))
         else:
             self._write(summary=summary.text("recipe", recipe))
 
-    def step(self, step: int, *, loss: float, lr: float) -> None:
-        self._scalars(step, {"step/loss": loss, "step/lr": lr})
+    def write_step(self, step: int, *, loss: float, lr: float) -> None:
+        self._write_scalars(step, {"step/loss": loss, "step/lr": lr})
 
-    def epoch(self, row: EpochMetrics) -> None:
-        names = [f"{part}_{what}" for part in ("train", "test") for what in ("loss", "accuracy")]
-        self._scalars(row.step, {name.replace("_", "/"): getattr(row, name) for name in names})
+    def write_epoch(self, row: EpochMetrics) -> None:
+        names = [f"{split}_{metric}" for split in ("train", "test") for metric in ("loss", "accuracy")]
+        self._write_scalars(row.step, {name.replace("_", "/"): getattr(row, name) for name in names})
 
     def close(self) -> None:
         self._file.close()
 
-    def _scalars(self, step: int, values: dict[str, float]) -> None:
+    def _write_scalars(self, step: int, values: dict[str, float]) -> None:
         for tag, value in values.items():
             self._write(step=step, summary=summary.scalar(tag, value))
 

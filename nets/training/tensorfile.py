@@ -1,7 +1,4 @@
-"""A safetensors file with one JSON object in its header, and a SHA-256 of the whole, so that damage is detected.
-
-Nothing is ever pickled or unpickled.
-"""
+"""A safetensors file with a JSON object and a SHA-256 checksum in its header. Pickle is not used."""
 
 import hashlib
 import json
@@ -15,18 +12,18 @@ from torch import Tensor
 
 from netkit.core.errors import ModelError
 
-CHECKSUM = "sha256"  # key in the JSON object; the checksum is that of the file without this key
+CHECKSUM = "sha256"  # key in the JSON object; the checksum is of the file without this key
 
 
 def content(tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]) -> bytes:
-    """The bytes of a file with these tensors, and with `header` as JSON under `key`; equal for equal arguments."""
+    """Return the bytes of a file with `tensors`, and with `header` as JSON under `key`; equal for equal arguments."""
     return _bytes(tensors, key, {**header, CHECKSUM: _checksum(tensors, key, header)})
 
 
 def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors in a file, on the CPU, and its JSON object under `key`.
+    """Read the tensors of a file, on the CPU, and its JSON object under `key`.
 
-    Raises ModelError if it is not a safetensors file, has no `key`, or was changed since it was written.
+    Raises ModelError if it is not a safetensors file, has no `key`, or does not match its checksum.
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:

@@ -1,7 +1,7 @@
-"""The training loop: images on the device as uint8 if they fit, one permutation an epoch.
+"""The training loop.
 
-The order of the images and their augmentation depend on the seed and the epoch, not on what came before: a training
-that was stopped anywhere continues as if it had not been.
+The order of the images and their augmentation depend only on the seed and the epoch, so a training that was stopped at
+any step continues exactly as without the stop.
 """
 
 import math
@@ -18,7 +18,7 @@ from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import draw_maps, warp
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
-from netkit.nets.training.distributed import ALONE, Ranks
+from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
 from netkit.nets.training.feed import Feed
 from netkit.nets.training.metrics import EpochMetrics, evaluate
 from netkit.nets.training.optim import Optimizer
@@ -26,14 +26,14 @@ from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.sampling import Sampler
 from netkit.nets.training.schedule import EpochSchedule
 from netkit.nets.training.state import Snapshot
-from netkit.nets.training.step_metrics import RunningMetrics, StepMetrics, diverged
+from netkit.nets.training.step_metrics import RunningMetrics, StepMetrics, divergence_error
 
 
-class Training:
-    """A model in training: its weights, and everything else that the next step depends on.
+class Trainer:
+    """Trains a model, and holds all state that the next step depends on.
 
-    `step` counts the steps done; `rows` are the metrics of the epochs that have ended. Between two steps a snapshot can
-    be taken. Another Training with the same arguments that restores it continues bit for bit as this one would.
+    `step` is the number of finished steps; `rows` are the metrics of the finished epochs. A snapshot can be taken
+    between two steps. A Trainer with the same arguments that restores it continues with bit-identical results.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Training:
         recipe: Recipe,
         seed: int,
         device: torch.device,
-        ranks: Ranks = ALONE,
+        ranks: Ranks = SINGLE_PROCESS,
         compiled: bool = False,
     ) -> None:
         self.recipe, self.seed, self.device, self.ranks = recipe, seed, device, ranks
@@ -64,12 +64,12 @@ class Training:
         self._optimizer = Optimizer(self.model, recipe, device=device, scaled=self._dtype == torch.float16)
         ema = get_ema_multi_avg_fn(recipe.ema)
         self._average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True) if recipe.ema else None
-        parallel: nn.Module = DistributedDataParallel(self.model) if ranks.count > 1 else self.model
+        parallel: nn.Module = DistributedDataParallel(self.model) if ranks.world_size > 1 else self.model
         self._forward = torch.compile(parallel) if compiled else parallel
 
     @property
     def result(self) -> FromPixels:
-        """The model to evaluate and save: the average of the weights if the recipe keeps one."""
+        """The model to evaluate and save: with averaged weights if the recipe has an `ema`."""
         return self._average.module if self._average else self.model  # type: ignore[return-value]  # a copy of it
 
     @property
@@ -78,12 +78,12 @@ class Training:
         return self.schedule.lr_at(self.step)
 
     def snapshot(self) -> Snapshot:
-        """The state of the training. Its tensors are those in use: write them before the next step.
+        """Return the state of the training. The tensors are not copied: save them before the next step.
 
-        Raises TrainingError if a weight is NaN or infinite: such a training cannot continue.
+        Raises TrainingError if a weight is NaN or infinite, because the training could not continue from there.
         """
         if not all(weight.isfinite().all() for weight in self.model.parameters()):
-            raise diverged("a weight became NaN or infinite", self.step, self.schedule)
+            raise divergence_error("a weight became NaN or infinite", self.step, self.schedule)
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
@@ -95,16 +95,16 @@ class Training:
         return Snapshot(tensors, self.step, tuple(self.rows), self._optimizer.scaler_state())
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Continue from a snapshot. Raises KeyError or RuntimeError if it is from another model or recipe."""
+        """Load a snapshot. Raises KeyError or RuntimeError if it is from another model or recipe."""
 
-        def part(prefix: str) -> dict[str, Tensor]:
+        def with_prefix(prefix: str) -> dict[str, Tensor]:
             named = snapshot.tensors.items()
             return {name.removeprefix(prefix): tensor for name, tensor in named if name.startswith(prefix)}
 
-        self.model.load_state_dict(part("model."))
+        self.model.load_state_dict(with_prefix("model."))
         if self._average:
-            self._average.load_state_dict(part("average."))
-        self._optimizer.restore(part("momentum."), snapshot.scaler)
+            self._average.load_state_dict(with_prefix("average."))
+        self._optimizer.restore(with_prefix("momentum."), snapshot.scaler)
         self._sampler.restore(snapshot.tensors)
         self._metrics.restore(snapshot.tensors)
         torch.set_rng_state(snapshot.tensors["random.cpu"])
@@ -113,7 +113,7 @@ class Training:
         self.step, self.rows = snapshot.step, list(snapshot.rows)
 
     def run(self) -> Iterator[StepMetrics | None]:
-        """Train to the end. Yields after each step: its metrics, or None if no new ones have arrived.
+        """Train to the end. Yields the latest metrics after each step, or None if no new ones arrived from the GPU.
 
         Raises TrainingError if a loss is NaN or infinite.
         """
@@ -129,20 +129,20 @@ class Training:
             loaded = self.train_images.batches(shard for shard, _ in shards)
             for indices, (shard, weight), images_u8 in zip(batches, shards, loaded, strict=True):
                 x = images_u8 if maps is None else warp(images_u8, maps[shard])
-                losses = self.learn(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
+                losses = self.train_step(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
                 self._sampler.record(indices, losses)
                 ended = self.schedule.ends_epoch(self.step)
-                # several ranks wait, so that they see the same steps, at which they agree on whether to stop
-                metrics = self._metrics.latest(wait=ended or self.ranks.count > 1)
+                # several ranks must yield metrics at the same steps, because there they agree on whether to stop
+                metrics = self._metrics.latest(wait=ended or self.ranks.world_size > 1)
                 if ended:
                     self._end_epoch(epoch, order, started)
                 yield metrics
 
-    def learn(self, images: Tensor, labels: Tensor, *, weight: int, batch_size: int) -> Tensor:
-        """Do one step on this rank's shard of a batch; returns the losses of the whole batch (batch_size,).
+    def train_step(self, images: Tensor, labels: Tensor, *, weight: int, batch_size: int) -> Tensor:
+        """Do one step on this rank's shard of a batch; returns the losses (batch_size,) of the whole batch.
 
-        Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device; `weight` is 0 for a shard that must
-        not count.
+        Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device. With `weight` 0 the shard does not
+        contribute to the gradient.
         """
         self.model.train()
         with autocast(self.device, self._dtype):
@@ -150,8 +150,8 @@ class Training:
         smoothing = self.recipe.label_smoothing
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")  # (n,)
         self.step += 1
-        # ranks average their gradients, so each multiplies its sum of losses by the number of ranks
-        self._optimizer.step(losses.sum() * (weight * self.ranks.count / batch_size), lr=self.lr)
+        # DDP averages the gradients of the ranks, so each rank multiplies its sum of losses by the world size
+        self._optimizer.step(losses.sum() * (weight * self.ranks.world_size / batch_size), lr=self.lr)
         if self._average:
             self._average.update_parameters(self.model)
         correct = logits.argmax(dim=1) == labels
@@ -160,15 +160,15 @@ class Training:
         return losses
 
     def _end_epoch(self, epoch: int, order: Tensor, started: float) -> None:
-        """Evaluate on the test images, and add a row to the metrics."""
+        """Evaluate on the test images, and append a row of metrics."""
         train_loss, train_accuracy = self._metrics.end_epoch(len(order))
         self._sampler.end_epoch(order)
-        # the last epoch is evaluated in float32; so are all of float16, which is 30 times slower than that on a CPU
+        # the last epoch is evaluated in float32, and with fp16 all epochs: on a CPU float16 is 30 times slower
         in_bf16 = self.step < self.schedule.steps and self._dtype == torch.bfloat16
         dtype = torch.bfloat16 if in_bf16 else torch.float32
         test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels, dtype)
         if not math.isfinite(test_loss):
-            raise diverged(f"the test loss became {test_loss}", self.step, self.schedule)
+            raise divergence_error(f"the test loss became {test_loss}", self.step, self.schedule)
         seconds = time.monotonic() - started
         self.rows.append(
             EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)

@@ -1,4 +1,4 @@
-"""Networks by name and from a card: every one takes the sizes it promises, and says which it cannot take."""
+"""Creation of networks by name and from a card, and the image sizes that each network supports."""
 
 import doctest
 import subprocess
@@ -16,12 +16,12 @@ from netkit.nets import create
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.residual import ResidualNet
 
-LEAST = {"inception": 16, "residual": 16, "preact": 8, "densenet": 8}
+MIN_SIDES = {"inception": 16, "residual": 16, "preact": 8, "densenet": 8}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(("channels", "height", "width"), [(1, 28, 28), (3, 33, 20), (1, 16, 64)])
-def test_every_net_is_general_over_the_input(arch: str, channels: int, height: int, width: int) -> None:
+def test_every_network_takes_any_channels_and_size(arch: str, channels: int, height: int, width: int) -> None:
     net = create(arch, channels=channels, classes=7, size=(height, width))
     logits = net(torch.randn(2, channels, height, width))
     assert logits.shape == (2, 7)
@@ -29,21 +29,21 @@ def test_every_net_is_general_over_the_input(arch: str, channels: int, height: i
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_least_size_works_and_one_less_is_refused(arch: str) -> None:
-    least = LEAST[arch]
-    assert create(arch, size=least)(torch.randn(2, 1, least, least)).shape == (2, 10)
-    with pytest.raises(UsageError, match=f"needs at least {least}x{least}"):
-        create(arch, size=(least, least - 1))
+def test_smallest_size_works_and_a_smaller_one_is_rejected(arch: str) -> None:
+    side = MIN_SIDES[arch]
+    assert create(arch, size=side)(torch.randn(2, 1, side, side)).shape == (2, 10)
+    with pytest.raises(UsageError, match=f"needs at least {side}x{side}"):
+        create(arch, size=(side, side - 1))
 
 
-def test_without_arguments_a_net_is_for_mnist() -> None:
+def test_default_arguments_fit_mnist() -> None:
     net = create("residual")
     assert isinstance(net, ResidualNet)
     assert net.state_dict().keys() == ResidualNet(channels=1, classes=10, size=28).state_dict().keys()
     assert net(torch.randn(2, 1, 28, 28)).shape == (2, 10)
 
 
-def test_torchvisions_classifiers_are_created_by_name_too() -> None:
+def test_torchvision_classifier_is_created_by_name() -> None:
     torch.manual_seed(3)
     net = create("torchvision/mobilenet_v3_small", channels=3, classes=4, size=64).eval()
     torch.manual_seed(3)
@@ -52,14 +52,14 @@ def test_torchvisions_classifiers_are_created_by_name_too() -> None:
     assert torch.equal(net(images), reference(images))
 
 
-def test_an_unknown_name_is_answered_with_the_closest() -> None:
+def test_unknown_name_suggests_the_closest() -> None:
     with pytest.raises(UsageError, match="unknown architecture 'resdual': did you mean 'residual'"):
         create("resdual")
 
 
-def test_a_card_decides_on_its_net(card: ModelCard) -> None:
-    numbers = (0.5,) * 3
-    other = replace(card, arch="preact", channels=3, height=20, width=9, mean=numbers, std=numbers, labels=("a", "b"))
+def test_build_creates_the_network_of_the_card(card: ModelCard) -> None:
+    halves = (0.5,) * 3
+    other = replace(card, arch="preact", channels=3, height=20, width=9, mean=halves, std=halves, labels=("a", "b"))
     torch.manual_seed(3)
     net = build(other).eval()
     torch.manual_seed(3)
@@ -68,7 +68,7 @@ def test_a_card_decides_on_its_net(card: ModelCard) -> None:
     assert torch.equal(net(images), reference(images))
 
 
-def test_the_example_works_as_printed() -> None:
+def test_docstring_example_runs() -> None:
     result = doctest.testmod(module)
     assert result.attempted and not result.failed
 

@@ -1,4 +1,4 @@
-"""model.safetensors: what is saved comes back; what is damaged, foreign or dangerous is refused by name."""
+"""model.safetensors: weights survive a round trip; damaged, foreign and unsafe files are rejected."""
 
 import json
 import pickle
@@ -20,22 +20,22 @@ from netkit.nets.training import checkpoint, tensorfile
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_what_is_saved_comes_back(tmp_path: Path, card: ModelCard, arch: str) -> None:
+def test_saved_network_and_card_load_unchanged(tmp_path: Path, card: ModelCard, arch: str) -> None:
     card = replace(card, arch=arch)
     net = build(card)
     net.to(memory_format=torch.channels_last)
     with torch.no_grad():
-        net(torch.randn(8, 1, 28, 28))  # moves the statistics of batch norm
+        net(torch.randn(8, 1, 28, 28))  # updates the batch norm statistics
     checkpoint.save(tmp_path / "model.safetensors", net, card)
-    loaded, found = checkpoint.load(tmp_path / "model.safetensors")
-    assert found == card
+    loaded, loaded_card = checkpoint.load(tmp_path / "model.safetensors")
+    assert loaded_card == card
     assert not loaded.training
     assert loaded.state_dict().keys() == net.state_dict().keys()
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, net.state_dict()[name])
 
 
-def test_the_file_is_plain_safetensors_with_the_card_in_its_header(tmp_path: Path, card: ModelCard) -> None:
+def test_file_is_plain_safetensors_with_the_card_in_its_header(tmp_path: Path, card: ModelCard) -> None:
     net = build(card)
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, net, card)
@@ -56,9 +56,9 @@ def with_(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        (without("conv2.bias"), r"not the tensors of this net: missing \['conv2.bias'\], unexpected \[\]"),
+        (without("conv2.bias"), r"the tensors do not match the network: missing \['conv2.bias'\], unexpected \[\]"),
         (with_("extra", lambda t: t), r"missing \[\], unexpected \['extra'\]"),
         (with_("linear.bias", lambda t: t[:9].clone()), r"'linear.bias' is torch.float32 \(9,\).* needs .*\(10,\)"),
         (with_("linear.bias", lambda t: t.double()), r"'linear.bias' is torch.float64 \(10,\)"),
@@ -66,78 +66,80 @@ def with_(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, 
         (with_("conv1.weight", lambda t: t * float("nan")), "'conv1.weight' contains NaN or infinity"),
     ],
 )
-def test_other_tensors_than_the_cards_net_wants_are_refused(
-    tmp_path: Path, card: ModelCard, change: Callable[[dict[str, Tensor]], None], says: str
+def test_tensors_that_do_not_match_the_cards_network_are_rejected(
+    tmp_path: Path, card: ModelCard, change: Callable[[dict[str, Tensor]], None], message: str
 ) -> None:
     weights = build(card).state_dict()
     change(weights)
     path = tmp_path / "model.safetensors"
     path.write_bytes(tensorfile.content(weights, METADATA_KEY, json.loads(card.to_json())))
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=message):
         checkpoint.load(path)
 
 
-def test_weights_without_a_card_are_refused(tmp_path: Path, card: ModelCard) -> None:
+def test_weights_without_a_card_are_rejected(tmp_path: Path, card: ModelCard) -> None:
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(build(card).state_dict(), path)
-    with pytest.raises(ModelError, match=r"no netkit\.card in its header; train it again with 'netkit train'"):
+    with pytest.raises(
+        ModelError, match=r"no netkit\.card in its header; pass an intact file written by 'netkit train'"
+    ):
         checkpoint.load(path)
 
 
 class Canary:
-    """Leaves a file behind when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
-    def __init__(self, nest: Path) -> None:
-        self.nest = nest
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
-        return Path.touch.__get__(self.nest), ()  # type: ignore[return-value]
+        return Path.touch.__get__(self.path), ()  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("name", ["model.pt", "model.pth", "model.pkl", "model.safetensors"])
-def test_a_pickle_is_never_opened(tmp_path: Path, name: str) -> None:
-    nest = tmp_path / "sung"
-    (tmp_path / name).write_bytes(pickle.dumps(Canary(nest)))
+def test_pickle_is_never_loaded(tmp_path: Path, name: str) -> None:
+    canary = tmp_path / "canary"
+    (tmp_path / name).write_bytes(pickle.dumps(Canary(canary)))
     with pytest.raises(ModelError, match=r"a pickle can run code|cannot be read as safetensors"):
         checkpoint.load(tmp_path / name)
-    assert not nest.exists()
+    assert not canary.exists()
     pickle.loads((tmp_path / name).read_bytes())
-    assert nest.exists()  # the canary does sing
+    assert canary.exists()  # the pickle does run code
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 7, b"\xff" * 64, b"\x02\0\0\0\0\0\0\0{}" + b"\0" * 8])
-def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_file_formats_are_rejected(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"model\.safetensors: "):
         checkpoint.load(path)
 
 
-def test_a_truncated_file_is_refused(tmp_path: Path, card: ModelCard) -> None:
+def test_truncated_file_is_rejected(tmp_path: Path, card: ModelCard) -> None:
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, build(card), card)
-    whole = path.read_bytes()
-    for length in range(0, len(whole), len(whole) // 20):
-        path.write_bytes(whole[:length])
+    content = path.read_bytes()
+    for length in range(0, len(content), len(content) // 20):
+        path.write_bytes(content[:length])
         with pytest.raises(ModelError, match="cannot be read as safetensors"):
             checkpoint.load(path)
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
         ({"arch": "incepton"}, "unknown architecture 'incepton': did you mean 'inception'"),
         ({"height": 3}, "residual cannot take 3x28 images"),
         (
             {"height": 4096, "width": 4096, "labels": tuple(map(str, range(3000)))},
-            r"this net needs torch.float32 \(",
+            r"the network needs torch.float32 \(",
         ),
     ],
 )
-def test_a_damaged_card_is_told_with_the_file_and_costs_no_memory(
-    tmp_path: Path, card: ModelCard, change: dict[str, Any], says: str
+def test_error_for_a_damaged_card_names_the_file_and_needs_no_memory(
+    tmp_path: Path, card: ModelCard, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, build(card), replace(card, **change))
-    with pytest.raises(ModelError, match=rf"model\.safetensors: .*{says}"):
+    with pytest.raises(ModelError, match=rf"model\.safetensors: .*{message}"):
         checkpoint.load(path)

@@ -1,4 +1,4 @@
-"""Where training runs, and in which precision."""
+"""Choice of the device and the precision of a training."""
 
 import logging
 from pathlib import Path
@@ -15,19 +15,19 @@ without_driver = pytest.mark.skipif(missing_cuda_driver() is None, reason="needs
 
 
 @without_driver
-def test_cuda_where_there_is_no_driver_is_refused_with_the_cause() -> None:
+def test_cuda_without_a_driver_is_rejected_with_the_cause() -> None:
     with pytest.raises(DeviceError, match=r"--device cuda: no NVIDIA driver on this machine \(libcuda"):
         choose_device("cuda")
 
 
 @without_driver
-def test_auto_falls_back_to_the_cpu_and_says_why(caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_falls_back_to_the_cpu_and_logs_the_cause(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "netkit"):
         assert choose_device("auto") == CPU
     assert caplog.messages == ["training on the CPU: no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)"]
 
 
-def test_cpu_is_taken_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_cpu_is_chosen_without_a_log_message(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "netkit"):
         assert choose_device("cpu") == CPU
     assert not caplog.messages
@@ -36,16 +36,16 @@ def test_cpu_is_taken_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason=f"needs CUDA: {missing_cuda_driver()}")
 @pytest.mark.parametrize("name", ["auto", "cuda"])
-def test_cuda_is_taken_where_it_works(name: str) -> None:
+def test_cuda_is_chosen_if_it_works(name: str) -> None:
     assert choose_device(name) == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize("name", DTYPES)
-def test_a_precision_asked_for_is_taken(name: str) -> None:
+def test_requested_precision_is_used(name: str) -> None:
     assert choose_precision(name, CPU) == name
 
 
-def test_auto_takes_bf16_only_where_the_processor_multiplies_in_it() -> None:
+def test_auto_chooses_bf16_only_if_the_cpu_supports_it() -> None:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists():
         pytest.skip(f"needs {cpuinfo}")

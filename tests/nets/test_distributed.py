@@ -1,4 +1,4 @@
-"""Several processes that train one net: no image twice, none left out, and the weights of one process."""
+"""Training in several processes: shards cover each batch once, and the weights equal those of one process."""
 
 import csv
 import os
@@ -11,35 +11,35 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from netkit.nets.training.distributed import ALONE, Ranks, from_environment
+from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks, from_environment
 from netkit.nets.training.state import load as load_state
 from tests.support.waiting import wait_until
 
 
-def test_shards_hold_every_row_once() -> None:
-    for count in (1, 2, 3, 8):
-        rows = torch.randperm(128)
-        shards = [Ranks(rank, count, rank, count).shard(rows) for rank in range(count)]
+def test_shards_contain_every_index_once() -> None:
+    for world_size in (1, 2, 3, 8):
+        indices = torch.randperm(128)
+        shards = [Ranks(rank, world_size, rank, world_size).shard(indices) for rank in range(world_size)]
         assert all(weight == 1 for _, weight in shards)
         assert torch.equal(torch.cat([shard for shard, _ in shards]).sort().values, torch.arange(128))
 
 
-def test_where_rows_are_fewer_than_ranks_the_rest_counts_nothing() -> None:
+def test_ranks_without_an_index_get_weight_0() -> None:
     shards = [Ranks(rank, 4, rank, 4).shard(torch.tensor([7, 8])) for rank in range(4)]
     assert [(shard.tolist(), weight) for shard, weight in shards] == [([7], 1), ([8], 1), ([7], 0), ([7], 0)]
 
 
-def test_what_torchrun_says_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchruns_environment_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert from_environment() == ALONE
+    assert from_environment() == SINGLE_PROCESS
     for name, value in {"WORLD_SIZE": "6", "RANK": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "3"}.items():
         monkeypatch.setenv(name, value)
     assert from_environment() == Ranks(4, 6, 1, 3)
-    assert not from_environment().first
+    assert not from_environment().is_main
 
 
-def test_the_command_that_starts_as_many_again() -> None:
-    assert ALONE.launcher() == []
+def test_launcher_starts_the_same_number_of_processes() -> None:
+    assert SINGLE_PROCESS.launcher() == []
     assert Ranks(1, 2, 1, 2).launcher() == ["torchrun", "--nproc-per-node", "2", "-m"]
     assert Ranks(4, 6, 1, 3).launcher() == ["torchrun", "--nnodes", "2", "--nproc-per-node", "3", "-m"]
 
@@ -47,8 +47,8 @@ def test_the_command_that_starts_as_many_again() -> None:
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
 
 
-def trained(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
-    """One plain epoch on the digits: 11 steps of 131 images, which two cannot halve, and one of 1."""
+def train(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
+    """Train one epoch on the digits: 11 steps of 131 images, an odd number, and one step of 1 image."""
     program = [sys.executable, "-m"] if processes == 1 else TORCHRUN
     options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "131"]
     options += ["--out", arch]
@@ -65,18 +65,18 @@ def trained(folder: Path, processes: int, arch: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ["inception", "residual"])
-def test_two_processes_train_to_the_weights_of_one(tmp_path: Path, arch: str) -> None:
-    found: list[tuple[dict[str, torch.Tensor], dict[str, str]]] = []
+def test_two_processes_train_the_same_weights_as_one(tmp_path: Path, arch: str) -> None:
+    results: list[tuple[dict[str, torch.Tensor], dict[str, str]]] = []
     for processes in (1, 2):
         (tmp_path / str(processes)).mkdir()
-        done = trained(tmp_path / str(processes), processes, arch)
+        done = train(tmp_path / str(processes), processes, arch)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("test accuracy") == 1  # only the first process speaks
+        assert done.stdout.count("test accuracy") == 1  # only the main process prints
         assert done.stderr.count("epoch 1: ") == done.stderr.count(f"training {arch} on ") == 1
         with open(tmp_path / str(processes) / arch / "metrics.csv") as file:
             (row,) = csv.DictReader(file)
-        found.append((load_file(tmp_path / str(processes) / arch / "model.safetensors"), row))
-    (one, row_of_one), (two, row_of_two) = found
+        results.append((load_file(tmp_path / str(processes) / arch / "model.safetensors"), row))
+    (one, row_of_one), (two, row_of_two) = results
     for name, weights in one.items():
         # on AVX2 one bias of 0.0075 was 4.7e-6 off after an epoch; with AVX-512 none was over 1e-6
         torch.testing.assert_close(two[name], weights, rtol=1e-4, atol=1e-5)
@@ -85,24 +85,24 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path: Path, arch: str) ->
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes as Linux shows them")
-def test_two_processes_that_were_killed_go_on_to_the_same_weights(tmp_path: Path) -> None:
-    train = [*TORCHRUN, "netkit", "train", "--arch", "residual", "--data", "digits", "--epochs", "40", "--out"]
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker processes in /proc")
+def test_two_killed_processes_resume_to_the_same_weights(tmp_path: Path) -> None:
+    command = [*TORCHRUN, "netkit", "train", "--arch", "residual", "--data", "digits", "--epochs", "40", "--out"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     state = tmp_path / "killed/training.safetensors"
-    process = subprocess.Popen([*train, "killed"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*command, "killed"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
     wait_until(lambda: process.poll() is not None or (state.exists() and load_state(state)[0].step >= 24))
     assert process.poll() is None
     workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    for pid in (process.pid, *map(int, workers)):  # torchrun first, which would start others
+    for pid in (process.pid, *map(int, workers)):  # torchrun first, because it would restart the workers
         os.kill(pid, signal.SIGKILL)
     process.communicate()
     assert len(workers) == 2 and not (tmp_path / "killed/model.safetensors").exists()
-    for name in ("killed", "whole"):
+    for name in ("killed", "uninterrupted"):
         done = subprocess.run(
-            [*train, name, "--resume"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
+            [*command, name, "--resume"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200
         )
         assert done.returncode == 0, done.stderr
-        assert ("going on after step" in done.stderr) == (name == "killed")
-    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "whole")]
+        assert ("resuming after step" in done.stderr) == (name == "killed")
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "uninterrupted")]
     assert weights[0] == weights[1]

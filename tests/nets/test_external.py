@@ -1,4 +1,4 @@
-"""torchvision's classifiers, and classes in the user's own modules."""
+"""Networks from torchvision, and classes in the user's modules."""
 
 import os
 import subprocess
@@ -22,7 +22,7 @@ from netkit.nets.training.run import Plan, train
 from tests.support.commands import run_netkit
 
 SMALL = "torchvision/mobilenet_v3_small"
-USERS = """
+USER_MODULE = """
 from torch import nn
 
 class MyNet(nn.Module):
@@ -35,11 +35,11 @@ class MyNet(nn.Module):
     def forward(self, x):
         return self.linear(x.flatten(1))
 
-class TwoAnswers(MyNet):
+class TwoOutputs(MyNet):
     def forward(self, x):
         return super().forward(x), x
 """
-LATE = """
+LATE_IMPORT = """
 from mypkg.mymodule import MyNet
 
 class Net(MyNet):
@@ -51,7 +51,7 @@ class Net(MyNet):
 
 
 @pytest.fixture
-def colour(card: ModelCard) -> ModelCard:
+def color_card(card: ModelCard) -> ModelCard:
     return replace(
         card,
         arch=SMALL,
@@ -65,13 +65,13 @@ def colour(card: ModelCard) -> ModelCard:
 
 
 @pytest.fixture
-def users(card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
-    """A card of a network whose class is in the current directory."""
+def user_card(card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModelCard:
+    """The card of a network whose class is in the current directory."""
     monkeypatch.chdir(tmp_path)
     Path("mypkg").mkdir()
-    Path("mypkg/mymodule.py").write_text(USERS)
-    Path("mypkg/broken.py").write_text("import nothing_like_it")
-    Path("mypkg/late.py").write_text(LATE)
+    Path("mypkg/mymodule.py").write_text(USER_MODULE)
+    Path("mypkg/broken.py").write_text("import missing_module")
+    Path("mypkg/late.py").write_text(LATE_IMPORT)
     Path("helper.py").write_text("WIDTH = 7")
     for name in ("mypkg", "mypkg.mymodule", "mypkg.late", "helper"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -79,86 +79,90 @@ def users(card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
 
 
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
-def test_nets_with_auxiliary_heads_are_made_without(colour: ModelCard, name: str) -> None:
-    net = build(replace(colour, arch=f"torchvision/{name}", height=80, width=80)).train()
+def test_networks_with_auxiliary_heads_are_created_without_them(color_card: ModelCard, name: str) -> None:
+    net = build(replace(color_card, arch=f"torchvision/{name}", height=80, width=80)).train()
     assert net(torch.randn(2, 3, 80, 80)).shape == (2, 3)
     assert not [key for key in net.state_dict() if key.lower().startswith("aux")]
 
 
-@pytest.mark.parametrize(("name", "least"), [("inception_v3", 75), ("vit_b_16", 16)])
-def test_a_size_that_is_too_small_is_answered_with_the_least(colour: ModelCard, name: str, least: int) -> None:
-    with pytest.raises(UsageError, match=rf"cannot take 9x9 images.*the least that it takes is {least}x{least}"):
-        build(replace(colour, arch=f"torchvision/{name}", height=9, width=9))
+@pytest.mark.parametrize(("name", "min_side"), [("inception_v3", 75), ("vit_b_16", 16)])
+def test_error_for_a_small_size_names_the_smallest_one(color_card: ModelCard, name: str, min_side: int) -> None:
+    with pytest.raises(
+        UsageError, match=rf"cannot take 9x9 images.*; the smallest supported size is {min_side}x{min_side}"
+    ):
+        build(replace(color_card, arch=f"torchvision/{name}", height=9, width=9))
 
 
-def test_an_unknown_name_is_answered_with_the_closest(colour: ModelCard) -> None:
+def test_unknown_name_suggests_the_closest(color_card: ModelCard) -> None:
     with pytest.raises(UsageError, match="did you mean 'torchvision/resnet18'"):
-        build(replace(colour, arch="torchvision/resnet19"))
+        build(replace(color_card, arch="torchvision/resnet19"))
 
 
-def test_torchvisions_nets_take_colour(card: ModelCard) -> None:
-    with pytest.raises(UsageError, match="takes images of 3 channels, not 1: use --channels 3"):
+def test_torchvisions_networks_need_3_channels(card: ModelCard) -> None:
+    with pytest.raises(UsageError, match="takes images of 3 channels, not 1; pass --channels 3"):
         build(replace(card, arch=SMALL))
 
 
-def test_a_class_in_the_working_folder_is_made_with_channels_classes_and_size(users: ModelCard) -> None:
-    net = build(users)
+def test_class_in_the_current_directory_gets_channels_classes_and_size(user_card: ModelCard) -> None:
+    net = build(user_card)
     assert isinstance(net.linear, nn.Linear)
     assert (net.linear.in_features, net.linear.out_features) == (784, 10)
 
 
 @pytest.mark.parametrize(
-    ("arch", "told"),
+    ("arch", "message"),
     [
-        ("nowhere.to.be:Found", "no module nowhere.to.be here"),
-        ("mypkg.broken:Net", "mypkg.broken cannot be imported: ModuleNotFoundError.*nothing_like_it"),
+        ("no.such.module:Net", "no module no.such.module in the current directory or on Python's path"),
+        ("mypkg.broken:Net", "mypkg.broken cannot be imported: ModuleNotFoundError.*missing_module"),
         ("mypkg.mymodule:Nothing", "mypkg.mymodule has no Nothing"),
-        ("mypkg.mymodule:TwoAnswers", r"it gives tuple for 2 images, not logits of \(2, 10\)"),
+        ("mypkg.mymodule:TwoOutputs", r"its output for 2 images is tuple, not logits \(2, 10\)"),
     ],
 )
-def test_a_class_that_is_no_net_is_refused(users: ModelCard, arch: str, told: str) -> None:
-    with pytest.raises(UsageError, match=told):
-        build(replace(users, arch=arch))
+def test_unusable_class_is_rejected(user_card: ModelCard, arch: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        build(replace(user_card, arch=arch))
 
 
-def test_resuming_an_ended_run_of_the_users_net_is_no_error(
-    users: ModelCard, digits_data: ArrayDataSet, tmp_path: Path
+def test_resuming_a_finished_run_of_a_users_network_succeeds(
+    user_card: ModelCard, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
-    plan = Plan(users.arch, replace(recipe_named("baseline"), epochs=1), 0, "cpu", tmp_path / "run", resume=True)
+    plan = Plan(user_card.arch, replace(recipe_named("baseline"), epochs=1), 0, "cpu", tmp_path / "run", resume=True)
     assert train(plan, digits_data) == train(plan, digits_data)
 
 
-def test_what_a_class_says_of_a_size_is_passed_on(users: ModelCard) -> None:
-    with pytest.raises(UsageError, match=r"5x5 images of 1 channels: too small for my net; the least.* 9x9"):
-        build(replace(users, height=5, width=5))
+def test_error_contains_the_message_of_the_users_class(user_card: ModelCard) -> None:
+    with pytest.raises(
+        UsageError, match=r"5x5 images of 1 channels: too small for my net; the smallest supported size is 9x9"
+    ):
+        build(replace(user_card, height=5, width=5))
 
 
-def test_a_weights_file_does_not_choose_what_code_is_run(users: ModelCard, tmp_path: Path) -> None:
+def test_weights_file_does_not_choose_which_code_runs(user_card: ModelCard, tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    checkpoint.save(path, build(users), users)
+    checkpoint.save(path, build(user_card), user_card)
     sys.modules.pop("mypkg.mymodule")
-    with pytest.raises(UsageError, match=r"code outside netkit: to run it, add --arch mypkg.mymodule:MyNet"):
+    with pytest.raises(UsageError, match=r"is not part of netkit; to run its code, pass --arch mypkg.mymodule:MyNet"):
         checkpoint.load(path)
     assert "mypkg.mymodule" not in sys.modules
     net, card = checkpoint.load(path, trusted="mypkg.mymodule:MyNet")
-    assert card == users and net.state_dict().keys() == build(users).state_dict().keys()
+    assert card == user_card and net.state_dict().keys() == build(user_card).state_dict().keys()
 
 
-def test_a_class_may_import_modules_beside_it_when_it_is_created(users: ModelCard) -> None:
-    assert build(replace(users, arch="mypkg.late:Net")).width == 7
+def test_constructor_can_import_modules_of_the_current_directory(user_card: ModelCard) -> None:
+    assert build(replace(user_card, arch="mypkg.late:Net")).width == 7
 
 
-@pytest.mark.parametrize("arch", ["mypkg.mymodule:MyNet", "mypkg.broken:Net", "nowhere:Net"])
-def test_where_python_looks_for_modules_stays_as_it_was(users: ModelCard, arch: str) -> None:
+@pytest.mark.parametrize("arch", ["mypkg.mymodule:MyNet", "mypkg.broken:Net", "missing:Net"])
+def test_import_path_is_restored(user_card: ModelCard, arch: str) -> None:
     before = [*sys.path], [*sys.meta_path]
     with suppress(UsageError):
-        build(replace(users, arch=arch))
+        build(replace(user_card, arch=arch))
     assert ([*sys.path], [*sys.meta_path]) == before
     with pytest.raises(ModuleNotFoundError):
         import_module("helper")
 
 
-FOLDER = {
+USER_FILES = {
     "infer.py": "raise SystemExit('the user's infer.py')",
     "export.py": "raise SystemExit('the user's export.py')",
     "data.py": "WIDTH = 4",
@@ -181,25 +185,25 @@ ARGUMENTS = ("--arch", "nets.mine:Net", "--data", "digits", "--epochs", "1")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A user's folder, whose names are also those of netkit's parts, of Python's modules and of installed packages."""
-    for name, content in FOLDER.items():
+def user_folder(tmp_path: Path) -> Path:
+    """A folder with modules named like netkit's folders, like standard modules and like installed packages."""
+    for name, content in USER_FILES.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
     return tmp_path
 
 
 @pytest.mark.slow
-def test_a_users_own_nets_folder_is_found_though_netkit_has_one(folder: Path) -> None:
-    """Where PYTHONPATH names netkit's checkout, `nets` is a package in it, too."""
+def test_users_nets_package_has_precedence_over_netkits_nets_folder(user_folder: Path) -> None:
+    """With netkit's checkout in PYTHONPATH, `nets` is importable from there, too."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
-    trained = run_netkit("train", *ARGUMENTS, cwd=folder, PYTHONPATH=path)
+    trained = run_netkit("train", *ARGUMENTS, cwd=user_folder, PYTHONPATH=path)
     assert trained.returncode == 0, trained.stderr
-    exported = run_netkit("export", "--arch", "nets.mine:Net", cwd=folder, PYTHONPATH=path)
+    exported = run_netkit("export", "--arch", "nets.mine:Net", cwd=user_folder, PYTHONPATH=path)
     assert exported.returncode == 0, exported.stderr
 
 
-def test_nothing_in_the_users_folder_replaces_pythons_modules_or_a_package_that_netkit_needs(folder: Path) -> None:
+def test_user_modules_do_not_replace_standard_modules_or_required_packages(user_folder: Path) -> None:
     program = """if True:
         import sys
         from netkit.core.errors import UsageError
@@ -208,22 +212,22 @@ def test_nothing_in_the_users_folder_replaces_pythons_modules_or_a_package_that_
         for name in ("numpy:Net", "safetensors:Net", "statistics:Net"):
             try:
                 create(name)
-            except UsageError as error:
-                print(error)
+            except UsageError as exc:
+                print(exc)
     """
-    done = subprocess.run([sys.executable, "-P", "-c", program], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", program], cwd=user_folder, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
         f"{name}:Net: {name} has no Net" for name in ("numpy", "safetensors", "statistics")
     ], done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [("--compile",), ()], ids=["compiled", "two processes"])
-def test_processes_that_training_starts_find_the_users_class_too(folder: Path, more: tuple[str, ...]) -> None:
-    command = ["-m", "netkit", "train", *ARGUMENTS, *more]
-    if not more:
+@pytest.mark.parametrize("options", [("--compile",), ()], ids=["compiled", "two processes"])
+def test_subprocesses_of_a_training_find_the_users_class(user_folder: Path, options: tuple[str, ...]) -> None:
+    command = ["-m", "netkit", "train", *ARGUMENTS, *options]
+    if not options:
         command = ["-m", "torch.distributed.run", "--nproc-per-node", "2", *command]
     environment = {**os.environ, "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *command], cwd=user_folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("runs/nets-mine-Net/model.safetensors: test accuracy") == 1

@@ -1,7 +1,7 @@
-"""A training step on a GPU never waits for the host. Tested without a GPU: on meta and fake tensors.
+"""A training step on a GPU does not synchronize with the host. Tested without a GPU, on meta and fake tensors.
 
-A meta tensor has a shape and no values, so reading a value fails. The asynchronous copy of a step's metrics is left out
-here; tests/nets/test_step_metrics.py tests it on a GPU.
+A meta tensor has a shape but no values, so reading a value fails. The asynchronous copy of the metrics is skipped here;
+tests/nets/test_step_metrics.py tests it on a GPU.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,14 +22,14 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import draw_maps, warp
 from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.step_metrics import AsyncScalars
-from netkit.nets.training.trainer import Training
+from netkit.nets.training.trainer import Trainer
 
 STEPS = 3
-EVERY_NET = pytest.mark.parametrize("arch", ARCHITECTURES)
+EVERY_ARCH = pytest.mark.parametrize("arch", ARCHITECTURES)
 
 
 class NoCpuTensors(TorchDispatchMode):
-    """Refuses every operator that gets a CPU tensor, as index, scalar or source of a copy."""
+    """Raises AssertionError if an operator gets a CPU tensor, e.g. as index, scalar or source of a copy."""
 
     def __torch_dispatch__(
         self, func: Any, types: object, args: Sequence[object] = (), kwargs: Mapping[str, object] | None = None
@@ -41,31 +41,33 @@ class NoCpuTensors(TorchDispatchMode):
 
 
 @pytest.fixture
-def on_meta(card: ModelCard, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Training]:
-    """Makes a training of a network on the meta device."""
+def make_trainer(
+    card: ModelCard, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Trainer]:
+    """A function that creates a Trainer of a network on the meta device."""
     monkeypatch.setattr(AsyncScalars, "send", lambda *arguments, **options: None)
 
-    def make(arch: str) -> Training:
+    def make(arch: str) -> Trainer:
         model = FromPixels(create(arch), replace(card, arch=arch))
         recipe = replace(recipe_named("fast", arch=arch), batch_size=32, precision="fp32")
-        return Training(model, digits_data, recipe=recipe, seed=0, device=torch.device("meta"))
+        return Trainer(model, digits_data, recipe=recipe, seed=0, device=torch.device("meta"))
 
     return make
 
 
-def run_steps(training: Training) -> None:
-    """The first steps of an epoch."""
-    steps = training.run()
+def run_steps(trainer: Trainer) -> None:
+    """Run the first steps of an epoch."""
+    steps = trainer.run()
     next(steps)  # sends the epoch's order and augmentation to the device
     with NoCpuTensors():  # type: ignore[no-untyped-call]
         for _ in range(STEPS):
             next(steps)
-    assert training.step == STEPS + 1 and not training.schedule.ends_epoch(training.step)
+    assert trainer.step == STEPS + 1 and not trainer.schedule.ends_epoch(trainer.step)
 
 
-@EVERY_NET
-def test_a_step_gets_no_cpu_tensor_and_reads_no_value(arch: str, on_meta: Callable[[str], Training]) -> None:
-    run_steps(on_meta(arch))
+@EVERY_ARCH
+def test_step_gets_no_cpu_tensor_and_reads_no_value(arch: str, make_trainer: Callable[[str], Trainer]) -> None:
+    run_steps(make_trainer(arch))
 
 
 ON_CPU = torch.zeros(1, dtype=torch.int64)
@@ -81,27 +83,27 @@ HOST_ACCESS: dict[str, tuple[Callable[[Tensor], object], type[Exception], str]] 
 
 @pytest.mark.parametrize("during", ["forward", "backward"])
 @pytest.mark.parametrize("name", HOST_ACCESS)
-def test_host_access_in_a_step_is_found(name: str, during: str, on_meta: Callable[[str], Training]) -> None:
-    access, error, message = HOST_ACCESS[name]
-    training = on_meta("residual")
+def test_host_access_in_a_step_is_detected(name: str, during: str, make_trainer: Callable[[str], Trainer]) -> None:
+    access, exception, message = HOST_ACCESS[name]
+    trainer = make_trainer("residual")
     if during == "forward":
-        training.model.register_forward_hook(lambda module, inputs, output: void(access(output)))
+        trainer.model.register_forward_hook(lambda module, inputs, output: void(access(output)))
     else:
-        for weight in training.model.parameters():
+        for weight in trainer.model.parameters():
             weight.register_post_accumulate_grad_hook(lambda weight: void(access(weight)))
-    with pytest.raises(error, match=message):
-        run_steps(training)
+    with pytest.raises(exception, match=message):
+        run_steps(trainer)
 
 
 def void(result: object) -> None:
     """Drop `result`: a tensor that a hook returns would replace the output."""
 
 
-@EVERY_NET
-def test_the_forward_pass_runs_on_fake_cuda_tensors(arch: str, card: ModelCard) -> None:
+@EVERY_ARCH
+def test_forward_pass_runs_on_fake_cuda_tensors(arch: str, card: ModelCard) -> None:
     maps = draw_maps(8, 28, 28, recipe=recipe_named("fast"), seed=0, epoch=1)
     assert maps is not None
-    cuda = torch.device("cuda", 7)  # not a real GPU's number: warp caches a tensor for each device
+    cuda = torch.device("cuda", 7)  # no real GPU: warp caches a tensor per device
     with FakeTensorMode(allow_non_fake_inputs=True), cuda:
         model = FromPixels(create(arch), replace(card, arch=arch))
         images_u8 = torch.zeros(8, 1, 28, 28, dtype=torch.uint8)

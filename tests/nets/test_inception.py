@@ -1,4 +1,4 @@
-"""The inception net, against the same net written with functions over weights taken by position."""
+"""InceptionNet, against the same network written with torch.nn.functional on weights taken by position."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from netkit.nets.inception import InceptionNet
 
 
 def inception_a(x: Tensor, w: list[Tensor]) -> Tensor:
-    """InceptionA from 14 tensors in the order: 1x1; 1x1, 5x5; 1x1, 3x3, 3x3; the pool's 1x1 (weight, bias each)."""
+    """InceptionA from 7 pairs of weight and bias in this order: 1x1; 1x1, 5x5; 1x1, 3x3, 3x3; 1x1 after pooling."""
     return torch.cat(
         [
             F.conv2d(x, w[0], w[1]),
@@ -20,7 +20,7 @@ def inception_a(x: Tensor, w: list[Tensor]) -> Tensor:
     )
 
 
-def test_weights_written_elsewhere_load_by_position() -> None:
+def test_network_equals_its_functional_form() -> None:
     torch.manual_seed(0)
     net = InceptionNet().eval()
     w = list(net.state_dict().values())

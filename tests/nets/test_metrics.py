@@ -1,4 +1,4 @@
-"""The rows of metrics.csv, and how a net is judged."""
+"""The rows of metrics.csv, and the evaluation of a network."""
 
 import csv
 from pathlib import Path
@@ -16,7 +16,7 @@ from netkit.nets.training.metrics import EpochMetrics, evaluate, write_csv
 COLUMNS = ["epoch", "step", "lr", "train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds"]
 
 
-def test_csv_holds_the_promised_columns_and_exact_numbers(tmp_path: Path) -> None:
+def test_csv_has_the_documented_columns_and_exact_numbers(tmp_path: Path) -> None:
     rows = [EpochMetrics(1, 469, 0.1, 1 / 3, 0.9, 0.5, 0.91, 1.5), EpochMetrics(2, 938, 1e-9, 0.1, 1, 0.2, 0.95, 2.5)]
     write_csv(tmp_path / "metrics.csv", rows)
     with open(tmp_path / "metrics.csv", newline="") as file:
@@ -26,15 +26,15 @@ def test_csv_holds_the_promised_columns_and_exact_numbers(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2500])
-def test_evaluation_is_the_mean_over_all_images_whatever_their_number(card: ModelCard, count: int) -> None:
+def test_evaluation_is_the_mean_over_any_number_of_images(card: ModelCard, count: int) -> None:
     torch.manual_seed(0)
     model = FromPixels(build(card), card)
     images = np.random.default_rng(0).integers(0, 256, (count, 1, 28, 28), np.uint8)
-    truth = torch.from_numpy(np.random.default_rng(1).integers(0, 10, count))
-    loss, accuracy = evaluate(model, Feed(images, torch.device("cpu")), truth)
+    labels = torch.from_numpy(np.random.default_rng(1).integers(0, 10, count))
+    loss, accuracy = evaluate(model, Feed(images, torch.device("cpu")), labels)
     with torch.no_grad():
         logits = model(torch.from_numpy(images)).double().numpy()
     log_sums = np.log(np.exp(logits).sum(axis=1))
-    assert loss == pytest.approx((log_sums - logits[np.arange(count), truth]).mean(), rel=1e-5)
-    assert accuracy == (logits.argmax(axis=1) == truth.numpy()).sum() / count
+    assert loss == pytest.approx((log_sums - logits[np.arange(count), labels]).mean(), rel=1e-5)
+    assert accuracy == (logits.argmax(axis=1) == labels.numpy()).sum() / count
     assert not model.training

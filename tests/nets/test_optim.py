@@ -1,4 +1,4 @@
-"""The optimizer, against torch's SGD and against the singular values of the steps that it makes."""
+"""The optimizer, against torch's SGD and against the singular values of its steps."""
 
 from dataclasses import replace
 
@@ -26,16 +26,16 @@ def loss_of(net: nn.Module, step: int) -> torch.Tensor:
     return F.cross_entropy(net(images), torch.arange(16) % 4)
 
 
-def stepped(net: nn.Module, recipe: Recipe, *, steps: int = 3) -> Optimizer:
+def train(net: nn.Module, recipe: Recipe, *, steps: int = 3) -> Optimizer:
     optimizer = Optimizer(net, recipe, device=CPU, scaled=False)
     for step in range(steps):
         optimizer.step(loss_of(net, step), lr=0.1)
     return optimizer
 
 
-def test_without_muon_it_is_torchs_sgd() -> None:
+def test_without_muon_it_equals_torchs_sgd() -> None:
     ours, theirs = small_net(), small_net()
-    stepped(ours, SGD)
+    train(ours, SGD)
     optimizer = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     for step in range(3):
         optimizer.zero_grad()
@@ -45,11 +45,11 @@ def test_without_muon_it_is_torchs_sgd() -> None:
         torch.testing.assert_close(weight, expected)
 
 
-def test_muon_moves_kernels_by_near_orthogonal_steps_and_sgd_all_else() -> None:
+def test_muon_updates_kernels_with_near_orthogonal_steps_and_sgd_all_other_weights() -> None:
     ours, plain = small_net(), small_net()
     before = {name: weight.detach().clone() for name, weight in ours.named_parameters()}
-    stepped(ours, MUON, steps=1)
-    stepped(plain, SGD, steps=1)
+    train(ours, MUON, steps=1)
+    train(plain, SGD, steps=1)
     for name, weight in ours.named_parameters():
         if weight.ndim != 4:
             torch.testing.assert_close(weight, plain.get_parameter(name))
@@ -57,30 +57,30 @@ def test_muon_moves_kernels_by_near_orthogonal_steps_and_sgd_all_else() -> None:
         moved = (before[name] - weight.detach()).flatten(1) / (0.1 * 0.5)
         downhill = (before[name] - plain.get_parameter(name).detach()).flatten(1)
         left, _, right = torch.linalg.svd(downhill, full_matrices=False)
-        assert torch.linalg.matrix_norm(moved - left @ right, 2) < 0.75  # 1 for no step at all, 2 for one uphill
+        assert torch.linalg.matrix_norm(moved - left @ right, 2) < 0.75  # 1 without a step, 2 for a step uphill
         assert torch.linalg.svdvals(moved).max() < 1.3
 
 
-def test_the_layout_of_kernels_does_not_matter() -> None:
+def test_memory_format_of_kernels_does_not_change_steps() -> None:
     one, other = small_net(channels_last=True), small_net(channels_last=False)
-    stepped(one, MUON)
-    stepped(other, MUON)
+    train(one, MUON)
+    train(other, MUON)
     for weight, expected in zip(one.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(weight, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gradients_are_scaled_down_to_the_largest_norm_allowed() -> None:
+def test_gradients_are_clipped_to_the_maximum_norm() -> None:
     net = small_net()
     before = [weight.detach().clone() for weight in net.parameters()]
-    stepped(net, replace(SGD, max_grad_norm=0.01, weight_decay=0.0), steps=1)
+    train(net, replace(SGD, max_grad_norm=0.01, weight_decay=0.0), steps=1)
     moved = sum((now - then).square().sum().item() for now, then in zip(net.parameters(), before, strict=True)) ** 0.5
-    assert moved == pytest.approx(0.1 * 0.01 * 1.9, rel=1e-3)  # Nesterov's first step is 1.9 as long
+    assert moved == pytest.approx(0.1 * 0.01 * 1.9, rel=1e-3)  # Nesterov's first step is 1.9 times as long
 
 
 @pytest.mark.parametrize("recipe", [SGD, MUON])
-def test_with_its_momenta_another_goes_on_to_the_same_bits(recipe: Recipe) -> None:
+def test_restored_optimizer_continues_with_identical_steps(recipe: Recipe) -> None:
     net = small_net()
-    first = stepped(net, recipe)
+    first = train(net, recipe)
     copy = small_net()
     copy.load_state_dict(net.state_dict())
     second = Optimizer(copy, recipe, device=CPU, scaled=False)
@@ -94,7 +94,7 @@ def test_with_its_momenta_another_goes_on_to_the_same_bits(recipe: Recipe) -> No
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), copy.parameters(), strict=True))
 
 
-def test_momenta_of_another_net_are_refused() -> None:
+def test_momentum_of_another_network_is_rejected() -> None:
     optimizer = Optimizer(small_net(), MUON, device=CPU, scaled=False)
     with pytest.raises(KeyError):
         optimizer.restore({"9.weight": torch.zeros(4)}, {})

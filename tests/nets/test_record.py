@@ -1,4 +1,4 @@
-"""run.json: how a run's data set is found again."""
+"""run.json: loading the data set of a run again."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,42 +17,44 @@ def digits_card(card: ModelCard, digits_data: ArrayDataSet) -> ModelCard:
     return replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
 
 
-def test_data_is_found_by_what_run_json_says(tmp_path: Path, digits_card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_data_set_is_loaded_as_run_json_says(tmp_path: Path, digits_card: ModelCard, digits_data: ArrayDataSet) -> None:
     record.write(tmp_path, {"data": "digits"})
     assert np.array_equal(record.data_of(tmp_path, digits_card).test_images[:], digits_data.test_images)
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
         (None, "cannot be read: "),
         ("", "cannot be read: "),
         ("[" * 200_000, "cannot be read: "),
-        ("[]", "holds no JSON object"),
-        ("null", "holds no JSON object"),
-        ("{}", "does not say where the data is; use --data"),
-        ('{"data": null}', "does not say where the data is; use --data"),
+        ("[]", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ("{}", "contains no path of the data set; pass it with --data"),
+        ('{"data": null}', "contains no path of the data set; pass it with --data"),
     ],
 )
-def test_a_run_that_does_not_say_where_its_data_is_is_named_and_data_fixes_it(
-    tmp_path: Path, digits_card: ModelCard, content: str | None, says: str
+def test_error_names_a_run_json_without_a_data_path_and_source_replaces_it(
+    tmp_path: Path, digits_card: ModelCard, content: str | None, message: str
 ) -> None:
     if content is not None:
         (tmp_path / "run.json").write_text(content)
-    with pytest.raises(ModelError, match=rf"run\.json: {says}"):
+    with pytest.raises(ModelError, match=rf"run\.json: {message}"):
         record.data_of(tmp_path, digits_card)
     assert record.data_of(tmp_path, digits_card, source="digits").name == "digits"
 
 
-def test_data_that_moved_is_told_with_who_says_where_it_was(tmp_path: Path, digits_card: ModelCard) -> None:
+def test_error_for_moved_data_names_run_json(tmp_path: Path, digits_card: ModelCard) -> None:
     record.write(tmp_path, {"data": str(tmp_path / "gone")})
     with pytest.raises(
-        DataError, match=r"gone: no such folder.* \(so says .*run\.json; if the data moved, use --data\)"
+        DataError, match=r"gone: no such folder.* \(path from .*run\.json; if the data moved, pass --data\)"
     ):
         record.data_of(tmp_path, digits_card)
 
 
-def test_another_data_set_than_the_cards_is_refused(tmp_path: Path, card: ModelCard) -> None:
+def test_data_set_that_differs_from_the_cards_is_rejected(tmp_path: Path, card: ModelCard) -> None:
     record.write(tmp_path, {"data": "digits"})
-    with pytest.raises(DataError, match="digits: not the data set that the run was trained on"):
+    with pytest.raises(
+        DataError, match=r"digits: not the data set that the run was trained on .*; pass that data set with"
+    ):
         record.data_of(tmp_path, card)

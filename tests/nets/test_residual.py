@@ -1,4 +1,4 @@
-"""The residual net, against the same net written with functions over weights taken by position."""
+"""ResidualNet, against the same network written with torch.nn.functional on weights taken by position."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def block(x: Tensor, w: list[Tensor]) -> Tensor:
     return F.relu(x + F.conv2d(F.relu(F.conv2d(x, w[0], w[1], padding=1)), w[2], w[3], padding=1))
 
 
-def test_weights_written_elsewhere_load_by_position() -> None:
+def test_network_equals_its_functional_form() -> None:
     torch.manual_seed(0)
     net = ResidualNet().eval()
     w = list(net.state_dict().values())

@@ -1,4 +1,4 @@
-"""EpochSchedule, against epochs counted batch by batch."""
+"""EpochSchedule, against counting batch by batch."""
 
 from dataclasses import replace
 
@@ -22,14 +22,14 @@ def test_every_step_has_its_position_in_an_epoch(
 ) -> None:
     recipe = replace(recipe_named("fast"), epochs=5, batch_size=batch_size, drop_fraction=drop_fraction)
     schedule = EpochSchedule(recipe, images)
-    steps = learnt = 0
+    steps = images_before = 0
     for epoch, count in enumerate(images_in_epochs, start=1):
         assert schedule.images_in(epoch) == count
-        for begun, start in enumerate(range(0, count, batch_size)):
-            assert schedule.position(steps) == (epoch, begun)
-            assert schedule.images_after(steps) == learnt + start
-            assert schedule.ends_epoch(steps) == (begun == 0 and steps > 0)
+        for steps_before, start in enumerate(range(0, count, batch_size)):
+            assert schedule.position(steps) == (epoch, steps_before)
+            assert schedule.images_after(steps) == images_before + start
+            assert schedule.ends_epoch(steps) == (steps_before == 0 and steps > 0)
             steps += 1
-        learnt += count
-    assert (schedule.steps, schedule.images) == (steps, learnt) == (steps, schedule.images_after(steps))
+        images_before += count
+    assert (schedule.steps, schedule.images) == (steps, images_before) == (steps, schedule.images_after(steps))
     assert schedule.ends_epoch(steps)

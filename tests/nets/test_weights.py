@@ -1,4 +1,4 @@
-"""Weights of somebody else's: what becomes safetensors, what a net begins with, and what is refused."""
+"""Initial weights from files: conversion to safetensors, loading, and rejected files."""
 
 import os
 import pickle
@@ -15,7 +15,7 @@ from netkit.nets.residual import ResidualNet
 from netkit.nets.training import weights
 
 
-def imported(tmp_path: Path, saved: object) -> dict[str, Tensor]:
+def convert(tmp_path: Path, saved: object) -> dict[str, Tensor]:
     torch.save(saved, tmp_path / "net.pth")
     weights.convert(tmp_path / "net.pth", tmp_path / "net.safetensors")
     return safetensors.torch.load_file(tmp_path / "net.safetensors")
@@ -26,26 +26,26 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
-def test_a_state_dict_becomes_safetensors_however_it_was_kept(tmp_path: Path, wrap: str | None) -> None:
+def test_state_dict_is_converted_with_and_without_a_wrapper(tmp_path: Path, wrap: str | None) -> None:
     state = ResidualNet(1, 10, 28).state_dict()
-    assert same(imported(tmp_path, {wrap: state, "epoch": 3} if wrap else state), state)
+    assert same(convert(tmp_path, {wrap: state, "epoch": 3} if wrap else state), state)
 
 
-def test_names_of_parallel_training_lose_their_prefix(tmp_path: Path) -> None:
+def test_prefix_of_data_parallel_names_is_removed(tmp_path: Path) -> None:
     net = ResidualNet(1, 10, 28)
     state = nn.Sequential()
     state.add_module("module", net)
-    assert same(imported(tmp_path, state.state_dict()), net.state_dict())
+    assert same(convert(tmp_path, state.state_dict()), net.state_dict())
 
 
-def test_names_of_old_densenets_are_those_that_torchvision_reads(tmp_path: Path) -> None:
+def test_old_densenet_names_are_converted(tmp_path: Path) -> None:
     net = torchvision.models.densenet121(num_classes=3)
     old = {
         name.replace("norm1.", "norm.1.").replace("conv2.", "conv.2."): value
         for name, value in net.state_dict().items()
     }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
-    assert same(imported(tmp_path, old), net.state_dict())
+    assert same(convert(tmp_path, old), net.state_dict())
 
 
 class Canary:
@@ -56,7 +56,7 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
-def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
+def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": Canary(tmp_path / "canary")}))
     torch.save({"weight": Canary(tmp_path / "canary")}, tmp_path / "evil2.pth")
     for name in ("evil.pth", "evil2.pth"):
@@ -66,12 +66,12 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("saved", [{}, {"epoch": 1}, [1, 2], torch.zeros(3)])
-def test_what_holds_no_weights_is_refused(tmp_path: Path, saved: object) -> None:
-    with pytest.raises(ModelError, match="holds no state dict"):
-        imported(tmp_path, saved)
+def test_file_without_a_state_dict_is_rejected(tmp_path: Path, saved: object) -> None:
+    with pytest.raises(ModelError, match="contains no state dict"):
+        convert(tmp_path, saved)
 
 
-def test_a_file_that_is_none_of_torchs_or_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_text_file_and_missing_file_are_rejected(tmp_path: Path) -> None:
     (tmp_path / "text.pth").write_text("weights")
     with pytest.raises(ModelError, match="cannot be read"):
         weights.convert(tmp_path / "text.pth", tmp_path / "out.safetensors")
@@ -79,56 +79,56 @@ def test_a_file_that_is_none_of_torchs_or_is_not_there_is_refused(tmp_path: Path
         weights.convert(tmp_path / "none.pth", tmp_path / "out.safetensors")
 
 
-def saved(tmp_path: Path, state: dict[str, Tensor]) -> Path:
+def save(tmp_path: Path, state: dict[str, Tensor]) -> Path:
     safetensors.torch.save_file(state, tmp_path / "w.safetensors")
     return tmp_path / "w.safetensors"
 
 
-def test_a_net_begins_with_the_weights_of_the_file(tmp_path: Path) -> None:
+def test_network_starts_with_the_weights_in_the_file(tmp_path: Path) -> None:
     source, net = ResidualNet(1, 10, 28), ResidualNet(1, 10, 28)
-    weights.load_into(net, saved(tmp_path, source.state_dict()))
+    weights.load_into(net, save(tmp_path, source.state_dict()))
     assert same(net.state_dict(), source.state_dict())
 
 
-def test_a_last_layer_for_other_classes_begins_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_last_layer_for_other_classes_stays_random(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source, net = (torchvision.models.resnet18(num_classes=classes) for classes in (1000, 3))
     fresh = {name: value.clone() for name, value in net.state_dict().items()}
     with caplog.at_level("INFO"):
-        weights.load_into(net, saved(tmp_path, source.state_dict()))
+        weights.load_into(net, save(tmp_path, source.state_dict()))
     for name, value in net.state_dict().items():
         assert torch.equal(value, (fresh if name.startswith("fc.") else source.state_dict())[name])
-    assert "its last layer is for 1000 classes and is not used; it starts fresh" in caplog.text
+    assert "the last layer has 1000 classes and is not loaded; it starts with random weights" in caplog.text
 
 
-def test_auxiliary_heads_are_left_out(tmp_path: Path) -> None:
+def test_auxiliary_heads_are_ignored(tmp_path: Path) -> None:
     source = torchvision.models.googlenet(num_classes=4, aux_logits=True, init_weights=False)
     net = torchvision.models.googlenet(num_classes=4, aux_logits=False, init_weights=False)
-    weights.load_into(net, saved(tmp_path, source.state_dict()))
+    weights.load_into(net, save(tmp_path, source.state_dict()))
     assert torch.equal(net.fc.weight, source.fc.weight)
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "message"),
     [
         (
             ResidualNet(3, 10, 28),
-            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), this net needs torch.float32 \(\d+, 1, 5, 5\)",
+            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), the network needs torch.float32 \(\d+, 1, 5, 5\)",
         ),
-        (nn.Linear(3, 2), "not the tensors of this net: missing"),
+        (nn.Linear(3, 2), "the tensors do not match the network: missing"),
     ],
 )
-def test_weights_of_another_net_are_refused(tmp_path: Path, other: nn.Module, told: str) -> None:
-    with pytest.raises(ModelError, match=told):
-        weights.load_into(ResidualNet(1, 10, 28), saved(tmp_path, other.state_dict()))
+def test_weights_of_another_network_are_rejected(tmp_path: Path, other: nn.Module, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        weights.load_into(ResidualNet(1, 10, 28), save(tmp_path, other.state_dict()))
 
 
-def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_nan_weights_are_rejected(tmp_path: Path) -> None:
     state = ResidualNet(1, 10, 28).state_dict()
     next(iter(state.values())).fill_(float("nan"))
     with pytest.raises(ModelError, match="contains NaN or infinity"):
-        weights.load_into(ResidualNet(1, 10, 28), saved(tmp_path, state))
+        weights.load_into(ResidualNet(1, 10, 28), save(tmp_path, state))
 
 
-def test_a_pickle_is_answered_with_the_command_that_mends_it(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"'netkit import .*net\.pth' makes it safetensors"):
+def test_error_for_a_pickle_contains_the_command_to_convert_it(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"convert it to safetensors with 'netkit import .*net\.pth'"):
         weights.load_into(ResidualNet(1, 10, 28), tmp_path / "net.pth")
