@@ -1,8 +1,8 @@
-"""From a trained network to an .onnx file that was checked against PyTorch.
+"""Export of a trained network to ONNX, with a parity check against PyTorch.
 
-exporter   convert, compare with PyTorch, and write the file only if it passes
-convert    network and model card -> the bytes of an ONNX model
-passes/    rewrites of the ONNX graph that make it faster
-quantize   fp16 and int8 variants
-parity/    the comparison with PyTorch in float64, the probe images, parity.md
+exporter   converts a network, compares the model with PyTorch, and writes the file only if it passes
+convert    converts a network and its model card to the bytes of an ONNX model
+passes/    rewrites the ONNX graph for speed
+quantize   makes the fp16 and int8 variants
+parity/    compares a model with PyTorch in float64, chooses the probe images, writes parity.md
 """

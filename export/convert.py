@@ -1,4 +1,4 @@
-"""From a network and its card to an ONNX model in memory: uint8 pixels in, logits and probabilities out."""
+"""Conversion of a network and its model card to ONNX: uint8 pixels in, logits and probabilities out."""
 
 import copy
 import warnings
@@ -20,11 +20,11 @@ from netkit.nets.normalize import FromPixels
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
 OPSETS = range(18, 24)  # supported by both torch's exporter and ONNX Runtime 1.31
 IR_VERSION = 10  # the newest of the onnx package does not load in ONNX Runtime 1.31
-MAX_FOLDED_ELEMENTS = 2**24  # in a tensor that is computed at export because it depends on constants only
+MAX_FOLDED_ELEMENTS = 2**24  # elements of a tensor that constant folding may create
 
 
 class Classifier(nn.Module):
-    """What the ONNX graph computes: (N, C, H, W) uint8 -> logits and probabilities, both (N, classes) float32."""
+    """The module that is exported: (N, C, H, W) uint8 -> logits and probabilities, both (N, classes) float32."""
 
     def __init__(self, model: FromPixels) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Classifier(nn.Module):
 
 
 class SpatialMean(nn.Module):
-    """The same as nn.AdaptiveAvgPool2d(1): (N, C, H, W) -> (N, C, 1, 1)."""
+    """Equivalent of nn.AdaptiveAvgPool2d(1): (N, C, H, W) -> (N, C, 1, 1)."""
 
     def forward(self, maps: Tensor) -> Tensor:
         return maps.mean(dim=(2, 3), keepdim=True)
@@ -72,15 +72,16 @@ def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
 def translate(
     net: nn.Module, card: ModelCard, *, opset: int = OPSET, dtype: torch.dtype = torch.float32
 ) -> onnx.ModelProto:
-    """Return what torch's exporter makes of `net` on pixels, with its metadata on the module of each node.
+    """Export `net` on pixels with torch.onnx.export; the nodes keep their metadata, which names their modules.
 
     Raises UsageError for an opset outside OPSETS.
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
-    example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)  # 1 would fix the batch at 1
+    # a batch size of 1 in the example would make it static
+    example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 warns of its own code
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 uses its own deprecated LeafSpec
         program = torch.onnx.export(
             Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
             (example,),
@@ -96,9 +97,9 @@ def translate(
 
 
 def _with_spatial_means(net: nn.Module) -> nn.Module:
-    """A copy of the network with its global pools as means.
+    """Return a copy of the network with each global pool replaced by a SpatialMean.
 
-    For channels-last tensors, such as Swin's, torch's exporter turns an adaptive pool into index operations.
+    torch's exporter turns an adaptive pool of channels-last tensors, as in Swin, into index operations.
     """
     net = copy.deepcopy(net)
     pools = [name for name, module in net.named_modules() if _is_global_pool(module)]
@@ -113,7 +114,7 @@ def _is_global_pool(module: nn.Module) -> bool:
 
 
 def _fold_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Compute what depends on constants only, such as Swin's masks; torch's exporter leaves large ones in the graph."""
+    """Fold constants, such as Swin's masks; torch's exporter leaves nodes with large results in the graph."""
     if not any(node.op_type == "ConstantOfShape" for node in proto.graph.node):
         return proto
     model = ir.from_proto(proto)
@@ -131,9 +132,9 @@ def _fold_constants(proto: onnx.ModelProto) -> onnx.ModelProto:
 def _clear_metadata(proto: onnx.ModelProto) -> None:
     """Remove the exporter's metadata, which includes stack traces with paths of this machine."""
     graph = proto.graph
-    parts: Iterable[Any] = (
+    messages: Iterable[Any] = (
         proto, graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info
     )  # fmt: skip
-    for part in parts:
-        del part.metadata_props[:]
-        part.doc_string = ""
+    for message in messages:
+        del message.metadata_props[:]
+        message.doc_string = ""

@@ -1,4 +1,4 @@
-"""Exporter: convert a network, compare the result with PyTorch, and write the file only if it passes."""
+"""Exporter: converts a network, compares the ONNX model with PyTorch, and writes the file only if it passes."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -31,7 +31,7 @@ from netkit.infer.runtime.providers import device_of
 from netkit.infer.runtime.session import open_session, open_sessions
 from netkit.nets.training import checkpoint
 
-MAX_DIVERGENCE_IMAGES = 128  # the worst images, on which the first module that differs is looked for
+MAX_DIVERGENCE_IMAGES = 128  # images with the largest errors, used to find the first module whose output differs
 
 
 def export(
@@ -47,19 +47,19 @@ def export(
     """Write `net` as an ONNX file for each precision in `paths`, and describe all models of the folder in parity.md.
 
     Before a file is written, its graph runs on each provider that works here, with ONNX Runtime's optimisations and
-    without. An fp32 model must compute the same as PyTorch in float64, on test images and synthetic images. The test
-    accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
+    without. The logits of an fp32 model must match PyTorch in float64 within a bound, on test images and synthetic
+    images. The test accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
 
     `multiple` pads the channels of an fp32 model to that multiple, see `passes.pad_channels`. Returns the certificate
     of each file.
 
-    Raises ParityError if a model does not pass: its file, and those of the precisions after it, stay as they were.
+    Raises ParityError if a model fails its check; its file and the files of later precisions are not changed.
     Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
         atomic_io.require_writable(path)
         if path.suffix != ".onnx":
-            raise UsageError(f"{path}: an ONNX model is written as .onnx")
+            raise UsageError(f"{path}: the name of an ONNX file must end in .onnx")
     reference = compute_reference(net, card, data.test_images, data.test_labels)
     torch_errors: dict[str, float] = {}  # float32 errors by device
     certificates: dict[str, Certificate] = {}
@@ -73,8 +73,8 @@ def export(
                 comparisons = tuple(_bound_by_own_error(comparison) for comparison in comparisons)
                 require_accuracy(comparisons, torch_accuracy=reference.accuracy, max_drop=max_drop)
         except ParityError as exc:
-            kept = "; the earlier file stays as it was" if path.exists() else ""
-            raise ParityError(f"{path}: not written: {exc}{kept}") from None
+            unchanged = "; the existing file is unchanged" if path.exists() else ""
+            raise ParityError(f"{path}: not written: {exc}{unchanged}") from None
         certified = _certified(model, reference, comparisons, precision)
         verify.open_verified(certified, device="cpu")
         atomic_io.write_atomic(path, certified.content)
@@ -89,8 +89,8 @@ def require_accuracy(comparisons: tuple[Comparison, ...], *, torch_accuracy: flo
         lost = round((torch_accuracy - comparison.accuracy) * comparison.test_images)  # a whole number of images
         if not lost <= max_drop * comparison.test_images + 1e-6 or not comparison.holds:
             raise ParityError(
-                f"its accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%} on "
-                f"{comparison.provider}, and PyTorch's is {torch_accuracy:.2%}: it loses more than "
+                f"accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%} on "
+                f"{comparison.provider} and {torch_accuracy:.2%} in PyTorch; the drop exceeds --max-drop of "
                 f"{100 * max_drop:g} points"
             )
 
@@ -105,7 +105,7 @@ def _model_bytes(reference: Reference, data: DataSet, precision: str, opset: int
 
 
 def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, float]) -> Iterator[Comparison]:
-    """One comparison for each provider that works here; computes `torch_errors` of a device when first needed."""
+    """Compare the model on each provider that works here; fills `torch_errors` with each device's float32 error."""
     for optimised in (True, False):
         for session in open_sessions(model, device="auto", optimised=optimised):
             device = device_of(session.provider)
@@ -115,12 +115,12 @@ def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, flo
 
 
 def _require_parity(model: Model, comparisons: tuple[Comparison, ...], reference: Reference, opset: int) -> None:
-    """Raise ParityError for the first comparison that exceeds its bound, with the module where the outputs differ."""
+    """Raise ParityError for the first comparison that exceeds its bound; the message names the module that differs."""
     failed = next((comparison for comparison in comparisons if not comparison.holds), None)
     if failed is None:
         return
     session = open_session(model, device=device_of(failed.provider), optimised=failed.optimised)
-    images_u8 = worst_images(reference, session, min(MAX_DIVERGENCE_IMAGES, reference.batched_images))
+    images_u8 = worst_images(reference, session, min(MAX_DIVERGENCE_IMAGES, reference.max_batched_images))
     divergence = first_divergence(
         reference.net,
         reference.card,
@@ -129,21 +129,21 @@ def _require_parity(model: Model, comparisons: tuple[Comparison, ...], reference
         provider=failed.provider,
         optimised=failed.optimised,
     )
-    where = divergence or "no module differs before the graph passes"
-    raise ParityError(f"the ONNX model does not compute what PyTorch computes: {failed}; {where}")
+    where = divergence or "before the graph passes, the outputs of all modules match"
+    raise ParityError(f"the outputs of the ONNX model differ from PyTorch's: {failed}; {where}")
 
 
 def _bound_by_own_error(comparison: Comparison) -> Comparison:
-    """With its own error as the bound: on another machine, fp16 and int8 may differ as much as from PyTorch here."""
+    """Set the bound of an fp16 or int8 model to its error on this machine; `verify` applies it on other machines."""
     return replace(comparison, bound=max(comparison.error, comparison.probability_error))
 
 
 def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison, ...], precision: str) -> Model:
-    """The model with its certificate and probes in the metadata."""
-    exact = precision == "fp32"
-    logits = reference.logits if exact else session_logits(reference, open_session(model, device="cpu"))
+    """Return the model with its certificate and probes in the metadata."""
+    is_fp32 = precision == "fp32"
+    logits = reference.logits if is_fp32 else session_logits(reference, open_session(model, device="cpu"))
     probes = choose_probes(reference, logits).to_json()
-    certified = Certificate(
+    model_certificate = Certificate(
         precision=precision,
         weights_sha256=sha256(checkpoint.content(reference.net, reference.card)),
         graph_sha256=model.graph_sha256,
@@ -163,6 +163,6 @@ def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison
         comparisons=comparisons,
     )
     proto = onnx.load_model_from_string(model.content)
-    proto.metadata_props.add(key=certificate.KEY, value=certified.to_json())
+    proto.metadata_props.add(key=certificate.KEY, value=model_certificate.to_json())
     proto.metadata_props.add(key=PROBES_KEY, value=probes)
     return onnx_file.check(proto.SerializeToString(deterministic=True), model.name)

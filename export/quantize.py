@@ -1,6 +1,6 @@
-"""Variants with fewer bits, for speed and size: float16 and int8.
+"""Float16 and int8 variants of a model, for speed and size.
 
-They do not compute the same function as the network; what the exporter checks is their accuracy.
+Their outputs differ from the network's by more than rounding, so the exporter checks their accuracy.
 """
 
 import tempfile
@@ -18,8 +18,8 @@ from netkit.export.convert import OPSET, convert, serialize
 from netkit.export.passes import ANY_PRECISION
 from netkit.infer.model.onnx_file import INPUT
 
-MAX_CALIBRATION_IMAGES = 1000  # the first training images; their activations set the ranges of int8
-CALIBRATION_BATCH = 100
+MAX_CALIBRATION_IMAGES = 1000  # the first training images; their activations set the int8 ranges
+CALIBRATION_BATCH_SIZE = 100
 QUANTIZED_OPS = ("Conv", "Gemm", "Relu", "Add")  # with pools and concatenations as well, densenet was 6 % slower
 MIN_INT8_CHANNELS = 8  # input channels; a Conv with 1 took 12.5 us in int8 and 2.3 us in float32
 
@@ -36,7 +36,7 @@ def to_int8(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], *, op
     MAX_CALIBRATION_IMAGES are used. Weights take 7 of the 8 bits, so that all processors give the same result. The
     format is QDQ with U8S8, which ONNX Runtime runs fastest on x86. Layers that are faster in float32 stay in float32.
     """
-    # the import takes a second, which other precisions do not need
+    # imported here because it takes a second, and only int8 needs it
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class CalibrationImages(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
@@ -67,12 +67,12 @@ def to_int8(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], *, op
 
 
 def _faster_in_float32(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of the nodes before the first Conv with many input channels, and of sums of values in float32."""
+    """Names of the nodes before the first Conv with MIN_INT8_CHANNELS, and of the Add nodes with a float32 input."""
     kernels = {weight.name: weight.dims for weight in graph.initializer}
-    many = [
+    is_wide_conv = [
         node.op_type == "Conv" and kernels.get(node.input[1], (0, 0))[1] >= MIN_INT8_CHANNELS for node in graph.node
     ]
-    yield from (node.name for node in graph.node[: many.index(True) if any(many) else 0])
+    yield from (node.name for node in graph.node[: is_wide_conv.index(True) if any(is_wide_conv) else 0])
     op_types = {output: node.op_type for node in graph.node for output in node.output}
     for node in graph.node:
         if node.op_type == "Add" and not {op_types.get(name) for name in node.input} <= set(QUANTIZED_OPS):
@@ -81,5 +81,5 @@ def _faster_in_float32(graph: onnx.GraphProto) -> Iterator[str]:
 
 def _calibration_batches(images_u8: NDArray[np.uint8]) -> Iterator[dict[str, NDArray[np.uint8]]]:
     images_u8 = images_u8[:MAX_CALIBRATION_IMAGES]
-    starts = range(0, len(images_u8), CALIBRATION_BATCH)
-    return ({INPUT: images_u8[start : start + CALIBRATION_BATCH]} for start in starts)
+    starts = range(0, len(images_u8), CALIBRATION_BATCH_SIZE)
+    return ({INPUT: images_u8[start : start + CALIBRATION_BATCH_SIZE]} for start in starts)

@@ -20,14 +20,14 @@ from netkit.infer.runtime.providers import CPU, CUDA
 from netkit.infer.runtime.session import CUDA_OPTIONS
 from netkit.nets.normalize import FromPixels
 
-SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # node metadata of torch: a list of the modules around it, outermost first
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # torch's node metadata: the enclosing modules, outermost first
 
 
 @dataclass(frozen=True)
 class Divergence:
     """A module whose output differs, and the ONNX node that computes this output as `value`.
 
-    `expected` and `actual` are the (minimum, maximum) of PyTorch's output and of the graph's; `error` is the largest
+    `expected` is the (minimum, maximum) of PyTorch's output, `actual` that of the graph's; `error` is the largest
     absolute difference.
     """
 
@@ -42,8 +42,8 @@ class Divergence:
     def __str__(self) -> str:
         return (
             f"the first difference is in module {self.module!r} (ONNX node {self.node!r}, {self.operator}, output "
-            f"{self.value!r}): up to {self.error:.2g}, with values from {self.expected[0]:.4g} to "
-            f"{self.expected[1]:.4g} in PyTorch and from {self.actual[0]:.4g} to {self.actual[1]:.4g} in ONNX"
+            f"{self.value!r}): largest absolute error {self.error:.2g}, values {self.expected[0]:.4g} to "
+            f"{self.expected[1]:.4g} in PyTorch and {self.actual[0]:.4g} to {self.actual[1]:.4g} in ONNX"
         )
 
 
@@ -56,10 +56,10 @@ def first_divergence(
     provider: str = CPU,
     optimised: bool = False,
 ) -> Divergence | None:
-    """Compare the outputs of all modules on images (N, C, H, W), in the order in which the modules finish.
+    """Find the first module whose output on images (N, C, H, W) differs, in the order in which the modules finish.
 
-    The graph is the one before the passes, run on `provider`. `optimised`: whether ONNX Runtime may optimise it, as far
-    as every module's output remains available. Returns None if each output is within the bound of the parity check.
+    Runs the graph before the passes on `provider`, with ONNX Runtime's optimisations if `optimised`, except those that
+    would remove a module's output. Returns None if each output is within the bound of the parity check.
     """
     proto = translate(net, card, opset=opset)
     nodes = _output_nodes(proto)
@@ -71,14 +71,14 @@ def first_divergence(
             continue
         actual = values[node.output[0]]
         error = max_abs(actual - expected)
-        if not error <= error_bound(max_abs(rounded - expected), expected):  # a NaN error is a difference, too
+        if not error <= error_bound(max_abs(rounded - expected), expected):  # also true for a NaN error
             name = module.removeprefix("model.net.")
             return Divergence(name, node.name, node.op_type, node.output[0], _range(expected), _range(actual), error)
     return None
 
 
 def _output_nodes(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
-    """The last node of each module, which computes its output; a module that the exporter merged away has none."""
+    """Map each module to its last node, which computes its output; modules that the exporter removed are missing."""
     last: dict[str, onnx.NodeProto] = {}
     for node in proto.graph.node:
         for entry in node.metadata_props:
@@ -91,7 +91,7 @@ def _output_nodes(proto: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 def _run(
     proto: onnx.ModelProto, names: list[str], images_u8: NDArray[np.uint8], provider: str, optimised: bool
 ) -> dict[str, Floats]:
-    """The values with these names, each of which becomes an output of the graph."""
+    """Run the graph with the values `names` as additional outputs, and return them by name."""
     existing = {output.name for output in proto.graph.output}
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in existing)
     options = ort.SessionOptions()
@@ -106,14 +106,14 @@ def _run(
 def _module_outputs(
     net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], dtype: torch.dtype
 ) -> Iterator[tuple[str, Floats]]:
-    """Each module's path and output, in the order in which the modules finish."""
+    """Yield each module's path and output, in the order in which the modules finish."""
     classifier = Classifier(FromPixels(copy.deepcopy(net), card)).to(dtype).eval()
     outputs: list[tuple[str, Floats]] = []
     for name, module in classifier.named_modules():
 
         def record(_module: nn.Module, _inputs: object, output: object, name: str = name) -> None:
             if isinstance(output, Tensor):
-                outputs.append((name, output.numpy().copy()))  # the next module may work in place
+                outputs.append((name, output.numpy().copy()))  # the next module may modify it in place
 
         module.register_forward_hook(record)
     classifier(torch.from_numpy(images_u8.copy()))

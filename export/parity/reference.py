@@ -1,6 +1,6 @@
-"""Reference: what PyTorch computes in float64, on test images and on synthetic images, and PyTorch's float32 error.
+"""Reference: PyTorch's float64 logits on test images and synthetic images, and the error of PyTorch in float32.
 
-An exported model may have twice the error that PyTorch has in float32; `error_bound` gives the limit.
+An exported model may have about twice the float32 error of PyTorch; `error_bound` gives the limit.
 """
 
 import copy
@@ -18,21 +18,21 @@ from netkit.data.lazy import Images
 from netkit.nets.normalize import FromPixels
 from netkit.nets.summary import multiply_adds
 
-MAX_MULTIPLY_ADDS = 2.2e11  # of one forward pass over one kind of images; enough for MNIST's test images in densenet
-MIN_IMAGES = 32  # of one kind, whatever they cost
+MAX_MULTIPLY_ADDS = 2.2e11  # for all images of one kind; allows densenet on all 10,000 test images of MNIST
+MIN_IMAGES = 32  # of one kind, even if they exceed MAX_MULTIPLY_ADDS
 MAX_BATCHED_IMAGES = 999  # test images for other batch sizes; all sizes except 3 leave a smaller last batch
-NOISE_IMAGES = 256
-MAX_POINT_IMAGES = 1024  # one for each position, if there are no more positions
-TORCH_BATCH = 50  # float64 convolutions over 500 images at once took 3 to 5 times as long
+MAX_NOISE_IMAGES = 256
+MAX_POINT_IMAGES = 1024  # covers each position of images up to 32x32
+TORCH_BATCH_SIZE = 50  # float64 convolutions over 500 images at once took 3 to 5 times as long
 
 Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Images uint8 (N, C, H, W) and the logits float64 (N, classes) that PyTorch computes for them.
+    """Images uint8 (N, C, H, W) and PyTorch's logits float64 (N, classes) for them.
 
-    The first images are the test images, with `labels`. `counts` is the number of images of each kind, in order;
+    The test images come first; `labels` are theirs. `counts` is the number of images of each kind, in order;
     `max_images` is the limit for each kind.
     """
 
@@ -45,8 +45,8 @@ class Reference:
     max_images: int
 
     @property
-    def batched_images(self) -> int:
-        """How many test images are compared in other batch sizes."""
+    def max_batched_images(self) -> int:
+        """The largest number of test images that are compared in other batch sizes."""
         return min(MAX_BATCHED_IMAGES, max(16, self.max_images // 16))
 
     @property
@@ -59,7 +59,10 @@ class Reference:
         return float((self.test_logits.argmax(axis=1) == self.labels).mean())
 
     def at_risk(self, error: float) -> tuple[int, ...]:
-        """Indices of the test images whose two largest logits differ by at most 2 `error`; all if `error` is NaN."""
+        """Indices of the test images whose prediction an error of that size could change.
+
+        Their two largest logits differ by at most 2 `error`. Returns all indices if `error` is NaN.
+        """
         ranked = np.sort(self.test_logits, axis=1)
         return tuple(np.flatnonzero(~(ranked[:, -1] - ranked[:, -2] > 2 * error)).tolist())
 
@@ -67,37 +70,37 @@ class Reference:
 def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: NDArray[np.int64]) -> Reference:
     """Run `net` in float64 on test images (N, C, H, W) with labels (N,), and on synthetic images.
 
-    Takes at most `max_images(net, card)` test images, evenly spread, and a quarter as many of each synthetic kind.
+    Takes at most `max_images(net, card)` test images, evenly spaced, and a quarter as many of each synthetic kind.
     """
     torch.set_num_threads(usable_cores())
-    most = max_images(net, card)
-    chosen = np.linspace(0, len(labels) - 1, min(len(labels), most)).round().astype(np.int64)
-    synthetic = synthetic_inputs(card.channels, card.height, card.width, most=max(16, most // 4))
-    kinds = {"test": images[chosen], **synthetic}
-    images_u8 = np.concatenate(list(kinds.values()))
-    exact = FromPixels(copy.deepcopy(net), card).double().eval()
-    counts = {kind: len(images) for kind, images in kinds.items()}
-    logits = _logits(exact, images_u8, "cpu").astype(np.float64)
-    return Reference(net, card, images_u8, counts, labels[chosen], logits, most)
+    limit = max_images(net, card)
+    indices = np.linspace(0, len(labels) - 1, min(len(labels), limit)).round().astype(np.int64)
+    synthetic = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=max(16, limit // 4))
+    images_by_kind = {"test": images[indices], **synthetic}
+    images_u8 = np.concatenate(list(images_by_kind.values()))
+    float64_model = FromPixels(copy.deepcopy(net), card).double().eval()
+    counts = {kind: len(images) for kind, images in images_by_kind.items()}
+    logits = _logits(float64_model, images_u8, "cpu").astype(np.float64)
+    return Reference(net, card, images_u8, counts, labels[indices], logits, limit)
 
 
 def max_images(net: nn.Module, card: ModelCard) -> int:
-    """How many images of one kind to run `net` on: fewer, the more multiply-adds an image takes."""
+    """The number of images of one kind to run `net` on, within MAX_MULTIPLY_ADDS."""
     image_cost = max(1, multiply_adds(net, (card.channels, card.height, card.width)))
     return max(MIN_IMAGES, int(MAX_MULTIPLY_ADDS / image_cost))
 
 
-def synthetic_inputs(channels: int, height: int, width: int, *, most: int) -> dict[str, NDArray[np.uint8]]:
-    """Images that no test set contains, by kind: noise, all 0, all 255, and one bright pixel at varying positions.
+def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: int) -> dict[str, NDArray[np.uint8]]:
+    """Return synthetic images by kind: noise, all 0, all 255, and one white pixel at varying positions.
 
-    Each kind has at most `most` images (N, channels, height, width).
+    Each kind has at most `max_per_kind` images (N, channels, height, width).
     """
     rng, shape = np.random.default_rng(0), (channels, height, width)
-    positions = rng.permutation(height * width)[: min(MAX_POINT_IMAGES, most)]
+    positions = rng.permutation(height * width)[: min(MAX_POINT_IMAGES, max_per_kind)]
     points = np.zeros((len(positions), channels, height * width), np.uint8)
     points[np.arange(len(positions)), :, positions] = 255
     return {
-        "noise": rng.integers(0, 256, (min(NOISE_IMAGES, most), *shape), np.uint8),
+        "noise": rng.integers(0, 256, (min(MAX_NOISE_IMAGES, max_per_kind), *shape), np.uint8),
         "black": np.zeros((1, *shape), np.uint8),
         "white": np.full((1, *shape), 255, np.uint8),
         "point": points.reshape(-1, *shape),
@@ -105,14 +108,14 @@ def synthetic_inputs(channels: int, height: int, width: int, *, most: int) -> di
 
 
 def float32_error(reference: Reference, device: str) -> float:
-    """The largest absolute error of PyTorch's float32 logits on "cpu" or "cuda"."""
+    """The largest absolute error of PyTorch's float32 logits on `device`, "cpu" or "cuda"."""
     model = FromPixels(copy.deepcopy(reference.net), reference.card).float().eval().to(device)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         return max_abs(_logits(model, reference.images_u8, device) - reference.logits)
 
 
 def error_bound(torch_error: float, exact: Floats) -> float:
-    """The error that an exported model may have: 2 `torch_error` + 1e-6 max(1, largest |exact|)."""
+    """The largest error that an exported model may have: 2 `torch_error` + 1e-6 max(1, largest |exact|)."""
     return 2 * torch_error + 1e-6 * max(1.0, max_abs(exact))
 
 
@@ -122,11 +125,11 @@ def max_abs(values: Floats) -> float:
 
 
 def batches(images_u8: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
-    """The images in order, `size` at a time; the last batch may be smaller."""
+    """Yield the images in order in batches of `size`; the last batch may be smaller."""
     return (images_u8[start : start + size] for start in range(0, len(images_u8), size))
 
 
 @torch.no_grad()
 def _logits(model: FromPixels, images_u8: NDArray[np.uint8], device: str) -> Floats:
-    tensors = (torch.from_numpy(batch.copy()).to(device) for batch in batches(images_u8, TORCH_BATCH))
+    tensors = (torch.from_numpy(batch.copy()).to(device) for batch in batches(images_u8, TORCH_BATCH_SIZE))
     return np.concatenate([model(tensor).cpu().numpy() for tensor in tensors])

@@ -1,4 +1,4 @@
-"""Reports: parity.md, which describes the certified models of a folder, and the numbers for a table of variants."""
+"""The parity report parity.md, which describes the certified models of a folder, and the table of variants."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -9,68 +9,90 @@ from netkit.core import atomic_io
 from netkit.core.errors import NetkitError
 from netkit.core.runs import PARITY
 from netkit.core.system import usable_cores
-from netkit.export.parity.compare import FULL_BATCH
+from netkit.export.parity.compare import FULL_BATCH_SIZE
 from netkit.infer.model import onnx_file, verify
-from netkit.infer.model.certificate import Certificate
+from netkit.infer.model.certificate import Certificate, Comparison
 from netkit.infer.runtime import bench
 from netkit.infer.runtime.session import open_session
 
 MAX_LISTED_IMAGES = 20
-TABLE_HEADER = """\
-| provider | optimised | largest error | bound | PyTorch's error | labels changed | certain | accuracy | change, 95 % |
-|---|---|---|---|---|---|---|---|---|"""
+COLUMNS = (
+    "execution provider",
+    "graph optimisations",
+    "largest absolute logit error",
+    "bound",
+    "float32 PyTorch error",
+    "top-1 agreement",
+    "predictions that the error could change",
+    "accuracy",
+    "accuracy change (95 % confidence interval)",
+)
+FP32_BOUND = "`2 * float32 PyTorch error + 1e-6 * max(1, largest absolute logit)`"
+VARIANT_BOUND = "the largest error of logits and probabilities at export"  # of fp16 and int8 models
 
 
 def write_page(folder: Path) -> None:
-    """Write parity.md in `folder`, about each .onnx file there that has a certificate."""
+    """Write parity.md in `folder`, with a section for each .onnx file there that has a certificate."""
     certificates: list[tuple[str, Certificate]] = []
     for path in sorted(folder.glob("*.onnx")):
-        with suppress(NetkitError):  # a file of another tool, or of an earlier netkit
+        with suppress(NetkitError):  # a file of another tool, or of another netkit version
             certificates.append((path.name, verify.read_self_test(onnx_file.read(path)).certificate))
     atomic_io.write_atomic(folder / PARITY, page(certificates).encode())
 
 
 def page(models: Iterable[tuple[str, Certificate]]) -> str:
-    """The Markdown of parity.md, with a section for each file name and certificate."""
+    """Return the Markdown of parity.md, with a section for each file name and certificate."""
     sections = (_section(name, certificate) for name, certificate in models)
     return "\n".join(["# Parity with PyTorch", *sections, ""])
 
 
 def _section(name: str, certificate: Certificate) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in certificate.inputs.items())
-    rows = [
-        f"| {each.provider} | {'yes' if each.optimised else 'no'} | {each.error:.2g} | {each.bound:.2g} "
-        f"| {each.torch_error:.2g} | {each.changed:,} of {each.test_images:,} "
-        f"| {each.test_images - len(each.at_risk):,} | {each.accuracy:.2%} "
-        f"| {100 * each.interval[0]:+.2f} to {100 * each.interval[1]:+.2f} points |"
-        for each in certificate.comparisons
-    ]
+    batch_sizes = ", ".join(map(str, certificate.batches))
+    versions = ", ".join(f"{package} {version}" for package, version in certificate.versions.items())
     return "\n".join(
         [
             f"\n## {name}\n",
-            f"The logits of this {certificate.precision} model, compared with PyTorch in float64 on {kinds} images, in "
-            f"batches of {', '.join(map(str, certificate.batches))} and in shuffled order.\n",
-            TABLE_HEADER,
-            *rows,
-            f"\nPyTorch's accuracy is {certificate.torch_accuracy:.2%}, and its error is that of float32. A label is "
-            "certain if no error up to the largest can change it. Images whose label is not certain: "
-            f"{_listed(certificate.at_risk)}.",
-            f"\nGraph {certificate.graph_sha256}, from weights {certificate.weights_sha256}; "
-            f"{', '.join(f'{package} {version}' for package, version in certificate.versions.items())}; "
+            f"This {certificate.precision} model was compared with PyTorch in float64 on {kinds} images, in batches of "
+            f"{batch_sizes}, in order and shuffled. Top-1 agreement and accuracy are over the test images; PyTorch's "
+            f"accuracy is {certificate.torch_accuracy:.2%}.\n",
+            f"| {' | '.join(COLUMNS)} |",
+            f"|{'---|' * len(COLUMNS)}",
+            *map(_row, certificate.comparisons),
+            f"\nBound: {FP32_BOUND if certificate.precision == 'fp32' else VARIANT_BOUND}.",
+            "\nAn error can change a prediction only if the two largest logits differ by at most twice the error. Test "
+            f"images within that margin: {_listed(certificate.at_risk)}.",
+            f"\nGraph SHA-256: {certificate.graph_sha256}; weights SHA-256: {certificate.weights_sha256}; {versions}; "
             f"{certificate.platform}.",
         ]
     )
 
 
+def _row(comparison: Comparison) -> str:
+    low, high = (100 * end for end in comparison.interval)
+    values = (
+        comparison.provider,
+        "yes" if comparison.optimised else "no",
+        f"{comparison.error:.2g}",
+        f"{comparison.bound:.2g}",
+        f"{comparison.torch_error:.2g}",
+        f"{comparison.agreeing:,} of {comparison.test_images:,}",
+        f"{len(comparison.at_risk):,} of {comparison.test_images:,}",
+        f"{comparison.accuracy:.2%}",
+        f"{low:+.2f} to {high:+.2f} points",
+    )
+    return f"| {' | '.join(values)} |"
+
+
 def _listed(indices: tuple[int, ...]) -> str:
-    listed = ", ".join(f"image {index}" for index in indices[:MAX_LISTED_IMAGES]) or "none"
+    images = ", ".join(f"image {index}" for index in indices[:MAX_LISTED_IMAGES]) or "none"
     hidden = len(indices) - MAX_LISTED_IMAGES
-    return f"{listed} and {hidden:,} more" if hidden > 0 else listed
+    return f"{images} and {hidden:,} more" if hidden > 0 else images
 
 
 @dataclass(frozen=True)
 class Figures:
-    """A row of the table of variants: the size of the file in bytes, and the speed of the network on this CPU."""
+    """A row of the table of variants: accuracy, size of the file in bytes, and speed on this CPU."""
 
     model: str
     precision: str
@@ -81,10 +103,10 @@ class Figures:
 
 
 def figures(path: Path) -> Figures:
-    """Read the model's certificate and measure its speed on the CPU."""
+    """Read the model's certificate and measure the model's speed on the CPU."""
     model = onnx_file.read(path)
     certificate = verify.read_self_test(model).certificate
     first = certificate.comparisons[0]
     session = open_session(model, device="cpu", threads=1)
-    speed = bench.measure(session, batch_size=FULL_BATCH, threads=usable_cores()).images_per_s
+    speed = bench.measure(session, batch_size=FULL_BATCH_SIZE, threads=usable_cores()).images_per_s
     return Figures(str(path), certificate.precision, f"{first.accuracy:.2%}", first.changed, len(model.content), speed)

@@ -1,7 +1,7 @@
-"""Graph passes: each rewrites a pattern of ONNX operators as others that compute the same and run faster.
+"""Graph passes: each replaces a pattern of ONNX operators by operators that compute the same and run faster.
 
-A pass changes a graph wherever its pattern occurs, in any network. Every pass is exact up to rounding, and the parity
-check decides whether the result is written. Each module states the identity that its pass uses.
+A pass changes a graph wherever its pattern occurs, in any network. Every pass is exact up to rounding; the parity check
+covers the result. Each module states the identity that its pass uses.
 """
 
 from collections.abc import Callable, Iterable
@@ -28,13 +28,13 @@ ANY_PRECISION: tuple[Pass, ...] = (
     two_step_mean,  # before global_average_pool, which then replaces the second step
     global_average_pool,
 )
-FLOAT32: tuple[Pass, ...] = (*ANY_PRECISION, explicit_padding)  # explicit_padding suits the float32 kernels
+FLOAT32: tuple[Pass, ...] = (*ANY_PRECISION, explicit_padding)  # explicit_padding is for ONNX Runtime's float32 kernels
 
 
 def float32_passes(*, multiple: int) -> tuple[Pass, ...]:
     """FLOAT32 with `pad_channels` before explicit_padding, which checks whether channels fill whole blocks.
 
-    `multiple` is the multiple that numbers of channels are padded to; 1 pads nothing.
+    `pad_channels` pads the number of channels to a multiple of `multiple`; 1 pads nothing.
     """
     return (*ANY_PRECISION, partial(pad_channels, multiple=multiple), explicit_padding)
 
@@ -42,8 +42,8 @@ def float32_passes(*, multiple: int) -> tuple[Pass, ...]:
 def apply_passes(proto: onnx.ModelProto, passes: Iterable[Pass]) -> onnx.ModelProto:
     """Return `proto` after the passes, applied in order; shapes are inferred before each pass."""
     model = onnx_ir.from_proto(proto)
-    for step in passes:
+    for graph_pass in passes:
         common.ShapeInferencePass()(model)
-        step(model.graph)
+        graph_pass(model.graph)
         common.RemoveUnusedNodesPass()(model)
     return onnx_ir.to_proto(model)

@@ -1,12 +1,12 @@
-"""Explicit padding: a separate node pads the input of a convolution, where the convolution is faster without padding.
+"""Explicit padding: a separate node pads the input of a convolution that is faster without padding.
 
     conv(x, W, b, pads) = conv(pad(x), W, b)
 
-ONNX Runtime's kernel computes KERNEL_PIXELS pixels of an output row at once, but one by one those that the padding
-touches and those that are left over: a row of 12 pixels with padding 1 takes 2 single pixels, 6 at once and 4 single
-ones; without padding it takes 6 at once, twice.
+ONNX Runtime's kernel computes KERNEL_PIXELS pixels of an output row at once. It computes pixels that depend on the
+padding one by one, and also the pixels that remain at the end of a row. For a row of 12 pixels with padding 1, that is
+2 single pixels, one group of 6, and 4 single pixels; without padding, it is two groups of 6.
 
-The separate node must not leave the kernel's blocked layout, nor be merged back into the convolution:
+The separate node must keep the kernel's blocked layout, and ONNX Runtime must not merge it back into the convolution:
 
     pad(x) = depthwise_conv1x1(x, ones, pads)    where the channels fill whole blocks
     pad(x) = relu(pad(x))                        where x comes from a ReLU; ONNX Runtime merges only a Pad alone
@@ -17,13 +17,13 @@ import onnx_ir as ir
 
 from netkit.export.passes.ir import Writer, has_known_shape, is_plain_conv, pads, sample_shape
 
-# output pixels of a row; 3x3 convolutions with 16 to 128 channels and rows of 4 to 56 pixels gained at multiples of 6
+# output pixels of a row; 3x3 convolutions (16 to 128 channels, rows of 4 to 56 pixels) were faster at multiples of 6
 KERNEL_PIXELS = 6
 BLOCK_CHANNELS = 16  # channels in a block of ONNX Runtime's convolution layout with AVX-512; 8 without
 
 
 def explicit_padding(graph: ir.Graph) -> None:
-    """Move the padding of a Conv into a node of its own, if the Conv then computes fewer single pixels."""
+    """Move the padding of a Conv into a separate node, if the Conv then computes fewer single pixels."""
     for conv in graph:
         if not is_plain_conv(conv) or not _has_fewer_single_pixels_unpadded(conv):
             continue

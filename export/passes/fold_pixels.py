@@ -1,10 +1,10 @@
-"""Fold pixels: scale and shift of the pixels become part of the first convolution.
+"""Fold pixels: the scale and shift of the pixels become part of the first convolution.
 
     conv(scale * x + shift, W, b) = conv(x, W * scale, b + sum(W * shift))
 
 `scale` and `shift` are per input channel, and the sum runs over the input channels and the kernel's positions. A
-convolution pads with 0, which is the scaled value of the pixel -shift / scale. A convolution with padding therefore
-needs x padded with that pixel beforehand, and the pass applies only if the pixel is the same in all channels.
+convolution pads with 0, which is the scaled value of the pixel -shift / scale. For a convolution with padding, the pass
+therefore pads x with that pixel first, and applies only if the pixel is the same in all channels.
 """
 
 import numpy as np
@@ -46,7 +46,7 @@ def fold_pixels(graph: ir.Graph) -> None:
 
 
 def _scaling_before(conv: ir.Node) -> tuple[ir.Value, Float64Array, Float64Array] | None:
-    """Unscaled pixels, scale (C, 1, 1) and shift (C, 1, 1), if a plain Conv reads `pixels * scale + shift`."""
+    """Return pixels, scale (C, 1, 1) and shift (C, 1, 1), if `conv` is plain and reads `pixels * scale + shift`."""
     add = sole_producer(conv.inputs[0], "Add") if is_plain_conv(conv) else None
     mul = sole_producer(add.inputs[0], "Mul") if add else None
     if not (add and mul and is_constant(add.inputs[1]) and is_constant(mul.inputs[1])):
@@ -61,7 +61,7 @@ def _scaling_before(conv: ir.Node) -> tuple[ir.Value, Float64Array, Float64Array
 
 
 def _per_channel(value: ir.Value | None, channels: int) -> Float64Array | None:
-    """A constant as (channels, 1, 1); None if it differs between images of a batch or between positions."""
+    """Return a constant as (channels, 1, 1), or None if it varies over the batch or over positions."""
     array, shape = constant(value), (1, channels, 1, 1)
     try:
         fits = np.broadcast_shapes(array.shape, shape) == shape

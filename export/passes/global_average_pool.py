@@ -2,8 +2,8 @@
 
     mean(x, over H and W) = flatten(global_average_pool(x))
 
-ONNX Runtime computes GlobalAveragePool in the blocked layout of its convolutions; before a ReduceMean it would convert
-the maps back to the plain layout.
+ONNX Runtime computes GlobalAveragePool in the blocked layout of its convolutions. For a ReduceMean it converts the
+feature maps back to the plain layout.
 """
 
 import onnx_ir as ir
@@ -12,7 +12,7 @@ from netkit.export.passes.ir import Writer, is_spatial_mean
 
 
 def global_average_pool(graph: ir.Graph) -> None:
-    """Replace each ReduceMean over height and width that drops these dimensions."""
+    """Replace each ReduceMean over height and width that has keepdims=0."""
     for mean in graph:
         if is_spatial_mean(mean) and not mean.attributes.get_int("keepdims", 1):
             maps = mean.inputs[0]

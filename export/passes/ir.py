@@ -1,4 +1,4 @@
-"""Helpers that the passes share: questions about an onnx-ir graph, and a writer that replaces a value."""
+"""Helpers that the passes share: queries on an onnx-ir graph, and a writer that replaces a value."""
 
 from collections.abc import Sequence
 from itertools import count
@@ -12,7 +12,7 @@ Float64Array = NDArray[np.float64]
 
 
 def is_constant(value: ir.Value | None) -> bool:
-    """Whether the value is a weight, or another value that is the same for every input."""
+    """Whether the value is an initializer or another constant."""
     return value is not None and value.const_value is not None
 
 
@@ -30,13 +30,13 @@ def has_known_shape(value: ir.Value | None) -> bool:
 
 
 def sample_shape(value: ir.Value) -> tuple[int, ...]:
-    """The known dimensions of the value, without the batch."""
+    """The known dimensions of the value, without the batch dimension."""
     assert value.shape is not None
     return tuple(size for size in value.shape.dims[1:] if isinstance(size, int))
 
 
 def sole_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node that computes the value, if it is such a standard operator and nothing else uses its output."""
+    """The node that computes the value, if it is a standard `op_type` operator and its output has one use."""
     node = value.producer() if value else None
     if node is None or node.op_type != op_type or node.domain:
         return None
@@ -45,7 +45,7 @@ def sole_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def is_2d(layer: ir.Node) -> bool:
-    """Whether a Conv or a pool works over height and width; the weights of a Conv must be constant."""
+    """Whether a Conv or a pool works over height and width; a Conv also needs constant weights."""
     if layer.op_type == "Conv":
         kernel = layer.inputs[1]
         return kernel is not None and kernel.const_value is not None and kernel.const_value.shape.rank() == 4
@@ -78,7 +78,7 @@ def is_spatial_mean(node: ir.Node) -> bool:
 
 
 class Writer:
-    """Builds nodes that compute `value` in another way, and puts them in the place of its producer.
+    """Builds nodes that compute `value` in another way, and replaces its producer by them.
 
     Weights get the data type of `value`.
     """
@@ -91,11 +91,11 @@ class Writer:
         return self._tape.op(op_type, inputs, attributes)
 
     def reshape(self, value: ir.Value, *shape: int) -> ir.Value:
-        """Add a Reshape; -1 stands for the one dimension that follows from the others."""
+        """Add a Reshape; -1 stands for the dimension that is inferred."""
         return self.op("Reshape", value, self.integers(shape))
 
     def weights(self, array: Float64Array) -> ir.Value:
-        """Add an initializer of the data type of the value that is replaced."""
+        """Add an initializer with the data type of the value that is replaced."""
         assert self._value.dtype is not None
         return self._initializer(array.astype(self._value.dtype.numpy()))
 
@@ -104,7 +104,7 @@ class Writer:
         return self._initializer(np.array(numbers, np.int64))
 
     def replace_with(self, new: ir.Value) -> None:
-        """Insert the added nodes into the graph and let `new` replace the value, under the same name."""
+        """Insert the added nodes into the graph and replace the value by `new`, which takes over its name."""
         old = self._value
         producer = old.producer()
         assert producer is not None
@@ -114,6 +114,6 @@ class Writer:
         new.name, old.name = old.name, new.name
 
     def _initializer(self, array: NDArray[np.generic]) -> ir.Value:
-        names = (f"{self._value.name}.{number}" for number in count())  # an earlier pass may have used some of them
+        names = (f"{self._value.name}.{number}" for number in count())  # an earlier pass may have used some names
         name = next(name for name in names if name not in self._graph.initializers)
         return self._tape.initializer(ir.tensor(np.ascontiguousarray(array)), name)

@@ -1,7 +1,6 @@
 """Linear map: layers without an activation between them compute one affine map, y = A x + b.
 
-A and b are measured: the layers run in float64 on 0, which gives b, and on every unit vector e_i, which gives
-A e_i + b.
+`measure` runs the layers in float64: on 0, which gives b, and on each unit vector e_i, which gives A e_i + b.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +15,12 @@ from torch.nn import functional as F
 from netkit.export.passes.ir import Float64Array, constant, has_known_shape, is_2d, is_constant, pads, sample_shape
 
 UNIT_VECTORS_PER_BATCH = 50  # float64 convolutions over 1,440 at a time took 4 times as long
-WEIGHTED_OPS = ("AveragePool", "Conv", "Gemm")  # the others only move values
+WEIGHTED_OPS = ("AveragePool", "Conv", "Gemm")  # the other OPERATORS only move values
 
 
 @dataclass(frozen=True)
 class AffineBlock:
-    """Layers, in graph order, that compute `sink` from `source` and nothing else."""
+    """Layers, in graph order, that compute `sink` from `source` alone."""
 
     source: ir.Value
     sink: ir.Value
@@ -49,7 +48,7 @@ class AffineBlock:
 
 
 def affine_blocks(graph: ir.Graph) -> Iterator[AffineBlock]:
-    """The blocks with at least two weighted layers, from the last to the first."""
+    """Yield the blocks with at least two weighted layers, from the last to the first."""
     for node in reversed(graph):
         if _is_affine(node) and not _feeds_only_affine(node.outputs[0]):
             block = _block_before(graph, node.outputs[0])
@@ -71,7 +70,7 @@ def _feeds_only_affine(value: ir.Value) -> bool:
 
 
 def _block_before(graph: ir.Graph, sink: ir.Value) -> AffineBlock | None:
-    """The affine layers before `sink`, back to the one value that they start from; None if they start from several."""
+    """The affine layers that compute `sink`; None if they have several sources, other consumers, or too few weights."""
     layers: set[ir.Node] = set()
     sources: set[ir.Value] = set()
     pending = [sink]
@@ -92,7 +91,7 @@ def _block_before(graph: ir.Graph, sink: ir.Value) -> AffineBlock | None:
 
 
 def _run(block: AffineBlock, inputs: Tensor) -> Tensor:
-    """Compute `sink` in float64 from values (N, ...) of `source`."""
+    """Compute `sink` in float64 from `inputs` (N, ...), the values of `source`."""
     values = {block.source: inputs}
     for layer in block.layers:
         arguments = [values[value] if value in values else _tensor(value) for value in layer.inputs if value]
@@ -128,7 +127,7 @@ OPERATORS: dict[str, Callable[..., Tensor]] = {
 
 
 def _is_affine(node: ir.Node) -> bool:
-    """Whether the node is affine, with known shapes and in a form that OPERATORS can run."""
+    """Whether the node is affine, has known shapes, and has attributes that OPERATORS supports."""
     if node.op_type not in OPERATORS or node.domain or not all(map(has_known_shape, (*node.inputs, *node.outputs))):
         return False
     attributes = node.attributes

@@ -1,4 +1,4 @@
-"""Merge linear layers: layers without an activation between them become one, where that is less work.
+"""Merge linear layers: layers without an activation between them become one, if that takes less work.
 
     A2 (A1 x + b1) + b2 = (A2 A1) x + (A2 b1 + b2) = A x + b
 
@@ -7,8 +7,8 @@ and the same for any number of layers, and for branches that are concatenated. T
     gemm(flatten(x), A, b)                           where A itself is small
     conv(x, K, b) + borders(x) + border of b         where A is a convolution in the interior
 
-Padding between the layers cuts their kernels off near the border. There A differs from the convolution with the
-interior kernel K, but only in a few rows and columns, and small matrix products correct these.
+Padding between the layers truncates their kernels near the border. There A differs from the convolution with the
+interior kernel K in a few rows and columns, and small matrix products correct them.
 """
 
 from dataclasses import dataclass
@@ -24,16 +24,16 @@ from netkit.export.passes.ir import Float64Array, Writer
 from netkit.export.passes.linear_map import UNIT_VECTORS_PER_BATCH, AffineBlock, affine_blocks, measure
 
 MAX_MATRIX_SIZE = 4_000_000  # elements of A; a matrix of 1.8 million took 1.5 s to measure
-ROUNDING = 1e-9  # elements of A up to this share of the largest are rounding errors of float64
-MAX_WORK_RATIO = 0.8  # multiplications after to before
-MAX_WEIGHTS_RATIO = 3  # weights after to before; with a batch of one image, loading the weights takes the time
+ROUNDING = 1e-9  # relative to the largest element of A; smaller elements are rounding errors of float64
+MAX_WORK_RATIO = 0.8  # multiplications after / before
+MAX_WEIGHTS_RATIO = 3  # weights after / before; at batch size 1, loading the weights dominates the time
 
 
 @dataclass(frozen=True)
 class Border:
-    """What a map adds to its convolution near the border, along one axis (2: rows, 3: columns).
+    """The part of a map near the border that its convolution lacks, along one axis (2: rows, 3: columns).
 
-    Rows form groups of equal size, such as those at the top and those at the bottom. In each group, `block` leads from
+    Rows form groups of equal size, such as the rows at the top and the rows at the bottom. In each group, `block` maps
     the input rows `inputs` (groups, rows) to the output rows `outputs` (groups, rows). Its shape is
     (groups, O, rows, w, C, rows, W) for rows and (groups, O, h, columns, C, H, columns) for columns.
     """
@@ -53,7 +53,7 @@ class Convolution:
     borders: tuple[Border, ...]
 
     def multiplications(self, height: int, width: int) -> int:
-        """Number of multiplications for one sample with an output of that size."""
+        """Number of multiplications for one sample with an output of `height` x `width`."""
         return self.kernel.size * height * width + sum(border.block.size for border in self.borders)
 
     @property
@@ -80,9 +80,9 @@ def merge_linear(graph: ir.Graph) -> None:
 
 
 def as_convolution(matrix: Float64Array) -> Convolution | None:
-    """Write a map (O, h, w, C, H, W) as a convolution and its borders; None if other elements remain.
+    """Express a map (O, h, w, C, H, W) as a convolution with borders; None if that does not cover all elements.
 
-    The kernel is what the output pixel in the middle reads.
+    The kernel is the part of the map that computes the output pixel in the middle.
     """
     _, h, w, channels, height, width = matrix.shape
     kernel = matrix[:, h // 2, w // 2]
@@ -121,7 +121,7 @@ def _take_border(rest: Float64Array, axis: int) -> Border | None:
 
 
 def _connected_rows(connected: NDArray[np.bool_]) -> list[tuple[list[int], list[int]]]:
-    """Groups of output rows and the input rows that they read; one group if their sizes differ."""
+    """Groups of output rows with the input rows that they read; one group in all if their sizes differ."""
     groups: list[tuple[set[int], set[int]]] = []
     for row in np.flatnonzero(connected.any(axis=1)).tolist():
         outputs, inputs = {row}, set(np.flatnonzero(connected[row]).tolist())
@@ -155,9 +155,9 @@ def _write_convolution(writer: Writer, block: AffineBlock, convolution: Convolut
 
 
 def _write_border(writer: Writer, block: AffineBlock, border: Border) -> ir.Value:
-    """What `border` adds: gather its input rows, multiply group by group, and scatter the result by another product.
+    """Write the nodes for `border`: gather its input rows, multiply each group, and scatter the result by a MatMul.
 
-    Columns are gathered by a product as well: inception ran 1.03 times as fast as with a Gather, in int8 1.04 times.
+    Columns are gathered by a MatMul as well: inception ran 1.03 times as fast as with a Gather, in int8 1.04 times.
     """
     (groups, *outputs), (channels, height, width), axis = border.block.shape, block.output_shape, border.axis
     if axis == 2:

@@ -1,11 +1,11 @@
-"""Pad channels: convolutions get additional output channels, all 0, until their number is a multiple.
+"""Pad channels: convolutions get output channels that are 0, up to a multiple such as 16.
 
     conv(x, [W; 0], [b; 0]) = [conv(x, W, b); 0]        the convolution that is padded
     f([x; 0]) = [f(x); 0]                               ReLU, pools, concatenation, batch normalisation
     conv([x; 0], [V, 0], b) = conv(x, V, b)             the layer that drops the padding again
 
-ONNX Runtime's layout for convolutions has blocks of 16 channels with AVX-512 and of 8 with AVX2. Where the channels
-leave a block incomplete, it converts to the plain layout for a concatenation, a batch normalisation or the next
+ONNX Runtime's layout for convolutions has blocks of 16 channels with AVX-512 and of 8 with AVX2. If the channels do
+not fill whole blocks, it converts to the plain layout before a concatenation, a batch normalisation or the next
 convolution.
 """
 
@@ -27,8 +27,8 @@ from netkit.export.passes.ir import (
 
 ChannelMap = NDArray[np.int64]  # for each channel of a padded value: its index before padding, or PADDING
 PADDING = -1
-VARIANCE_INPUT = 4  # of a BatchNormalization; 1 for the new channels, all its other inputs are 0
-CHANNELWISE_OPS = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")  # each channel by itself, and 0 from 0
+VARIANCE_INPUT = 4  # of a BatchNormalization; padded with 1, the other inputs with 0
+CHANNELWISE_OPS = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")  # a channel of 0 gives a channel of 0
 
 
 def pad_channels(graph: ir.Graph, *, multiple: int) -> None:
@@ -55,7 +55,7 @@ def _set_channels(value: ir.Value, channels: ChannelMap, padded: dict[ir.Value, 
 
 
 def _adapt_inputs(writer: Writer, node: ir.Node, padded: dict[ir.Value, ChannelMap]) -> ChannelMap | None:
-    """Change the node's weights to its padded inputs; returns the channels of its output, None if it drops them."""
+    """Adapt the node's weights to its padded inputs; returns the channels of its output, None if it drops them."""
     sources = [source for source in node.inputs if source is not None]
     if node.op_type == "Concat":
         parts = [padded.get(source, np.arange(sample_shape(source)[0])) for source in sources]
@@ -66,16 +66,16 @@ def _adapt_inputs(writer: Writer, node: ir.Node, padded: dict[ir.Value, ChannelM
     if node.op_type in ("Conv", "Gemm"):
         node.replace_input_with(1, writer.weights(_remapped(constant(sources[1]), channels, axis=1)))
         return None
-    for index, weights in enumerate(sources[1:], start=1):  # a BatchNormalization; others have one input
-        remapped = _remapped(constant(weights), channels, axis=0, new=index == VARIANCE_INPUT)
+    for index, weights in enumerate(sources[1:], start=1):  # a BatchNormalization; the other operators have one input
+        remapped = _remapped(constant(weights), channels, axis=0, fill=index == VARIANCE_INPUT)
         node.replace_input_with(index, writer.weights(remapped))
     return channels
 
 
-def _remapped(weights: Float64Array, channels: ChannelMap, *, axis: int, new: float = 0) -> Float64Array:
-    """The weights with an entry for each padded channel along `axis`; new channels get `new`."""
+def _remapped(weights: Float64Array, channels: ChannelMap, *, axis: int, fill: float = 0) -> Float64Array:
+    """The weights with an entry for each padded channel along `axis`; new channels get `fill`."""
     remapped = weights.take(channels, axis=axis)
-    np.moveaxis(remapped, axis, 0)[channels == PADDING] = new
+    np.moveaxis(remapped, axis, 0)[channels == PADDING] = fill
     return remapped
 
 

@@ -1,9 +1,9 @@
-"""Pool before pointwise: an average pool moves in front of the 1x1 convolution before it.
+"""Pool before pointwise: an average pool after a 1x1 convolution moves in front of it.
 
     avg_pool(conv1x1(x, W, b)) = conv1x1(avg_pool(x), W, b)
 
-Both are linear, the convolution acts on channels and the pool on positions. A pool with strides above 1 leaves fewer
-positions for the convolution to compute.
+Both are linear: the convolution mixes channels, and the pool averages positions. A pool with strides above 1 leaves
+fewer positions for the convolution to compute.
 """
 
 import onnx_ir as ir

@@ -1,8 +1,8 @@
-"""Two-step mean: the mean over a large map becomes the mean of its rows' means.
+"""Two-step mean: the mean over a large feature map becomes the mean of the row means.
 
     mean(x, over H and W) = mean(mean(x, over W), over H)
 
-All rows have the same length, so the values are equal. Each float32 sum has fewer terms and is more accurate.
+All rows have the same length, so both means are equal. Each float32 sum has fewer terms and is more accurate.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from netkit.export.passes.ir import Writer, is_spatial_mean, sample_shape
 
-# H * W; the float32 mean of 112x112 maps erred by up to 1.2e-6 in one step and by 1.1e-7 in two
+# H * W; the float32 mean of 112x112 maps had errors up to 1.2e-6 in one step and up to 1.1e-7 in two
 MAX_ONE_STEP_PIXELS = 256
 
 

@@ -1,1 +1,1 @@
-"""The .onnx file: reading it, its certificate and probes, and verifying it."""
+"""Reading and verifying an .onnx file, with its certificate and probes."""

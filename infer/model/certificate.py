@@ -1,4 +1,4 @@
-"""Certificate: a parity report with hashes, which an exported model carries in its metadata."""
+"""Certificate: a parity report with hashes in the metadata of an exported model."""
 
 import hashlib
 import json
@@ -12,18 +12,19 @@ from netkit.core.errors import ModelError
 KEY = "netkit.certificate"  # in the ONNX metadata
 VERSION = 1  # of the JSON format
 CHECKSUM = "sha256"  # JSON field: the SHA-256 of all other fields
-UNCERTIFIED_FACTOR = 4  # a provider that was not compared may err by this many times the largest bound
+UNCERTIFIED_FACTOR = 4  # on a provider that was not compared, the bound is this many times the largest bound
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A model on one provider, `optimised` by ONNX Runtime or not, compared with PyTorch in float64.
+    """Comparison of a model on one provider with PyTorch in float64.
 
-    `error` and `probability_error` are the largest absolute errors of logits and probabilities over all inputs;
-    `torch_error` is that of the logits of PyTorch in float32 on the same kind of device, and `bound` the largest
-    `error` allowed. `agreeing` counts the test images, of `test_images`, that get PyTorch's label. `accuracy` lies in
-    [0, 1]; its difference from PyTorch's lies in `interval` with 95 % confidence. `at_risk` holds the indices of the
-    test images whose two largest logits differ by at most twice `error`; no error can change the labels of the others.
+    `optimised` tells whether ONNX Runtime optimised the graph. `error` and `probability_error` are the largest absolute
+    errors of logits and probabilities over all inputs, and `bound` is the largest value allowed for both. `torch_error`
+    is the largest absolute logit error of PyTorch in float32 on the same kind of device. `agreeing` is the number of
+    the `test_images` images whose prediction is PyTorch's. `accuracy` is in [0, 1], and `interval` is the 95 %
+    confidence interval of its difference from PyTorch's. `at_risk` holds the indices of the test images whose
+    prediction the error could change: their two largest logits differ by at most twice `error`.
     """
 
     provider: str
@@ -40,19 +41,20 @@ class Comparison:
 
     @property
     def holds(self) -> bool:
-        """Whether the errors are within the bound; False if one is NaN."""
+        """Whether both errors are within the bound; False if one is NaN."""
         return self.error <= self.bound and self.probability_error <= self.bound
 
     @property
     def changed(self) -> int:
-        """The number of test images whose label differs from PyTorch's."""
+        """The number of test images whose prediction differs from PyTorch's."""
         return self.test_images - self.agreeing
 
     def __str__(self) -> str:
         return (
-            f"largest error {self.error:.2g}, {'within' if self.holds else 'NOT within'} the bound of {self.bound:.2g} "
-            f"(PyTorch's own in float32: {self.torch_error:.2g}), on {self.provider}"
-            f"{'' if self.optimised else ' without optimisation'}; "
+            f"largest absolute logit error {self.error:.2g} against float64 PyTorch, "
+            f"{'within' if self.holds else 'NOT within'} the bound of {self.bound:.2g} "
+            f"(float32 PyTorch error: {self.torch_error:.2g}), on {self.provider}"
+            f"{'' if self.optimised else ' without graph optimisations'}; "
             f"top-1 agreement {self.agreeing:,} of {self.test_images:,}"
         )
 
@@ -61,8 +63,8 @@ class Comparison:
 class Certificate:
     """The comparisons of a model with PyTorch, and the SHA-256 of everything that they depend on.
 
-    `inputs` counts the compared images by kind; `batches` are the batch sizes; `versions` and `platform` name the
-    software and the machine. `torch_accuracy` lies in [0, 1]. The hashes detect changes; they are not a signature.
+    `inputs` is the number of compared images of each kind; `batches` are the batch sizes; `versions` and `platform`
+    name the software and the machine. `torch_accuracy` is in [0, 1]. The hashes detect changes; they do not sign.
     """
 
     precision: str
@@ -80,25 +82,26 @@ class Certificate:
     def __str__(self) -> str:
         first = self.comparisons[0]
         if self.precision == "fp32":
-            return f"{first}; labels that the error could flip: {len(self.at_risk):,}"
+            return f"{first}; predictions that the error could change: {len(self.at_risk):,}"
         low, high = (100 * end for end in first.interval)
         return (
-            f"{self.precision}: accuracy {first.accuracy:.2%}, PyTorch's {self.torch_accuracy:.2%} (with 95 % "
-            f"confidence a change of {low:+.2f} to {high:+.2f} points), {first.changed:,} of {first.test_images:,} "
-            f"labels changed, largest error {first.error:.2g}, on {first.provider}"
+            f"{self.precision}: accuracy {first.accuracy:.2%}, PyTorch {self.torch_accuracy:.2%} (95 % confidence "
+            f"interval of the change: {low:+.2f} to {high:+.2f} points), on {first.provider}; top-1 agreement "
+            f"{first.agreeing:,} of {first.test_images:,}; largest absolute logit error {first.error:.2g}"
         )
 
     @property
     def at_risk(self) -> tuple[int, ...]:
-        """The indices of the test images whose label the error of some provider could change, in order."""
+        """The sorted indices of the test images whose prediction the error of some provider could change."""
         return tuple(sorted({index for comparison in self.comparisons for index in comparison.at_risk}))
 
     def bound_on(self, provider: str) -> float | None:
         """The largest logit error allowed on `provider`; None if the certificate does not cover it."""
-        return max((each.bound for each in self.comparisons if each.provider == provider), default=None)
+        bounds = (comparison.bound for comparison in self.comparisons if comparison.provider == provider)
+        return max(bounds, default=None)
 
     @property
-    def loosest_bound(self) -> float:
+    def uncertified_bound(self) -> float:
         """The largest logit error allowed on a provider that the certificate does not cover."""
         return UNCERTIFIED_FACTOR * max(comparison.bound for comparison in self.comparisons)
 
@@ -107,21 +110,21 @@ class Certificate:
 
     @classmethod
     def from_json(cls, text: str) -> "Certificate":
-        """The certificate that `to_json` wrote.
+        """Read a certificate that `to_json` wrote.
 
-        Raises ModelError if it was changed, with the name of a field that is missing or has the wrong type.
+        Raises ModelError if it was changed; the message names a field that is missing or has the wrong type.
         """
-        values = schema.parse(text, what="the certificate", error=ModelError, version=VERSION)
+        values = schema.parse(text, subject="the certificate", error=ModelError, version=VERSION)
         if values.get(CHECKSUM) != _checksum(values):
             raise ModelError("the certificate was changed since it was written")
-        certificate = schema.load(cls, values, what="the certificate", error=ModelError)
+        certificate = schema.load(cls, values, subject="the certificate", error=ModelError)
         if not certificate.comparisons:
-            raise ModelError("the certificate certifies nothing: it has no comparisons")
+            raise ModelError("the certificate has no comparisons")
         return certificate
 
 
 def sealed(values: Mapping[str, Any]) -> str:
-    """`values` as JSON, with their checksum as a further field."""
+    """Return `values` as JSON, with their checksum in an additional field."""
     return json.dumps({**values, CHECKSUM: _checksum(values)})
 
 

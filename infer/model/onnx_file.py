@@ -1,4 +1,4 @@
-"""Model: an .onnx file, read and checked as a whole before ONNX Runtime opens the same bytes."""
+"""Reader of .onnx files: it checks the bytes before ONNX Runtime opens the same bytes."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ from pathlib import Path
 import onnx
 from google.protobuf.message import DecodeError
 
-from netkit.core.atomic_io import READING
+from netkit.core.atomic_io import READ_FLAGS
 from netkit.core.errors import CardError, ModelError
 from netkit.core.model_card import METADATA_KEY, ModelCard
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
 STANDARD_DOMAINS = ("", "ai.onnx")
-# The operators of convolutional networks and of vision transformers. Others can crash the process (an integer
-# division), allocate any amount of memory (ConstantOfShape), never end (Loop), or give random answers (RandomNormal).
+# The operators of convolutional networks and vision transformers. Other operators can crash the process (an integer
+# division), allocate any amount of memory (ConstantOfShape), never end (Loop), or give random outputs (RandomNormal).
 OPERATORS = frozenset(
     """
     Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Expand Flatten Gather Gelu Gemm
@@ -28,14 +28,15 @@ OPERATORS = frozenset(
 MAX_PAD = 64  # pixels; more padding could exhaust the memory
 MAX_FILE_BYTES = 2**31 - 1  # the limit of protobuf
 
-Signature = tuple[int, tuple[int | None, ...]]  # element type and shape; None is a size that the model leaves open
+Signature = tuple[int, tuple[int | None, ...]]  # element type and shape; None is a dynamic dimension
 
 
 @dataclass(frozen=True)
 class Model:
-    """The bytes of a checked ONNX model, its metadata and its card. `name`, usually the path, is for messages.
+    """The bytes of a checked ONNX model, its metadata and its card.
 
-    `graph_sha256` covers the graph, the operator sets and the IR version, but not the metadata.
+    `name`, usually the path, is for messages. `graph_sha256` covers the graph, the operator sets and the IR version,
+    but not the metadata.
     """
 
     name: str
@@ -51,14 +52,14 @@ class Model:
 
 
 def read(path: Path) -> Model:
-    """The model in the file `path`. Raises ModelError if it cannot be read, and otherwise as `check` does."""
+    """Read the model in the file `path`. Raises ModelError if it cannot be read, and the errors of `check`."""
     try:
-        with open(path, "rb", opener=lambda name, flags: os.open(name, READING)) as file:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, READ_FLAGS)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise ModelError(f"{path}: cannot be read: not a regular file")
             if status.st_size > MAX_FILE_BYTES:
-                raise ModelError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, the most that an ONNX file can hold")
+                raise ModelError(f"{path}: larger than {MAX_FILE_BYTES:,} bytes, the size limit of an ONNX file")
             content = file.read(MAX_FILE_BYTES)
     except OSError as exc:
         raise ModelError(f"{path}: cannot be read: {exc.strerror}") from None
@@ -66,10 +67,10 @@ def read(path: Path) -> Model:
 
 
 def check(content: bytes, name: str) -> Model:
-    """The model in `content`, the bytes of an ONNX file.
+    """Check `content`, the bytes of an ONNX file, and return the model.
 
-    Raises ModelError if they are not an ONNX model, refer to other files, use operators that netkit does not allow, or
-    have other inputs and outputs than the card says; CardError if the card is missing or malformed.
+    Raises ModelError if it is not an ONNX model, refers to other files, uses operators that netkit does not allow, or
+    has inputs and outputs that do not match the card; CardError if the card is missing or malformed.
     """
     try:
         proto = onnx.load_model_from_string(content)
@@ -77,7 +78,9 @@ def check(content: bytes, name: str) -> Model:
         raise ModelError(f"{name}: not an ONNX model") from None
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
-        raise CardError(f"{name}: no netkit card in this model; make it again with 'netkit export'")
+        raise CardError(
+            f"{name}: not exported by netkit: its metadata has no {METADATA_KEY}; export it with 'netkit export'"
+        )
     try:
         card = ModelCard.from_json(metadata[METADATA_KEY])
     except CardError as exc:
@@ -88,7 +91,7 @@ def check(content: bytes, name: str) -> Model:
 
 
 def graph_sha256(proto: onnx.ModelProto) -> str:
-    """The SHA-256 of the graph, the operator sets and the IR version: of everything that determines the answers."""
+    """The SHA-256 of everything that determines the outputs: the graph, the operator sets and the IR version."""
     bare = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=proto.graph)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
 
@@ -97,30 +100,30 @@ def _require_safe(proto: onnx.ModelProto, name: str) -> None:
     graph = proto.graph
     for tensor in _tensors(graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise ModelError(f"{name}: tensor {tensor.name!r} lies in another file; netkit runs one file")
+            raise ModelError(f"{name}: tensor {tensor.name!r} is external data; netkit runs single-file models only")
     foreign = {opset.domain for opset in proto.opset_import} | {node.domain for node in graph.node}
     foreign.difference_update(STANDARD_DOMAINS)
     if foreign or proto.functions:
-        used = f"operators of {', '.join(sorted(map(repr, foreign)))}" if foreign else "functions of its own"
+        used = f"the operator domains {', '.join(sorted(map(repr, foreign)))}" if foreign else "model-local functions"
         raise ModelError(f"{name}: uses {used}; netkit runs standard ONNX operators only")
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise ModelError(f"{name}: has a node {node.op_type} with a graph of its own, which might run for ever")
+            raise ModelError(f"{name}: operator {node.op_type} has a subgraph, which netkit does not allow")
         if node.op_type not in OPERATORS:
-            raise ModelError(f"{name}: uses the operator {node.op_type!r}; netkit runs those of nets for images")
+            raise ModelError(f"{name}: uses the operator {node.op_type!r}, which netkit does not allow")
         if not all(0 <= pad <= MAX_PAD for pad in _pads(node, graph)):
-            raise ModelError(f"{name}: has a node {node.op_type} that pads by more than {MAX_PAD}")
+            raise ModelError(f"{name}: operator {node.op_type}: the pads must be constants from 0 to {MAX_PAD}")
     if graph.sparse_initializer:
-        raise ModelError(f"{name}: has sparse tensors, which can ask for any memory")
+        raise ModelError(f"{name}: sparse initializers are not allowed")
 
 
 def _pads(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[int]:
-    """The pixels by which a node pads each side; [-1] if they are not constants in the file."""
+    """The number of pixels that a node adds on each side; [-1] if the pads are not an initializer."""
     pads = [pad for attribute in node.attribute if attribute.name == "pads" for pad in attribute.ints]
     if node.op_type == "Pad":
         try:
-            (weights,) = (tensor for tensor in graph.initializer if tensor.name in node.input[1:2])
-            pads += onnx.numpy_helper.to_array(weights).tolist()
+            (initializer,) = (tensor for tensor in graph.initializer if tensor.name in node.input[1:2])
+            pads += onnx.numpy_helper.to_array(initializer).tolist()
         except (ValueError, TypeError):
             return [-1]
     return pads
@@ -138,15 +141,16 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _require_signature(graph: onnx.GraphProto, card: ModelCard, name: str) -> None:
-    """Raise ModelError unless the graph's inputs and outputs are those that follow from the card."""
+    """Raise ModelError unless the graph has the inputs and outputs that the card requires."""
     inputs = {value.name: _signature(value) for value in graph.input}
     outputs = {value.name: _signature(value) for value in graph.output}
     images: Signature = onnx.TensorProto.UINT8, (None, card.channels, card.height, card.width)
     scores: Signature = onnx.TensorProto.FLOAT, (None, len(card.labels))
-    if inputs != {INPUT: images} or outputs != dict.fromkeys(OUTPUTS, scores):
+    required_inputs, required_outputs = {INPUT: images}, dict.fromkeys(OUTPUTS, scores)
+    if inputs != required_inputs or outputs != required_outputs:
         raise ModelError(
-            f"{name}: takes {_format(inputs)} and gives {_format(outputs)}; by its card it would take "
-            f"{_format({INPUT: images})} and give {_format(dict.fromkeys(OUTPUTS, scores))}"
+            f"{name}: has input {_format(inputs)} and output {_format(outputs)}; its model card requires input "
+            f"{_format(required_inputs)} and output {_format(required_outputs)}"
         )
 
 
@@ -156,9 +160,9 @@ def _signature(value: onnx.ValueInfoProto) -> Signature:
 
 
 def _format(signatures: Mapping[str, Signature]) -> str:
-    """Such as "images UINT8 (N, 1, 28, 28)", joined by "and"."""
-    names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+    """Format as "images UINT8 (N, 1, 28, 28)", joined by "and"."""
+    dtypes = {number: name for name, number in onnx.TensorProto.DataType.items()}
     return " and ".join(
-        f"{name} {names.get(kind, f'type {kind}')} ({', '.join('N' if side is None else str(side) for side in shape)})"
-        for name, (kind, shape) in signatures.items()
+        f"{name} {dtypes.get(dtype, f'type {dtype}')} ({', '.join('N' if dim is None else str(dim) for dim in shape)})"
+        for name, (dtype, shape) in signatures.items()
     )

@@ -1,4 +1,4 @@
-"""Verification: a model's certificate, tested again on the machine that runs the model. Needs no PyTorch."""
+"""Verification of a model against its certificate, on the machine that runs it. Needs no PyTorch."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,22 +16,24 @@ from netkit.infer.model.probes import Probes
 from netkit.infer.runtime.session import Session, open_session, open_sessions
 
 BATCH_SIZES = (1, 2, 7, 16)
-SOFTMAX_TOLERANCE = 1e-5  # for probabilities, which are float32, against the softmax of the logits
+SOFTMAX_TOLERANCE = 1e-5  # absolute, for the float32 probabilities
 
 
 @dataclass(frozen=True)
 class SelfTest:
-    """What a model carries for its verification."""
+    """The certificate and the probes of a model."""
 
     certificate: Certificate
     probes: Probes
 
 
 def read_self_test(model: Model) -> SelfTest:
-    """The certificate and the probes in the model's metadata. Raises ModelError if one is missing or malformed."""
+    """Read the self-test from the model's metadata. Raises ModelError if a part is missing or malformed."""
     for key in (certificate.KEY, probes.KEY):
         if key not in model.metadata:
-            raise ModelError(f"{model.name}: no {key} in this model; make it again with 'netkit export'")
+            raise ModelError(
+                f"{model.name}: not exported by netkit: its metadata has no {key}; export it with 'netkit export'"
+            )
     try:
         return SelfTest(
             Certificate.from_json(model.metadata[certificate.KEY]),
@@ -42,9 +44,9 @@ def read_self_test(model: Model) -> SelfTest:
 
 
 def verify(model: Model, *, device: str) -> Iterator[Check]:
-    """Check the model's hashes, and its answers on `device`; "auto" means every device that works here.
+    """Check the model's hashes, and its outputs on `device`; "auto" means every device that works here.
 
-    A model whose graph was changed does not run. Raises ModelError if the model carries no certificate or probes,
+    Does not run a model whose graph was changed. Raises ModelError if the model carries no certificate or probes,
     DeviceError if the device cannot be used.
     """
     self_test = read_self_test(model)
@@ -52,18 +54,18 @@ def verify(model: Model, *, device: str) -> Iterator[Check]:
     yield from (graph, *others)
     if graph.ok:
         for session in open_sessions(model, device=device):
-            yield _check_answers(session, self_test, BATCH_SIZES)
+            yield _check_outputs(session, self_test, BATCH_SIZES)
 
 
 def open_verified(model: Model, *, device: str, threads: int | None = None) -> Session:
-    """Open the model as `open_session` does, after its hashes and its answers to the probes were checked.
+    """Check the model's hashes and its outputs for the probes, and open it as `open_session` does.
 
     Raises ModelError if a check fails, or if the model carries no certificate or probes.
     """
     self_test = read_self_test(model)
     _require(model, _check_hashes(model, self_test))
     session = open_session(model, device=device, threads=threads)
-    _require(model, [_check_answers(session, self_test, BATCH_SIZES[-1:])])
+    _require(model, [_check_outputs(session, self_test, BATCH_SIZES[-1:])])
     return session
 
 
@@ -71,8 +73,8 @@ def _require(model: Model, checks: Iterable[Check]) -> None:
     failed = next((check for check in checks if not check.ok), None)
     if failed:
         raise ModelError(
-            f"{model.name}: verification failed: {failed.name}: {failed.detail}; make it again with 'netkit export', "
-            "or run it as it is with --no-verify"
+            f"{model.name}: verification failed: {failed.name}: {failed.detail}; export the model again, "
+            "or pass --no-verify"
         )
 
 
@@ -82,19 +84,19 @@ def _check_hashes(model: Model, self_test: SelfTest) -> Iterator[Check]:
     yield _check_hash("probes", sha256(model.metadata[probes.KEY]), certified.probes_sha256)
     labels = (model.card.labels[index] for index in self_test.probes.logits.argmax(axis=1))
     pairs = zip(labels, self_test.probes.labels, strict=True)
-    differing = next(((now, then) for now, then in pairs if now != then), None)
-    detail = f"{differing[0]!r} by the card, {differing[1]!r} when it was certified" if differing else "as certified"
-    yield Check("labels", differing is None, detail)
+    mismatch = next((pair for pair in pairs if pair[0] != pair[1]), None)
+    detail = f"{mismatch[0]!r} in the card, {mismatch[1]!r} at export" if mismatch else "unchanged"
+    yield Check("labels", mismatch is None, detail)
     yield _check_hash("card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
 
 
 def _check_hash(name: str, actual: str, certified: str) -> Check:
     ok = actual == certified
-    return Check(name, ok, "as certified" if ok else "changed since it was certified")
+    return Check(name, ok, "unchanged" if ok else "changed since export")
 
 
-def _check_answers(session: Session, self_test: SelfTest, batch_sizes: tuple[int, ...]) -> Check:
-    """Compare the session's answers to the probes with those of the certificate, in each batch size and two orders."""
+def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int, ...]) -> Check:
+    """Compare the session's logits for the probes with the stored logits, in each batch size and two orders."""
     images_u8, expected = self_test.probes.images_u8, self_test.probes.logits
     orders = [np.arange(len(expected)), np.random.default_rng(0).permutation(len(expected))]
     batches = [
@@ -105,17 +107,18 @@ def _check_answers(session: Session, self_test: SelfTest, batch_sizes: tuple[int
         logits, probabilities = session.run(images_u8[rows])
         errors.append(np.abs(logits - expected[rows]).max())
         softmax_errors.append(np.abs(probabilities - _softmax(logits)).max())
-    error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if one of them is
+    error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if any value is NaN
     if not softmax_error <= SOFTMAX_TOLERANCE:
         return Check(
             session.provider, False, f"probabilities differ from the softmax of the logits by {softmax_error:.2g}"
         )
-    certified = self_test.certificate.bound_on(session.provider)
-    bound = self_test.certificate.loosest_bound if certified is None else certified
-    note = " (this provider is not certified)" if certified is None else ""
-    return Check(session.provider, bool(error <= bound), f"largest error {error:.2g}, bound {bound:.2g}{note}")
+    certified_bound = self_test.certificate.bound_on(session.provider)
+    bound = self_test.certificate.uncertified_bound if certified_bound is None else certified_bound
+    note = " (provider not compared at export)" if certified_bound is None else ""
+    detail = f"largest absolute logit error {error:.2g}, bound {bound:.2g}{note}"
+    return Check(session.provider, bool(error <= bound), detail)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
-    return powers / powers.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The parity check passes a model that computes the same as PyTorch, and fails one that does not."""
+"""The parity check passes a model that computes the same as PyTorch, and fails other models."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +24,7 @@ from netkit.infer.runtime.session import Session, open_session
 from netkit.nets.build import build
 
 
-def open_bytes(content: bytes, *, optimised: bool = True) -> Session:
+def open_model(content: bytes, *, optimised: bool = True) -> Session:
     return open_session(onnx_file.check(content, "test.onnx"), device="cpu", optimised=optimised)
 
 
@@ -50,10 +50,10 @@ def torch_error(reference: Reference) -> float:
 
 
 @pytest.mark.parametrize("optimised", [True, False])
-def test_a_faithful_export_passes_and_its_numbers_are_right(
+def test_correct_export_passes_with_the_expected_statistics(
     reference: Reference, content: bytes, torch_error: float, optimised: bool
 ) -> None:
-    result = compare(reference, open_bytes(content, optimised=optimised), optimised=optimised, torch_error=torch_error)
+    result = compare(reference, open_model(content, optimised=optimised), optimised=optimised, torch_error=torch_error)
     assert result.holds
     assert (result.provider, result.optimised, result.test_images) == ("CPUExecutionProvider", optimised, 355)
     assert (result.agreeing, result.accuracy, result.interval) == (355, reference.accuracy, (-3 / 355, 3 / 355))
@@ -62,34 +62,36 @@ def test_a_faithful_export_passes_and_its_numbers_are_right(
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])
-def test_one_changed_weight_fails(reference: Reference, content: bytes, torch_error: float, factor: float) -> None:
+def test_model_with_one_changed_weight_fails(
+    reference: Reference, content: bytes, torch_error: float, factor: float
+) -> None:
     proto = onnx.load_model_from_string(content)
     weight = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("conv2.weight"))
     values = numpy_helper.to_array(weight).copy()
     values[np.unravel_index(np.abs(values).argmax(), values.shape)] *= factor
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    result = compare(reference, open_bytes(proto.SerializeToString()), optimised=True, torch_error=torch_error)
+    result = compare(reference, open_model(proto.SerializeToString()), optimised=True, torch_error=torch_error)
     assert not result.holds
     assert "NOT within the bound" in str(result)
 
 
-def test_a_model_whose_rows_depend_on_their_neighbours_fails(
+def test_model_whose_outputs_depend_on_other_images_of_the_batch_fails(
     reference: Reference, net: nn.Module, card: ModelCard, torch_error: float
 ) -> None:
-    class Leaky(nn.Module):
+    class DependsOnBatch(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             logits: Tensor = net(x)
             return logits + logits.mean(dim=0, keepdim=True) * 1e-2
 
-    session = open_bytes(convert(Leaky().eval(), card))
+    session = open_model(convert(DependsOnBatch().eval(), card))
     assert not compare(reference, session, optimised=True, torch_error=torch_error).holds
 
 
-def test_a_model_that_is_wrong_in_one_batch_size_or_in_another_order_fails(
+def test_model_that_is_wrong_for_one_batch_size_or_for_shuffled_images_fails(
     reference: Reference, content: bytes, torch_error: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with a bug in ONNX Runtime: the session's logits are wrong for some batches."""
-    session, run = open_bytes(content), Session.run
+    """The patched session adds 1 to the logits of some batches, as a bug in ONNX Runtime might do."""
+    session, run = open_model(content), Session.run
     full_batches = [reference.images_u8[start : start + 64] for start in range(0, len(reference.images_u8), 64)]
 
     def compare_wrong(*, when: Callable[[NDArray[np.uint8]], bool]) -> Comparison:
@@ -103,39 +105,39 @@ def test_a_model_that_is_wrong_in_one_batch_size_or_in_another_order_fails(
     for size in (1, 2, 3, 7, 64):
         assert not compare_wrong(when=lambda images, size=size: len(images) == size).holds  # type: ignore[misc]
     assert not compare_wrong(when=lambda images: len(images) == len(reference.labels) % 64).holds  # the last batch
-    # only the shuffled order has batches of 64 that are not 64 neighbours
+    # only the shuffled run has batches of 64 that are not consecutive images
     assert not compare_wrong(
         when=lambda images: len(images) == 64 and not any(np.array_equal(images, batch) for batch in full_batches)
     ).holds
     assert compare_wrong(when=lambda images: False).holds
 
 
-def test_the_worst_images_are_those_with_the_largest_errors(reference: Reference, content: bytes) -> None:
+def test_worst_images_have_the_largest_errors_and_nan_comes_first(reference: Reference, content: bytes) -> None:
     logits = reference.logits.copy()
     logits[[5, 700]] += [[2.0], [1.0]]
     logits[9] = np.nan
-    worst = worst_images(replace(reference, logits=logits), open_bytes(content), 3)
+    worst = worst_images(replace(reference, logits=logits), open_model(content), 3)
     np.testing.assert_array_equal(worst, reference.images_u8[[9, 5, 700]])
 
 
 @pytest.mark.parametrize("optimised", [True, False])
-def test_without_optimisation_onnx_runtime_runs_the_graph_unchanged(
+def test_optimised_sets_the_graph_optimisation_level_of_onnx_runtime(
     content: bytes, optimised: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels = []
 
-    class Recording(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
-        def __init__(self, model: bytes, options: ort.SessionOptions, **more: Any) -> None:
+    class RecordingSession(ort.InferenceSession):  # type: ignore[misc]  # onnxruntime has no types
+        def __init__(self, model: bytes, options: ort.SessionOptions, **kwargs: Any) -> None:
             levels.append(options.graph_optimization_level)
-            super().__init__(model, options, **more)
+            super().__init__(model, options, **kwargs)
 
-    monkeypatch.setattr(ort, "InferenceSession", Recording)
-    open_bytes(content, optimised=optimised)
+    monkeypatch.setattr(ort, "InferenceSession", RecordingSession)
+    open_model(content, optimised=optimised)
     level = ort.GraphOptimizationLevel
     assert levels == [level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL]
 
 
-def test_the_interval_is_that_of_paired_differences() -> None:
+def test_interval_is_computed_from_paired_differences() -> None:
     """Of 1,000 images, 12 become wrong and 2 become right; the standard error is computed by hand."""
     differences = np.array([-1] * 12 + [1] * 2 + [0] * 986)
     low, high = paired_interval(differences)
@@ -144,7 +146,7 @@ def test_the_interval_is_that_of_paired_differences() -> None:
     assert (high - low) / 2 == pytest.approx(1.96 * deviation / 1000**0.5)
 
 
-def test_the_interval_without_any_difference_follows_the_rule_of_three() -> None:
+def test_interval_without_differences_follows_the_rule_of_three() -> None:
     assert paired_interval(np.zeros(1000, np.int64)) == (-0.003, 0.003)
 
 
@@ -158,6 +160,6 @@ def test_the_interval_without_any_difference_follows_the_rule_of_three() -> None
         ({"probability_error": float("nan")}, False),
     ],
 )
-def test_a_comparison_holds_only_within_its_bound(change: dict[str, float], holds: bool) -> None:
+def test_comparison_holds_only_within_its_bound(change: dict[str, float], holds: bool) -> None:
     comparison = Comparison("CPUExecutionProvider", True, 100, 1e-5, 1e-5, 1e-5, 2e-5, 100, 0.9, (0.0, 0.0), ())
     assert replace(comparison, **change).holds is holds  # type: ignore[arg-type]  # the changed fields are floats

@@ -1,4 +1,4 @@
-"""The converted model: its inputs and outputs, its metadata, and the same answers as PyTorch."""
+"""The converted model has the documented inputs, outputs and metadata, and computes the same as PyTorch."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def proto(card: ModelCard) -> onnx.ModelProto:
     return onnx.load_model_from_string(convert(build(card).eval(), card))
 
 
-def test_model_takes_pixels_and_gives_logits_and_probabilities(proto: onnx.ModelProto) -> None:
+def test_model_takes_pixels_and_returns_logits_and_probabilities(proto: onnx.ModelProto) -> None:
     runtime = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     inputs, outputs = runtime.get_inputs(), runtime.get_outputs()
     assert [(i.name, i.type, i.shape) for i in inputs] == [("images", "tensor(uint8)", ["batch", 1, 28, 28])]
@@ -32,13 +32,13 @@ def test_model_takes_pixels_and_gives_logits_and_probabilities(proto: onnx.Model
     ]
 
 
-@pytest.mark.parametrize("batch", [1, 2, 3, 64, 1000])
-def test_every_batch_size_gives_the_same_rows(proto: onnx.ModelProto, batch: int) -> None:
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64, 1000])
+def test_every_batch_size_gives_the_same_logits(proto: onnx.ModelProto, batch_size: int) -> None:
     runtime = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     images = np.random.default_rng(1).integers(0, 256, (1000, 1, 28, 28), np.uint8)
-    whole, _ = runtime.run(None, {"images": images})
-    part, _ = runtime.run(None, {"images": images[:batch]})
-    np.testing.assert_allclose(part, whole[:batch], atol=1e-5)
+    all_logits, _ = runtime.run(None, {"images": images})
+    logits, _ = runtime.run(None, {"images": images[:batch_size]})
+    np.testing.assert_allclose(logits, all_logits[:batch_size], atol=1e-5)
 
 
 def test_opset_and_ir_version_are_pinned(proto: onnx.ModelProto, card: ModelCard) -> None:
@@ -49,24 +49,24 @@ def test_opset_and_ir_version_are_pinned(proto: onnx.ModelProto, card: ModelCard
 
 
 @pytest.mark.parametrize("opset", [17, 24])
-def test_an_opset_that_cannot_be_exported_is_refused(card: ModelCard, opset: int) -> None:
+def test_unsupported_opset_is_rejected(card: ModelCard, opset: int) -> None:
     with pytest.raises(UsageError, match=f"--opset {opset}: netkit exports opsets 18 to 23"):
         convert(build(card), card, opset=opset)
 
 
-def test_card_survives_the_round_trip_through_onnx(proto: onnx.ModelProto, card: ModelCard) -> None:
+def test_model_card_round_trips_through_the_metadata(proto: onnx.ModelProto, card: ModelCard) -> None:
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     assert list(metadata) == ["netkit.card"]
     assert ModelCard.from_json(metadata["netkit.card"]) == card
 
 
-def test_model_contains_no_path_of_the_machine_that_made_it(proto: onnx.ModelProto) -> None:
+def test_model_contains_no_paths_of_the_exporting_machine(proto: onnx.ModelProto) -> None:
     content = proto.SerializeToString()
     for trace in (b"pkg.torch", b"stack_trace", b".py", b"site-packages"):
         assert trace not in content
 
 
-def test_two_exports_of_the_same_weights_are_the_same_bytes(card: ModelCard) -> None:
+def test_two_exports_of_the_same_weights_are_identical(card: ModelCard) -> None:
     net = build(card).eval()
     assert convert(net, card) == convert(net, card)
 
@@ -74,7 +74,7 @@ def test_two_exports_of_the_same_weights_are_the_same_bytes(card: ModelCard) -> 
 @pytest.mark.parametrize(
     "arch", [pytest.param(arch, marks=pytest.mark.slow if arch == "densenet" else ()) for arch in ARCHITECTURES]
 )
-def test_every_network_computes_the_same_in_onnx_as_in_torch(card: ModelCard, arch: str) -> None:
+def test_every_network_computes_the_same_in_onnx_as_in_pytorch(card: ModelCard, arch: str) -> None:
     torch.manual_seed(0)
     card = replace(card, arch=arch)
     net = build(card).eval()
@@ -87,7 +87,7 @@ def test_every_network_computes_the_same_in_onnx_as_in_torch(card: ModelCard, ar
     np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
 
 
-def test_networks_for_colour_and_oblong_images_can_be_converted(card: ModelCard) -> None:
+def test_networks_for_colour_and_non_square_images_can_be_converted(card: ModelCard) -> None:
     colour = replace(card, channels=3, height=20, width=36, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     proto = onnx.load_model_from_string(convert(build(colour).eval(), colour))
     dims = proto.graph.input[0].type.tensor_type.shape.dim

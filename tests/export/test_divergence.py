@@ -1,4 +1,4 @@
-"""The first difference between a network and its export is attributed to the module that is wrong."""
+"""The first difference between a network and its export is attributed to the module that causes it."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from tests.support.networks import WrongInExport
         pytest.param("densenet", "linear", marks=pytest.mark.slow),
     ],
 )
-def test_the_first_module_whose_export_is_wrong_is_named(
+def test_first_module_whose_export_is_wrong_is_named(
     card: ModelCard, digits_data: ArrayDataSet, arch: str, module: str
 ) -> None:
     torch.manual_seed(0)
@@ -40,16 +40,16 @@ def test_the_first_module_whose_export_is_wrong_is_named(
         assert actual == pytest.approx(expected * 1.001, abs=largest * 1e-5)
     assert str(divergence).startswith(
         f"the first difference is in module '{module}' (ONNX node '{divergence.node}', Mul, output "
-        f"'{divergence.value}'): up to {divergence.error:.2g}, with values from "
+        f"'{divergence.value}'): largest absolute error {divergence.error:.2g}, values "
     )
 
 
-def test_a_faithful_export_has_no_divergence(card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_correct_export_has_no_divergence(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     assert first_divergence(build(card).eval(), card, digits_data.test_images, opset=OPSET) is None
 
 
-def test_modules_that_work_in_place_hide_no_difference(card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_in_place_modules_do_not_hide_a_difference(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(26 * 26 * 4, 10)
@@ -60,9 +60,7 @@ def test_modules_that_work_in_place_hide_no_difference(card: ModelCard, digits_d
     assert divergence is not None and divergence.module == "2"
 
 
-def test_an_error_outside_of_all_submodules_is_attributed_to_the_network(
-    card: ModelCard, digits_data: ArrayDataSet
-) -> None:
+def test_error_outside_all_submodules_is_attributed_to_the_network(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     divergence = first_divergence(WrongInExport(build(card)).eval(), card, digits_data.test_images, opset=OPSET)
     assert divergence is not None and divergence.module == "model.net"

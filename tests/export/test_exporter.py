@@ -1,4 +1,4 @@
-"""A file is written only if it passes the parity check; otherwise nothing in the folder changes."""
+"""The exporter writes a file only if it passes the parity check; otherwise nothing in the folder changes."""
 
 import hashlib
 from pathlib import Path
@@ -18,16 +18,16 @@ from netkit.nets.training import checkpoint
 from tests.support.networks import WrongInExport
 
 
-def publish(net: nn.Module, path: Path, card: ModelCard, data: ArrayDataSet) -> Certificate:
+def export_fp32(net: nn.Module, path: Path, card: ModelCard, data: ArrayDataSet) -> Certificate:
     return export(net, {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
 
 
-def test_a_faithful_network_becomes_a_certified_file(
+def test_correct_export_is_written_with_its_certificate(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
 ) -> None:
     path = tmp_path / "model.onnx"
     net = build(card).eval()
-    certificate = publish(net, path, card, digits_data)
+    certificate = export_fp32(net, path, card, digits_data)
     assert all(comparison.holds for comparison in certificate.comparisons)
     written = onnx_file.read(path)
     assert written.card == card
@@ -38,42 +38,43 @@ def test_a_faithful_network_becomes_a_certified_file(
 
 
 def test_parity_md_has_a_row_for_each_comparison(tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet) -> None:
-    certificate = publish(build(card).eval(), tmp_path / "my.onnx", card, digits_data)
+    certificate = export_fp32(build(card).eval(), tmp_path / "my.onnx", card, digits_data)
     page = (tmp_path / "parity.md").read_text()
     rows = [line for line in page.splitlines() if line.startswith("| CPU")]
     assert [row.split(" | ")[1:3] for row in rows] == [
-        [state, f"{each.error:.2g}"] for state, each in zip(("yes", "no"), certificate.comparisons, strict=True)
+        [optimised, f"{comparison.error:.2g}"]
+        for optimised, comparison in zip(("yes", "no"), certificate.comparisons, strict=True)
     ]
     assert "## my.onnx" in page and certificate.graph_sha256 in page
     assert "on 355 test, 256 noise, 1 black, 1 white, 784 point images, in batches of 1, 2, 3, 7, 64" in page
-    assert [row.split(" | ")[6] for row in rows] == ["355", "355"]
-    assert page.count("not certain: none.") == 1
+    assert [row.split(" | ")[5:7] for row in rows] == [["355 of 355", "0 of 355"]] * 2
+    assert page.count("within that margin: none.") == 1
 
 
-def test_a_mismatch_writes_no_file(tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_failed_parity_check_writes_no_file(tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet) -> None:
     expected = r"not written: .* NOT within the bound .*; the first difference is in module 'model.net' \(.* in ONNX$"
     with pytest.raises(ParityError, match=expected):
-        publish(WrongInExport(build(card)).eval(), tmp_path / "model.onnx", card, digits_data)
+        export_fp32(WrongInExport(build(card)).eval(), tmp_path / "model.onnx", card, digits_data)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_mismatch_leaves_the_earlier_files_byte_for_byte(
+def test_failed_parity_check_leaves_existing_files_unchanged(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
 ) -> None:
     before = {tmp_path / name: f"an earlier {name}".encode() for name in ("model.onnx", "parity.md")}
     for file, content in before.items():
         file.write_bytes(content)
-    with pytest.raises(ParityError, match=r"not written: .*; the earlier file stays as it was$"):
-        publish(WrongInExport(build(card)).eval(), tmp_path / "model.onnx", card, digits_data)
+    with pytest.raises(ParityError, match=r"not written: .*; the existing file is unchanged$"):
+        export_fp32(WrongInExport(build(card)).eval(), tmp_path / "model.onnx", card, digits_data)
     assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 @pytest.mark.slow
-def test_the_module_is_found_on_the_images_with_the_largest_errors(
+def test_divergence_is_searched_on_the_images_with_the_largest_errors(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet
 ) -> None:
     class WrongOnWhite(nn.Module):
-        """Differs in the export for nearly white images only; the synthetic white image is one of the last."""
+        """Differs in the export only for nearly white images; the synthetic white image is one of the last."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -85,15 +86,15 @@ def test_the_module_is_found_on_the_images_with_the_largest_errors(
             return logits * (1 + whiteness) if torch.compiler.is_exporting() else logits
 
     with pytest.raises(ParityError, match=r"first difference is in module 'model.net' \(ONNX node '\w+', Mul, output "):
-        publish(WrongOnWhite().eval(), tmp_path / "model.onnx", card, digits_data)
+        export_fp32(WrongOnWhite().eval(), tmp_path / "model.onnx", card, digits_data)
 
 
 @pytest.mark.parametrize("name", ["none/model.onnx", "model.safetensors", "model", "folder.onnx"])
-def test_a_path_that_cannot_be_written_is_refused_before_anything_is_converted(
+def test_unwritable_path_is_rejected_before_the_conversion(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, name: str
 ) -> None:
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "model.safetensors").write_text("the weights")
     with pytest.raises(UsageError, match=name):
-        publish(WrongInExport(build(card)), tmp_path / name, card, digits_data)
+        export_fp32(WrongInExport(build(card)), tmp_path / name, card, digits_data)
     assert (tmp_path / "model.safetensors").read_text() == "the weights"

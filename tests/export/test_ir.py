@@ -1,4 +1,4 @@
-"""The writer that passes share puts new nodes in the place of old ones."""
+"""The Writer of the graph passes replaces values by new nodes."""
 
 import numpy as np
 import onnx_ir as ir
@@ -8,7 +8,7 @@ from netkit.export.passes.ir import Writer
 from tests.support.graphs import export_floats, op_types, run_model
 
 
-def test_the_new_value_takes_the_place_and_the_name_of_the_old_one() -> None:
+def test_new_value_replaces_the_old_value_under_its_name() -> None:
     model = ir.from_proto(export_floats(nn.Sequential(nn.ReLU(), nn.Sigmoid()), 3))
     first, last = model.graph
     writer = Writer(model.graph, last.outputs[0])
@@ -17,7 +17,7 @@ def test_the_new_value_takes_the_place_and_the_name_of_the_old_one() -> None:
     assert run_model(model, np.array([[-1, 0, 2]], np.float32)).tolist() == [[1, 1, 3]]
 
 
-def test_two_writers_for_one_value_give_their_weights_different_names() -> None:
+def test_two_writers_for_one_value_use_different_initializer_names() -> None:
     model = ir.from_proto(export_floats(nn.Sequential(nn.ReLU(), nn.Sigmoid()), 3))
     for _ in range(2):
         value = model.graph.outputs[0]

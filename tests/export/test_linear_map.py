@@ -1,4 +1,4 @@
-"""Affine blocks are found in a graph, and their map is measured."""
+"""Affine blocks of a graph and their measured maps."""
 
 import numpy as np
 import onnx_ir as ir
@@ -9,7 +9,7 @@ from netkit.export.passes.linear_map import affine_blocks, measure
 from tests.support.graphs import export_floats
 
 
-def test_the_measured_map_is_the_layers_own() -> None:
+def test_measured_map_computes_the_same_as_the_layers() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3))
     (block,) = affine_blocks(ir.from_proto(export_floats(net, 2, 5, 4)).graph)
@@ -20,14 +20,14 @@ def test_the_measured_map_is_the_layers_own() -> None:
     np.testing.assert_allclose(np.tensordot(matrix, image, axes=3) + offset, expected, atol=1e-12)
 
 
-def test_a_block_counts_its_weights_and_multiplications() -> None:
+def test_block_counts_its_weights_and_multiplications() -> None:
     net = nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3))
     (block,) = affine_blocks(ir.from_proto(export_floats(net, 2, 5, 4)).graph)
     assert block.weights == 2 * 3 * 9 + 3 + 3 * 2 * 9 + 2
     assert block.multiplications == 2 * 3 * 9 * 5 * 4 + 3 * 2 * 9 * 3 * 2
 
 
-def test_layers_whose_values_other_nodes_use_form_no_block() -> None:
+def test_layers_with_other_consumers_form_no_block() -> None:
     class Fork(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""Merging linear layers: one layer computes what several did, and layers that gain nothing stay."""
+"""merge_linear replaces several linear layers by one if that is faster, and leaves other layers unchanged."""
 
 from collections.abc import Callable
 
@@ -19,13 +19,13 @@ def conv(in_channels: int, out_channels: int, size: int, padding: int = 0, strid
 
 
 def inception_block() -> nn.Module:
-    """As in the inception network: branches, a concatenation, and a convolution, between two activations."""
+    """Branches, a concatenation and a convolution between two activations, as in the inception network."""
     return nn.Sequential(nn.ReLU(), InceptionA(10), conv(88, 20, 5), nn.ReLU())
 
 
 MERGED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = {
     "a convolution with borders": (inception_block, (10, 12, 12), {"Conv", "MatMul"}),
-    "a convolution of oblong maps": (inception_block, (10, 11, 14), {"Conv", "MatMul"}),
+    "a convolution of non-square maps": (inception_block, (10, 11, 14), {"Conv", "MatMul"}),
     "a convolution without borders": (lambda: nn.Sequential(conv(4, 16, 1), conv(16, 4, 3)), (4, 9, 7), {"Conv"}),
     "a border of the bias": (lambda: nn.Sequential(conv(4, 16, 1), conv(16, 4, 3, 1)), (4, 9, 7), {"Conv", "Add"}),
     "a matrix product": (
@@ -38,7 +38,7 @@ MERGED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = {
 
 
 @pytest.mark.parametrize("case", MERGED)
-def test_the_merged_layer_computes_what_the_layers_did(case: str) -> None:
+def test_merged_layer_computes_the_same_as_the_layers(case: str) -> None:
     make, shape, expected_ops = MERGED[case]
     torch.manual_seed(0)
     net = make()
@@ -69,18 +69,18 @@ def test_the_merged_layer_computes_what_the_layers_did(case: str) -> None:
         ),
     ],
 )
-def test_other_layers_stay(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+def test_other_layers_are_unchanged(make: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
     model = ir.from_proto(export_floats(make(), *shape))
     before = op_types(model)
     merge_linear(model.graph)
     assert op_types(model) == before
 
 
-def test_a_map_of_zeros_is_no_convolution() -> None:
+def test_zero_map_is_not_written_as_a_convolution() -> None:
     assert as_convolution(np.zeros((2, 4, 4, 2, 4, 4))) is None
 
 
-def test_a_transposed_image_is_no_convolution_of_few_weights() -> None:
-    transpose = np.einsum("oc,hW,wH->ohwcHW", np.ones((2, 2)), np.eye(4), np.eye(4))
-    convolution = as_convolution(transpose)
-    assert convolution is None or convolution.weights > transpose.size / 4
+def test_transposition_is_not_a_convolution_with_few_weights() -> None:
+    matrix = np.einsum("oc,hW,wH->ohwcHW", np.ones((2, 2)), np.eye(4), np.eye(4))
+    convolution = as_convolution(matrix)
+    assert convolution is None or convolution.weights > matrix.size / 4

@@ -1,4 +1,4 @@
-"""Padding channels: new channels appear where every consumer keeps them at 0 or drops them, and change no output."""
+"""pad_channels adds channels where every consumer keeps them at 0 or drops them, and changes no output."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +23,7 @@ from tests.support.graphs import export_floats, run_model
 
 
 class Branches(nn.Module):
-    """Two convolutions of one input, side by side."""
+    """Two parallel convolutions of one input, concatenated."""
 
     def __init__(self, *, axis: int = 1) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Residual(nn.Module):
         return x + self.conv(x)
 
 
-def widths(proto: onnx.ModelProto) -> list[int]:
+def conv_widths(proto: onnx.ModelProto) -> list[int]:
     """The number of output channels of each convolution, in order."""
     kernels = {weight.name: weight.dims[0] for weight in proto.graph.initializer}
     return [kernels[node.input[1]] for node in proto.graph.node if node.op_type == "Conv"]
@@ -71,7 +71,7 @@ def conv(in_channels: int, out_channels: int, size: int = 1, *, groups: int = 1)
 
 
 CASES: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
-    "one convolution after the other": (
+    "a chain of convolutions": (
         lambda: nn.Sequential(conv(3, 10, 3), nn.ReLU(), conv(10, 16), nn.ReLU(), conv(16, 4)), [16, 16, 4],
     ),
     "through pools": (
@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], list[int]]] = {
 
 
 @pytest.mark.parametrize(("make", "expected"), CASES.values(), ids=CASES)
-def test_channels_are_padded_where_every_consumer_can_take_or_drop_new_ones(
+def test_channels_are_padded_where_every_consumer_keeps_or_drops_them(
     make: Callable[[], nn.Module], expected: list[int]
 ) -> None:
     torch.manual_seed(0)
@@ -107,22 +107,22 @@ def test_channels_are_padded_where_every_consumer_can_take_or_drop_new_ones(
     proto = export_floats(net, 3, 8, 6)
     images = np.random.default_rng(0).normal(size=(3, 3, 8, 6)).astype(np.float32)
     after = apply_passes(proto, (global_average_pool, partial(pad_channels, multiple=16)))
-    assert widths(after) == expected
+    assert conv_widths(after) == expected
     np.testing.assert_allclose(run_model(after, images), run_model(proto, images), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.slow
-def test_of_the_built_in_networks_only_densenet_is_padded(card: ModelCard) -> None:
+def test_densenet_is_the_only_built_in_network_that_is_padded(card: ModelCard) -> None:
     for arch in ARCHITECTURES:
         torch.manual_seed(0)
         arch_card = replace(card, arch=arch)
         proto = translate(build(arch_card).eval(), arch_card)
-        before, after = (widths(apply_passes(proto, float32_passes(multiple=multiple))) for multiple in (1, 16))
+        before, after = (conv_widths(apply_passes(proto, float32_passes(multiple=multiple))) for multiple in (1, 16))
         assert (before != after) == (arch == "densenet")
-        assert all(width % 16 == 0 for width in after) or arch == "inception"  # its sum has 20
+        assert all(width % 16 == 0 for width in after) or arch == "inception"  # the input of its Add has 20 channels
 
 
-USERS = """
+USER_NETWORK = """
 from torch import nn
 class Net(nn.Sequential):
     def __init__(self, channels, classes, size):
@@ -131,14 +131,14 @@ class Net(nn.Sequential):
 """
 
 
-def test_the_command_line_pads_channels_and_the_file_verifies(
+def test_export_command_pads_channels_and_the_file_verifies(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, netkit: Netkit
 ) -> None:
-    (tmp_path / "users_net.py").write_text(USERS)
-    arch = "users_net:Net"
+    (tmp_path / "user_net.py").write_text(USER_NETWORK)
+    arch = "user_net:Net"
     options = ("--data", "digits", "--epochs", "1", "--out", "run")
     assert netkit("train", "--arch", arch, *options).returncode == 0
     done = netkit("export", "--arch", arch, "--run", "run", "--out", "a.onnx", "--pad-channels", "16")
     assert done.returncode == 0, done.stderr
-    assert widths(onnx.load(tmp_path / "a.onnx")) == [16, 4]
+    assert conv_widths(onnx.load(tmp_path / "a.onnx")) == [16, 4]
     assert netkit("verify", "a.onnx").returncode == 0

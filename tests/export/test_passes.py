@@ -1,4 +1,4 @@
-"""Graph passes: each rewrites its pattern, leaves other patterns, and changes no output of any network."""
+"""Each graph pass rewrites its pattern, leaves other patterns unchanged, and changes no output of any network."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,7 +39,7 @@ Node = tuple[str, list[str], Mapping[str, Any]]  # operator, weights, attributes
 
 
 def chain(*nodes: Node, size: tuple[int, int] = (8, 6), **weights: NDArray[Any]) -> ir.Model:
-    """A model of nodes in a chain, each of the value before it and of weights; input "x" is (N, 3, *size)."""
+    """A model of a chain of nodes, each with the previous value and weights as inputs; "x" is (N, 3, *size)."""
     protos = [
         helper.make_node(op_type, [f"v{index}" if index else "x", *names], [f"v{index + 1}"], **attributes)
         for index, (op_type, names, attributes) in enumerate(nodes)
@@ -98,17 +98,17 @@ REWRITTEN: dict[str, tuple[Pass, ir.Model, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", REWRITTEN)
-def test_a_pass_rewrites_its_pattern_and_changes_no_output(case: str) -> None:
-    step, model, expected = REWRITTEN[case]
+def test_pass_rewrites_its_pattern_and_changes_no_output(case: str) -> None:
+    graph_pass, model, expected = REWRITTEN[case]
     images = RNG.normal(size=(3, *sample_shape(model.graph.inputs[0]))).astype(np.float32)
     before = run_model(model, images)
-    step(model.graph)
+    graph_pass(model.graph)
     RemoveUnusedNodesPass()(model)
     assert op_types(model) == expected
     np.testing.assert_allclose(run_model(model, images), before, rtol=1e-5, atol=1e-5)
 
 
-def test_a_two_step_mean_is_more_accurate() -> None:
+def test_two_step_mean_is_more_accurate() -> None:
     model = chain(MEAN, axes=AXES, size=(112, 112))
     images = RNG.random((3, 3, 112, 112), np.float32)
     exact = images.astype(np.float64).mean(axis=(2, 3))
@@ -118,7 +118,7 @@ def test_a_two_step_mean_is_more_accurate() -> None:
 
 
 UNCHANGED: dict[str, tuple[Pass, ir.Model]] = {
-    "padding that no single pixel can replace": (
+    "padding with a different pixel in each channel": (
         fold_pixels,
         chain(
             *PIXELS,
@@ -140,7 +140,7 @@ UNCHANGED: dict[str, tuple[Pass, ir.Model]] = {
     "a mean of a small map": (two_step_mean, chain(MEAN, axes=AXES)),
     "a mean over channels": (global_average_pool, chain(MEAN, axes=np.array([1, 2]))),
     "a mean that keeps its dimensions": (global_average_pool, chain(("ReduceMean", ["axes"], {}), axes=AXES)),
-    "padding whose removal gains nothing": (
+    "padding that costs no single pixels": (
         explicit_padding,
         chain(CONV, PADDED_CONV, kernel=KERNEL_3X3[:3], bias=BIAS[:3]),
     ),
@@ -157,16 +157,16 @@ UNCHANGED: dict[str, tuple[Pass, ir.Model]] = {
 
 
 @pytest.mark.parametrize("case", UNCHANGED)
-def test_a_pass_leaves_other_patterns(case: str) -> None:
-    step, model = UNCHANGED[case]
+def test_pass_leaves_other_patterns_unchanged(case: str) -> None:
+    graph_pass, model = UNCHANGED[case]
     before = op_types(model)
-    step(model.graph)
+    graph_pass(model.graph)
     assert op_types(model) == before
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
 def proto(request: pytest.FixtureRequest, card: ModelCard) -> onnx.ModelProto:
-    """Each built-in network as torch's exporter gives it."""
+    """A built-in network as exported by torch, before the passes."""
     torch.manual_seed(0)
     arch_card = replace(card, arch=request.param)
     return translate(build(arch_card).eval(), arch_card)
@@ -179,11 +179,11 @@ def proto(request: pytest.FixtureRequest, card: ModelCard) -> onnx.ModelProto:
         float32_passes(multiple=16),
         *(
             pytest.param(passes, marks=pytest.mark.slow)
-            for passes in (*((step,) for step in FLOAT32), ANY_PRECISION, float32_passes(multiple=7))
+            for passes in (*((graph_pass,) for graph_pass in FLOAT32), ANY_PRECISION, float32_passes(multiple=7))
         ),
     ],
 )
-def test_every_network_gives_the_same_outputs_after_each_pass_and_after_all(
+def test_every_network_has_the_same_outputs_after_each_pass_and_after_all_passes(
     proto: onnx.ModelProto, passes: tuple[Pass, ...]
 ) -> None:
     images = RNG.integers(0, 256, (16, 1, 28, 28), np.uint8)
@@ -192,7 +192,7 @@ def test_every_network_gives_the_same_outputs_after_each_pass_and_after_all(
 
 
 class Scaled(nn.Module):
-    """A layer after a scale and a shift, which are buffers of any shape as in a user's own network."""
+    """A layer after a scale and a shift, which are buffers of any shape, as in a user's network."""
 
     scale: Tensor
     shift: Tensor
@@ -209,7 +209,7 @@ class Scaled(nn.Module):
 
 
 class SeveralRows(nn.Module):
-    """A Reshape that makes several rows of each image."""
+    """A Reshape that turns each image into several rows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -227,7 +227,7 @@ UNUSUAL: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
     "kernels larger than images": (
         nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.Conv2d(8, 3, 5, padding=2)), (3, 3, 2)
     ),
-    "two passes that rewrite one value": (
+    "a value that two passes rewrite": (
         nn.Sequential(
             nn.ReLU(), nn.Conv2d(16, 32, 1, bias=False), nn.Conv2d(32, 8, 3, padding=1, bias=False), nn.ReLU()
         ), (16, 12, 12),
@@ -247,7 +247,7 @@ UNUSUAL: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("case", UNUSUAL)
-def test_all_passes_together_change_no_output_of_unusual_networks(case: str) -> None:
+def test_all_passes_together_keep_the_outputs_of_unusual_networks(case: str) -> None:
     torch.manual_seed(0)
     net, shape = UNUSUAL[case]
     after = apply_passes(export_floats(net, *shape), FLOAT32)

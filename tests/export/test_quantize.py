@@ -1,4 +1,4 @@
-"""fp16 and int8 models are written only if they keep the accuracy, and verify by their own logits."""
+"""fp16 and int8 models are written only if they keep the accuracy, and are verified against their own logits."""
 
 import copy
 from pathlib import Path
@@ -26,8 +26,8 @@ REDUCED = ("fp16", "int8")
 
 
 @pytest.fixture(scope="module")
-def trained(workplace: Path) -> tuple[nn.Module, ModelCard]:
-    return checkpoint.load(workplace / "runs/residual/model.safetensors")
+def trained(workspace: Path) -> tuple[nn.Module, ModelCard]:
+    return checkpoint.load(workspace / "runs/residual/model.safetensors")
 
 
 def normalised(data: ArrayDataSet, card: ModelCard) -> torch.Tensor:
@@ -40,7 +40,7 @@ def kernels(content: bytes) -> list[onnx.TensorProto]:
 
 
 @pytest.mark.parametrize("precision", REDUCED)
-def test_a_variant_is_written_with_its_loss_of_accuracy_and_verifies(
+def test_variant_is_written_with_its_accuracy_and_verifies(
     tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet, precision: str
 ) -> None:
     net, card = trained
@@ -58,14 +58,14 @@ def test_a_variant_is_written_with_its_loss_of_accuracy_and_verifies(
     assert first.changed == (labels != torch_labels).sum()
     assert first.bound == first.error >= np.abs(logits - exact).max() - 1e-5
     assert first.interval[0] <= first.accuracy - certificate.torch_accuracy <= first.interval[1]
-    certain = sorted(set(range(len(labels))) - set(certificate.at_risk))
-    assert (labels[certain] == torch_labels[certain]).all()
+    not_at_risk = sorted(set(range(len(labels))) - set(certificate.at_risk))
+    assert (labels[not_at_risk] == torch_labels[not_at_risk]).all()
     assert all(check.ok for check in verify.verify(written, device="cpu"))
     stored = {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in kernels(written.content)}
     assert stored == ({"FLOAT16"} if precision == "fp16" else {"INT8", "FLOAT"})
 
 
-def test_each_output_channel_has_its_own_scale_and_ranges_come_from_the_calibration_images(
+def test_int8_weights_have_per_channel_scales_and_ranges_come_from_the_calibration_images(
     trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet
 ) -> None:
     net, card = trained
@@ -93,60 +93,60 @@ def test_each_output_channel_has_its_own_scale_and_ranges_come_from_the_calibrat
 def test_calibration_uses_training_images_only(
     tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Any] = []
+    calibration_images: list[Any] = []
     to_int8 = quantize.to_int8
 
     def recording(net: nn.Module, card: ModelCard, images_u8: Any, *, opset: int) -> bytes:
-        seen.append(images_u8)
+        calibration_images.append(images_u8)
         return to_int8(net, card, images_u8, opset=opset)
 
     monkeypatch.setattr(quantize, "to_int8", recording)
     net, card = trained
     exporter.export(net, {"int8": tmp_path / "m.onnx"}, card=card, data=digits_data, max_drop=0.02)
-    assert len(seen) == 1 and np.array_equal(seen[0], digits_data.train_images)
+    assert len(calibration_images) == 1 and np.array_equal(calibration_images[0], digits_data.train_images)
 
 
 @pytest.mark.parametrize(("options", "drop"), [((), 0.001), (("--max-drop", "2.5"), 0.025)])
-def test_the_command_line_takes_max_drop_in_percentage_points(
-    workplace: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], drop: float
+def test_max_drop_option_is_in_percentage_points(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], drop: float
 ) -> None:
     """The default is 0.1 points."""
     max_drops: list[float] = []
 
-    def failing(*arguments: object, max_drop: float, **more: object) -> NoReturn:
+    def failing(*args: object, max_drop: float, **kwargs: object) -> NoReturn:
         max_drops.append(max_drop)
-        raise ParityError("it loses more")
+        raise ParityError("the drop exceeds --max-drop")
 
     monkeypatch.setattr(exporter, "export", failing)
-    monkeypatch.chdir(workplace)
-    with pytest.raises(SystemExit) as exited:
+    monkeypatch.chdir(workspace)
+    with pytest.raises(SystemExit) as exc_info:
         cli(["export", "--precision", "int8", *options])
-    assert exited.value.code == 1
+    assert exc_info.value.code == 1
     assert max_drops == [pytest.approx(drop)]
 
 
 @pytest.mark.parametrize("precision", [pytest.param("fp16", marks=pytest.mark.slow), "int8"])
-def test_a_variant_that_loses_too_much_is_not_written_and_the_earlier_file_stays(
+def test_variant_that_loses_too_much_accuracy_leaves_the_existing_file_unchanged(
     tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet, precision: str
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an earlier model")
-    expected = r"model\.onnx: not written: its accuracy on \d+ test images is .*; the earlier file stays as it was$"
+    expected = r"model\.onnx: not written: accuracy on \d+ test images is .*; the existing file is unchanged$"
     with pytest.raises(ParityError, match=expected):
         exporter.export(trained[0], {precision: path}, card=trained[1], data=digits_data, max_drop=-1)
     assert path.read_bytes() == b"an earlier model"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_drop_of_exactly_the_limit_is_allowed() -> None:
+def test_drop_of_exactly_max_drop_is_allowed() -> None:
     comparison = Comparison("CPU", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0), ())
     assert 0.9956 - 0.9946 > 0.001  # in floating point
     exporter.require_accuracy((comparison,), torch_accuracy=0.9956, max_drop=0.001)
-    with pytest.raises(ParityError, match=r"loses more than 0\.09 points"):
+    with pytest.raises(ParityError, match=r"the drop exceeds --max-drop of 0\.09 points$"):
         exporter.require_accuracy((comparison,), torch_accuracy=0.9956, max_drop=0.0009)
 
 
-def test_a_variant_that_fails_leaves_the_model_beside_it_and_its_page(
+def test_variant_that_fails_leaves_the_fp32_model_and_its_report(
     tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet
 ) -> None:
     net, card = trained
@@ -159,17 +159,17 @@ def test_a_variant_that_fails_leaves_the_model_beside_it_and_its_page(
 
 
 @pytest.mark.slow
-def test_several_precisions_give_one_table_and_one_page(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
-    arguments = ("--run", workplace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
+def test_several_precisions_give_one_table_and_one_report(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
+    arguments = ("--run", workspace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
     done = netkit("export", *arguments)
     assert done.returncode == 0, done.stderr
     head, *rows = done.stdout.splitlines()
     assert head.split() == ["model", "precision", "accuracy", "labels", "changed", "bytes", "images", "per", "s"]
     names = ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
     assert [Path(row.split()[0]).name for row in rows] == names
-    page = (workplace / "runs/residual/parity.md").read_text()
+    page = (workspace / "runs/residual/parity.md").read_text()
     assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == sorted(names)
     for name in names:
-        assert netkit("verify", workplace / "runs/residual" / name).returncode == 0
+        assert netkit("verify", workspace / "runs/residual" / name).returncode == 0
     for name in names[1:]:
-        (workplace / "runs/residual" / name).unlink()
+        (workspace / "runs/residual" / name).unlink()

@@ -1,4 +1,4 @@
-"""The reference is PyTorch in float64, on test images and on synthetic images."""
+"""The reference is computed by PyTorch in float64, on test images and on synthetic images."""
 
 import copy
 from dataclasses import replace
@@ -13,7 +13,7 @@ from netkit.export.parity.reference import compute_reference, error_bound, float
 from netkit.nets.build import build
 
 
-def test_logits_are_those_of_the_network_in_float64(card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_reference_logits_match_the_network_in_float64(card: ModelCard, digits_data: ArrayDataSet) -> None:
     torch.manual_seed(0)
     net = build(card).eval()
     reference = compute_reference(net, card, digits_data.test_images, digits_data.test_labels)
@@ -31,7 +31,7 @@ def test_logits_are_those_of_the_network_in_float64(card: ModelCard, digits_data
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_synthetic_inputs_are_noise_black_white_and_single_pixels_at_all_positions(channels: int) -> None:
-    kinds = synthetic_inputs(channels, 5, 7, most=5000)
+    kinds = synthetic_inputs(channels, 5, 7, max_per_kind=5000)
     assert {kind: len(images) for kind, images in kinds.items()} == {"noise": 256, "black": 1, "white": 1, "point": 35}
     assert all(images.shape[1:] == (channels, 5, 7) and images.dtype == np.uint8 for images in kinds.values())
     assert kinds["noise"].min() == 0 and kinds["noise"].max() == 255
@@ -47,19 +47,17 @@ def test_expensive_networks_run_on_fewer_images(card: ModelCard) -> None:
     assert 32 <= max_images(build(large), large) < 1000
 
 
-def test_an_expensive_network_has_a_reference_of_few_images_of_each_kind(
+def test_reference_of_an_expensive_network_has_few_images_of_each_kind(
     card: ModelCard, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("netkit.export.parity.reference.MAX_MULTIPLY_ADDS", 0)
     reference = compute_reference(build(card).eval(), card, digits_data.test_images, digits_data.test_labels)
     assert reference.counts == {"test": 32, "noise": 16, "black": 1, "white": 1, "point": 16}
-    assert (reference.max_images, reference.batched_images) == (32, 16)
-    np.testing.assert_array_equal(reference.images_u8[[0, 31]], digits_data.test_images[[0, -1]])  # evenly spread
+    assert (reference.max_images, reference.max_batched_images) == (32, 16)
+    np.testing.assert_array_equal(reference.images_u8[[0, 31]], digits_data.test_images[[0, -1]])  # evenly spaced
 
 
-def test_images_at_risk_are_those_whose_margin_is_at_most_twice_the_error(
-    card: ModelCard, digits_data: ArrayDataSet
-) -> None:
+def test_images_at_risk_have_a_margin_of_at_most_twice_the_error(card: ModelCard, digits_data: ArrayDataSet) -> None:
     reference = compute_reference(build(card).eval(), card, digits_data.test_images, digits_data.test_labels)
     logits = np.array([[0.0, 1.0, 5.0], [0.0, 4.0, 5.0], [5.0, 4.5, 4.9], [5.0, 5.0, 0.0]])
     small = replace(reference, labels=np.array([2, 2, 0, 0]), logits=np.concatenate([logits, logits]))
@@ -74,6 +72,6 @@ def test_images_at_risk_are_those_whose_margin_is_at_most_twice_the_error(
     assert small.accuracy == 1
 
 
-def test_the_bound_grows_with_torchs_error_and_with_large_logits() -> None:
+def test_bound_grows_with_the_float32_error_and_with_large_logits() -> None:
     assert error_bound(1e-5, np.array([[0.5, -0.1]])) == pytest.approx(2.1e-5)
     assert error_bound(1e-5, np.array([[0.5, -30.0]])) == pytest.approx(5e-5)
