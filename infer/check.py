@@ -1,11 +1,11 @@
-"""Check: one thing that `netkit verify` or `netkit doctor` looked at, with the outcome."""
+"""Check: the outcome of one check by `netkit verify` or `netkit doctor`."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Check:
-    """`name` is what was checked, `detail` what was seen, and `fix` what to do if it is not `ok`."""
+    """`name` says what was checked, `detail` what was found, and `fix` what to do if `ok` is false."""
 
     name: str
     ok: bool

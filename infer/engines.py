@@ -1,4 +1,4 @@
-"""One inference run from its options to its outcome, by an engine: this machine alone, or workers on a cluster."""
+"""Engines: run an inference job on this machine, or with Ray workers on a cluster."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from netkit.core.errors import MissingExtraError, UsageError
-from netkit.core.progress import Advance, Progress, counted
+from netkit.core.progress import Advance, Progress, cumulative
 from netkit.core.remote import is_remote
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
@@ -25,36 +25,36 @@ logger = logging.getLogger(__name__)
 
 class Engine(Protocol):
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-        """Run the job on the paths with the open model. Raises what netkit.infer.job.run raises."""
+        """Run the job on the paths with the open model. Raises the exceptions of netkit.infer.job.run."""
 
 
-class Local:
-    """This machine: the calling process, its threads and its forks."""
+class LocalEngine:
+    """Runs a job in this process, its threads and its forks."""
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
         return run_job(job, session, paths, advance=advance)
 
 
 @dataclass(frozen=True)
-class OnRay:
-    """Ray workers on the cluster at `address`, or on one started for this run.
+class RayEngine:
+    """Runs a job with Ray workers on the cluster at `address`, or on a cluster started for this run.
 
-    Each worker runs the model on `device`; with `proven`, only if it passes its own checks there.
+    Each worker runs the model on `device`. With `verified`, it first verifies the model there.
     """
 
     out: Path
     device: str
-    proven: bool
+    verified: bool
     workers: int
     address: str | None
 
     def run(self, job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-        if not self.address:  # set before Ray is imported: Ray then binds to loopback, not to a network address
+        if not self.address:  # makes Ray bind to loopback, not to a network address; Ray reads it when imported
             os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
         from netkit.infer.cluster import driver, ray_engine, shards
 
         plan = shards.Plan(
-            self.out, session.model.sha256, job.decoder, self.device, job.batch_size, job.top_k, self.proven
+            self.out, session.model.sha256, job.decoder, self.device, job.batch_size, job.top_k, self.verified
         )
         return driver.run(
             plan,
@@ -68,30 +68,31 @@ class OnRay:
         )
 
 
-def chosen(
+def choose_engine(
     name: str,
     *,
     out: Path | None,
     device: str,
-    proven: bool,
+    verified: bool,
     threads: int | None,
     workers: int | None,
     address: str | None,
 ) -> Engine:
-    """The engine called `name`. Raises UsageError for an option it does not take, MissingExtraError without Ray."""
+    """Return the engine called `name`, "local" or "ray".
+
+    Raises UsageError for an option that the engine does not take, MissingExtraError if Ray is not installed.
+    """
     if name == "local":
         if workers or address:
-            raise UsageError(
-                "--workers and --address are for --engine ray; --threads says how much is done at once here"
-            )
-        return Local()
+            raise UsageError("--workers and --address are for --engine ray; pass --threads with --engine local")
+        return LocalEngine()
     if out is None:
-        raise UsageError("--engine ray writes numbered files: name a folder for them with --out")
+        raise UsageError("--engine ray writes several files; pass a folder with --out")
     if threads:
-        raise UsageError("--threads is for --engine local; --workers says how many work at once with ray")
+        raise UsageError("--threads is for --engine local; pass --workers with --engine ray")
     if not find_spec("ray"):
         raise MissingExtraError("ray", "cluster")
-    return OnRay(out, device, proven, workers or usable_cores(), None if address == "local" else address)
+    return RayEngine(out, device, verified, workers or usable_cores(), None if address == "local" else address)
 
 
 def infer(
@@ -116,24 +117,27 @@ def infer(
     address: str | None,
     progress: Progress | None,
 ) -> Outcome:
-    """Run a model over all inputs that `paths` stand for, and write one row for each to `out`, or to stdout.
+    """Run a model over all inputs in `paths`, and write one row for each to `out`, or to stdout.
 
-    The model is the file `model`, that of the run of `arch`, or else the newest in runs/. `separator` ends each path on
-    stdin. The inputs are counted first if `progress` is given and they are local files.
+    `paths` are files, folders, glob patterns, URLs, Parquet files, and "-" for stdin, where `separator` ends each path.
+    The model is the file `model`, or the newest in runs/ (of `arch`, if given). If `progress` is given and the inputs
+    are local files, they are counted first.
 
-    Raises UsageError if an option or a path is wrong, ModelError if the model fails or does not pass its checks, and
+    Raises UsageError if an option or a path is wrong, ModelError if the model fails or does not pass verification, and
     DeviceError if the device cannot be used.
     """
     if resume and out is None:
-        raise UsageError("--resume goes on with a results file: name it with --out")
-    runs = chosen(engine, out=out, device=device, proven=verify, threads=threads, workers=workers, address=address)
-    inputs = find_inputs(paths, separator=separator)  # before the model is opened: a wrong path costs no time
-    here = "cpu" if engine == "ray" else device  # the workers' machines may have a device that this one lacks
-    session = open_model(model, arch=arch, device=here, verify=verify)
-    decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
+        raise UsageError("--resume requires --out, the results to continue")
+    engine_for_job = choose_engine(
+        engine, out=out, device=device, verified=verify, threads=threads, workers=workers, address=address
+    )
+    inputs = find_inputs(paths, separator=separator)  # before the model is opened, to fail at once for a wrong path
+    local_device = "cpu" if engine == "ray" else device  # this machine may lack the device that the workers have
+    session = open_model(model, arch=arch, device=local_device, verify=verify)
+    decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     top_k = min(top_k, len(session.card.labels))
     sink = out or writers.stdout_writer(as_json=as_json, top_k=top_k)
     job = Job(paths, decoder, batch_size, threads, top_k, sink, resume)
     countable = STDIN not in paths and not any(map(is_remote, paths))
     total = sum(1 for _ in find_inputs(paths)) if progress and countable else None
-    return runs.run(job, session, inputs, advance=counted(progress, total))
+    return engine_for_job.run(job, session, inputs, advance=cumulative(progress, total))

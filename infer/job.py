@@ -11,10 +11,10 @@ from typing import Any
 from netkit.core.progress import Advance
 from netkit.core.remote import MIN_CONCURRENT_READS, is_remote
 from netkit.core.system import usable_cores
-from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.output.prediction import Counts, rows_of
 from netkit.infer.output.results_file import Results, open_results
-from netkit.infer.output.writers import Printed, Write
+from netkit.infer.output.writers import RowPrinter, Write
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session
@@ -22,11 +22,11 @@ from netkit.infer.runtime.session import Session
 
 @dataclass(frozen=True)
 class Job:
-    """What to run.
+    """The options of a run.
 
-    `inputs` are as the user named them. `threads` batches of at most `batch_size` images run at once; None means one
-    for each core. Rows have `top_k` labels and go to `out`, a function that writes them or a results file, which
-    `resume` continues.
+    `inputs` are the arguments that the user gave. `threads` batches of at most `batch_size` images run at once; None
+    means one for each core. Rows have `top_k` labels and go to `out`: a results file, which `resume` continues, or a
+    function that writes rows.
     """
 
     inputs: tuple[str, ...]
@@ -39,20 +39,20 @@ class Job:
 
 
 def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int) -> dict[str, Any]:
-    """What the rows depend on besides the inputs and the provider. A resumed run must have the same."""
+    """The settings that rows depend on besides the inputs and the provider. A resumed run must have the same ones."""
     return {
         "model": model_sha256,
         "batch size": batch_size,
         "top-k": top_k,
         "invert": decoder.invert,
-        "max-bytes": decoder.largest_file,
-        "max-pixels": decoder.largest_image,
+        "max-bytes": decoder.max_bytes,
+        "max-pixels": decoder.max_pixels,
     }
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The counts of all rows; the speed in images per second and the provider, "" if nothing had to be run."""
+    """The result of a run: the counts of all rows, the speed, and the provider, which is "" if no image was run."""
 
     counts: Counts
     images_per_s: float
@@ -63,7 +63,7 @@ class Outcome:
 
 
 def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-    """Write a row for each of `paths`, which `job.inputs` stand for. `advance` is called as rows are made.
+    """Write a row for each of `paths`, the expanded `job.inputs`. Calls `advance` with the number of new rows.
 
     Raises UsageError if the results file cannot be written or resumed, ModelError if the model fails.
     """
@@ -84,21 +84,21 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -
             decoder=job.decoder,
             batch_size=batch_size,
             workers=workers,
-            # a few images are done before a process has started; remote files keep threads waiting, not computing
+            # a few images take less time than starting a process; reading remote files is waiting, not computing
             processes=batch_size == job.batch_size and workers > 1 and session.can_fork and not remote,
             brightness=BrightnessCheck(card=session.card, inverted=job.decoder.invert),
         )
-        with pillow_silenced(), closing(batches):
+        with suppress_pillow_warnings(), closing(batches):
             for predictions in batches:
                 sink.write(rows_of(predictions, session.card.labels, top_k=job.top_k))
                 advance(len(predictions.paths), "")
-    made = counts.total - before
-    return Outcome(counts, made / (time.monotonic() - started), session.provider if made else "")
+    new_rows = counts.total - before
+    return Outcome(counts, new_rows / (time.monotonic() - started), session.provider if new_rows else "")
 
 
-def _sink(job: Job, session: Session, batch_size: int, counts: Counts) -> AbstractContextManager[Results | Printed]:
+def _sink(job: Job, session: Session, batch_size: int, counts: Counts) -> AbstractContextManager[Results | RowPrinter]:
     if not isinstance(job.out, Path):
-        return nullcontext(Printed(job.out, counts))
+        return nullcontext(RowPrinter(job.out, counts))
     arguments = {
         "inputs": list(job.inputs),
         "provider": session.provider,

@@ -1,1 +1,1 @@
-"""One run over many machines that share a folder."""
+"""Inference on many workers, on one or more machines that share a folder."""

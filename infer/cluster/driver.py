@@ -1,8 +1,8 @@
-"""Cluster: one run over many inputs as numbered Parquet files in a folder, made by workers that all see that folder.
+"""The driver of a run on many workers, which write the rows of each shard to a Parquet file in one shared folder.
 
-`_manifest.json` says what the run is of, before its first part, and what came of it, after the last; `_model.onnx` is
-the model that all workers read; `_SUCCESS` comes after all else. A part takes its name when it is whole, and says what
-it was made of: who goes on leaves it as it is.
+`_manifest.json` describes the run. It is written before the first shard, and again with the counts of all rows after
+the last one. `_model.onnx` is the model that all workers read. `_SUCCESS` is written last. A shard's file gets its name
+when it is complete, and its metadata identify the inputs, model and settings; a resumed run keeps those that match.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any
 from netkit.core import atomic_io, schema
 from netkit.core.errors import ModelError, UsageError
 from netkit.core.progress import Advance
-from netkit.infer.cluster.shards import MODEL, Made, Plan, Shard
+from netkit.infer.cluster.shards import MODEL_FILE, Plan, Shard, ShardResult
 from netkit.infer.job import Outcome
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.output.prediction import Counts
@@ -29,14 +29,14 @@ from netkit.infer.pipeline.brightness import BrightnessCheck
 logger = logging.getLogger(__name__)
 
 MANIFEST, SUCCESS = "_manifest.json", "_SUCCESS"
-PATHS = "paths' SHA-256"  # in the manifest
-NAME = r"(part-\d{5,}\.parquet|_manifest\.json|_model\.onnx|_SUCCESS)"
-OURS = re.compile(rf"{NAME}|\.{NAME}\.([0-9a-f]{{16}}\.tmp|tries)")  # a file of a run, or what a worker was killed at
-LARGEST = 1000  # inputs of a shard: a second of work for a core, or a tenth of one
-SHARES = 100  # of the work, at least, for each worker: one that is killed costs as little
+PATHS_SHA256 = "paths' SHA-256"  # key of the manifest
+_NAME = r"(part-\d{5,}\.parquet|_manifest\.json|_model\.onnx|_SUCCESS)"
+RUN_FILE = re.compile(rf"{_NAME}|\.{_NAME}\.([0-9a-f]{{16}}\.tmp|tries)")  # the second form: left by a killed worker
+MAX_SHARD_INPUTS = 1000  # 0.1 to 1 s of work for a core
+MIN_SHARDS_PER_WORKER = 100  # so that a killed worker loses 1 % of its work at most
 
-Work = Callable[[Sequence[Shard]], Generator[Made]]
-Engine = Callable[[Plan], AbstractContextManager[Work]]  # what runs its workers is there while the block lasts
+RunShards = Callable[[Sequence[Shard]], Generator[ShardResult]]  # yields results in any order
+Engine = Callable[[Plan], AbstractContextManager[RunShards]]  # keeps the workers running while the block runs
 
 
 def run(
@@ -50,154 +50,165 @@ def run(
     resume: bool,
     advance: Advance,
 ) -> Outcome:
-    """Make the rows of all `paths`, which `inputs` stand for, by the plan's model and an engine.
+    """Write a row for each of `paths`, which `inputs` stand for, with the workers of `engine`.
 
-    Tells `advance` of rows as they are made. Raises UsageError where the folder holds something else, another run is
-    writing it, or the run to go on with was of other inputs or settings; ModelError where the model fails.
+    Calls `advance` with the number of new rows. Raises UsageError if the folder contains other files, if another run is
+    writing it, or if the run to resume had other inputs or settings; ModelError if the model fails.
     """
     started = time.monotonic()
-    listed = list(paths)
-    wanted = {"inputs": list(inputs), "count": len(listed), PATHS: _hash_of(listed), **plan.settings}
-    with _folder(plan.folder):
-        kept = _size_there(plan.folder, wanted, resume=resume)
-        size = kept or max(1, min(LARGEST, len(listed) // (SHARES * workers)))
-        starts = range(0, len(listed), size)
-        shards = [Shard(number, tuple(listed[start : start + size])) for number, start in enumerate(starts)]
-        manifest = {**wanted, "shard size": size, "shards": len(shards)}
-        there = {made.number: made for shard in shards if (made := plan.done(shard))} if kept else {}
-        missing = [shard for shard in shards if shard.number not in there]
-        before = sum(made.rows for made in there.values())
-        advance(before, "")
-        if kept and not missing and (plan.folder / SUCCESS).exists():
-            logger.info("%s: this run has ended: nothing is left to do", plan.folder)
-            return Outcome(_counted(there.values())[0], 0, "")
-        if kept:
-            (plan.folder / SUCCESS).unlink(missing_ok=True)  # of a run that had ended, and has lost a part
-        with engine(plan) if missing else nullcontext() as work:
-            if not kept:
-                _clear(plan.folder)
-            _begin(plan.folder, model, manifest, missing)
-            if work:
+    all_paths = list(paths)
+    counted = {"count": len(all_paths), PATHS_SHA256: _hash_paths(all_paths)}
+    arguments = {"inputs": list(inputs), **counted, **plan.settings}
+    with _locked_folder(plan.folder):
+        resumed_size = _shard_size_to_resume(plan.folder, arguments, resume=resume)
+        size = resumed_size or max(1, min(MAX_SHARD_INPUTS, len(all_paths) // (MIN_SHARDS_PER_WORKER * workers)))
+        starts = range(0, len(all_paths), size)
+        shards = [Shard(number, tuple(all_paths[start : start + size])) for number, start in enumerate(starts)]
+        manifest = {**arguments, "shard size": size, "shards": len(shards)}
+        stored = (plan.stored_result(shard) for shard in shards) if resumed_size else ()
+        complete = {result.number: result for result in stored if result}
+        missing = [shard for shard in shards if shard.number not in complete]
+        rows_before = sum(result.rows for result in complete.values())
+        advance(rows_before, "")
+        if resumed_size and not missing and (plan.folder / SUCCESS).exists():
+            logger.info("%s: this run is already complete", plan.folder)
+            return Outcome(_sum_results(complete.values())[0], 0, "")
+        if resumed_size:
+            (plan.folder / SUCCESS).unlink(missing_ok=True)  # of a complete run that has lost a shard since
+        with engine(plan) if missing else nullcontext() as run_shards:
+            if not resumed_size:
+                _delete_earlier_run(plan.folder)
+            _prepare_folder(plan.folder, model, manifest, missing)
+            if run_shards:
                 brightness = BrightnessCheck(card=model.card, inverted=plan.decoder.invert)
-                _make(plan.folder, missing, len(shards), work, brightness, advance)
-        counts, providers = _counted(_all(plan, shards))
-        _write(plan.folder / MANIFEST, {**manifest, "rows": counts.as_dict(), "providers": providers})
+                _collect_results(plan.folder, missing, len(shards), run_shards, brightness, advance)
+        counts, providers = _sum_results(_read_results(plan, shards))
+        _write_manifest(plan.folder, {**manifest, "rows": counts.as_dict(), "providers": providers})
         atomic_io.write_atomic(plan.folder / SUCCESS, b"")
-    return Outcome(counts, (counts.total - before) / (time.monotonic() - started), ", ".join(providers))
+    return Outcome(counts, (counts.total - rows_before) / (time.monotonic() - started), ", ".join(providers))
 
 
-def _begin(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:
-    """Let all be there that workers need."""
+def _prepare_folder(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:
+    """Write the files that workers need, and count the attempts of each shard from zero."""
     for shard in missing:
-        (folder / shard.tries).unlink(missing_ok=True)
-    _write(folder / MANIFEST, manifest)
-    if not (folder / MODEL).exists():
-        atomic_io.write_atomic(folder / MODEL, model.content)
+        (folder / shard.attempts_file_name).unlink(missing_ok=True)
+    _write_manifest(folder, manifest)
+    if not (folder / MODEL_FILE).exists():
+        atomic_io.write_atomic(folder / MODEL_FILE, model.content)
 
 
-def _make(
+def _collect_results(
     folder: Path,
     missing: Sequence[Shard],
-    count: int,
-    work: Work,
+    total: int,
+    run_shards: RunShards,
     brightness: BrightnessCheck,
     advance: Advance,
 ) -> None:
-    """Let those be made that are missing of so many."""
-    left = {shard.number for shard in missing}
+    """Run the missing of `total` shards. Raises ModelError as soon as one fails."""
+    remaining = {shard.number for shard in missing}
     try:
-        with closing(work(missing)) as done:
-            for made in done:
-                if made.fault:
-                    raise ModelError(made.fault)
-                left.discard(made.number)
-                brightness.update(made.counts["ok"], made.level)
-                advance(made.rows, "")
+        with closing(run_shards(missing)) as results:
+            for result in results:
+                if result.error:
+                    raise ModelError(result.error)
+                remaining.discard(result.number)
+                brightness.update(result.counts["ok"], result.mean_brightness)
+                advance(result.rows, "")
         brightness.finish()
     except BaseException:
-        logger.info("%s: %s shards are kept; go on with --resume", folder, f"{count - len(left):,} of {count:,}")
+        logger.info(
+            "%s: %s shards are kept; continue with --resume", folder, f"{total - len(remaining):,} of {total:,}"
+        )
         raise
 
 
-def _all(plan: Plan, shards: Iterable[Shard]) -> Iterator[Made]:
-    """What the files are that lie there. Raises ModelError where one does not."""
+def _read_results(plan: Plan, shards: Iterable[Shard]) -> Iterator[ShardResult]:
+    """The results in the shards' files. Raises ModelError if a file is missing or damaged."""
     for shard in shards:
-        made = plan.done(shard)
-        if made is None:
-            raise ModelError(f"{plan.folder / shard.name}: is not there, or is another run's; go on with --resume")
-        yield made
+        result = plan.stored_result(shard)
+        if result is None:
+            raise ModelError(
+                f"{plan.folder / shard.file_name}: missing, damaged or from another run; continue with --resume"
+            )
+        yield result
 
 
-def _counted(parts: Iterable[Made]) -> tuple[Counts, list[str]]:
-    """The counts of all of them, and what ran them."""
+def _sum_results(results: Iterable[ShardResult]) -> tuple[Counts, list[str]]:
+    """The sum of the results' counts, and the names of their providers."""
     counts, providers = Counts(), set()
-    for made in parts:
-        providers.add(made.provider)
-        for name, count in made.counts.items():
+    for result in results:
+        providers.add(result.provider)
+        for name, count in result.counts.items():
             setattr(counts, name, getattr(counts, name) + count)
     return counts, sorted(providers)
 
 
-def _hash_of(paths: Iterable[str]) -> str:
-    found = hashlib.sha256()
+def _hash_paths(paths: Iterable[str]) -> str:
+    digest = hashlib.sha256()
     for path in paths:
-        found.update(os.fsencode(path + "\0"))
-    return found.hexdigest()
+        digest.update(os.fsencode(path + "\0"))
+    return digest.hexdigest()
 
 
 @contextmanager
-def _folder(folder: Path) -> Iterator[None]:
-    """The folder, made if it is not there, for this run alone."""
+def _locked_folder(folder: Path) -> Iterator[None]:
+    """Create the folder if needed, and lock it for this run. Raises UsageError if it contains other files."""
     if not folder.is_dir():
         atomic_io.require_writable(folder)
         folder.mkdir()
     with atomic_io.locked_folder(folder):
-        other = next((name for name in sorted(os.listdir(folder)) if not OURS.fullmatch(name)), None)
-        if other:
-            raise UsageError(f"{folder}: holds {other}, which is no part of a run; name a folder of its own with --out")
+        foreign = next((name for name in sorted(os.listdir(folder)) if not RUN_FILE.fullmatch(name)), None)
+        if foreign:
+            raise UsageError(
+                f"{folder}: contains {foreign}, which is not a file of a run; pass another folder with --out"
+            )
         yield
 
 
-def _size_there(folder: Path, wanted: Mapping[str, Any], *, resume: bool) -> int | None:
-    """The size of shards of the run to go on with; None where one begins.
+def _shard_size_to_resume(folder: Path, arguments: Mapping[str, Any], *, resume: bool) -> int | None:
+    """The shard size of the run to resume; None if a new run starts.
 
-    A run that is there is known by its manifest, which stays until there is another. Raises UsageError where it was of
-    other inputs or settings, or has none.
+    Raises UsageError if the run to resume had other inputs or settings, or if files of a run lack its manifest.
     """
     names = sorted(os.listdir(folder))
     if MANIFEST not in names:
-        if parts := [name for name in names if not name.startswith(".")]:
-            raise UsageError(f"{folder}: holds {parts[0]} and no {MANIFEST}: nobody knows whose; name another folder")
+        if visible := [name for name in names if not name.startswith(".")]:
+            raise UsageError(
+                f"{folder}: contains {visible[0]} but no {MANIFEST}, so the run that wrote it is unknown; "
+                "pass another folder with --out"
+            )
         return None
     if not resume:
         return None
-    manifest = _read(folder / MANIFEST)
-    if any(manifest.get(name) != wanted[name] for name in ("count", PATHS)):
+    manifest = _read_manifest(folder)
+    if any(manifest.get(name) != arguments[name] for name in ("count", PATHS_SHA256)):
         raise UsageError(
-            f"{folder}: this run was started with other inputs: {manifest.get('count')} files, not these "
-            f"{wanted['count']}; go on with the same, or leave out --resume to start anew"
+            f"{folder}: the inputs changed: {manifest.get('count')} files before, {arguments['count']} now; "
+            "pass the same inputs, or omit --resume to start again"
         )
-    require_same(folder, manifest, wanted)
+    require_same(folder, manifest, arguments)
     return manifest["shard size"]
 
 
-def _clear(folder: Path) -> None:
-    """Of a run that is there, leave the manifest."""
-    names = sorted(os.listdir(folder))  # first the mark: parts alone are nobody's result
+def _delete_earlier_run(folder: Path) -> None:
+    """Delete all files of an earlier run but its manifest, without which the next run would refuse the folder."""
+    names = sorted(os.listdir(folder))  # _SUCCESS sorts before the shards: no incomplete run is marked as complete
     if MANIFEST in names:
-        logger.info("%s: starting anew, in place of the run that is there", folder)
+        logger.info("%s: starting again; the earlier run is deleted", folder)
     for name in names:
         if name != MANIFEST:
             (folder / name).unlink()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
     try:
-        manifest = schema.parse(path.read_bytes(), what=str(path), error=UsageError)
+        manifest = schema.parse(path.read_bytes(), subject=str(path), error=UsageError)
         return {**manifest, "shard size": int(manifest["shard size"])}
     except (UsageError, KeyError, TypeError, ValueError):
-        raise UsageError(f"{path}: cannot be read; leave out --resume to start anew") from None
+        raise UsageError(f"{path}: cannot be read; omit --resume to start again") from None
 
 
-def _write(path: Path, manifest: Mapping[str, Any]) -> None:
-    atomic_io.write_atomic(path, (json.dumps(manifest, indent=1) + "\n").encode())
+def _write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    atomic_io.write_atomic(folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())

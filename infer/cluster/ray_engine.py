@@ -1,4 +1,4 @@
-"""The workers of a run as actors of Ray Data, with one session each. Needs netkit's extra [cluster]."""
+"""Ray Data as the engine of a run: one actor per core or GPU, each with its own session. Needs the extra [cluster]."""
 
 import json
 import logging
@@ -7,217 +7,231 @@ import socket
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import partial
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would tell its makers of each run
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its native lines would stand among netkit's messages
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report each run to its developers
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # keeps the log of Ray's C++ code off stderr
 
 import ray
 from ray.client_builder import ClientContext
 from ray.data import ActorPoolStrategy, DataContext
 
 from netkit.core.errors import DeviceError, ModelError, UsageError, first_line
-from netkit.infer.cluster.driver import Engine, Work
-from netkit.infer.cluster.shards import Made, Plan, Shard, Worker
+from netkit.infer.cluster.driver import Engine, RunShards
+from netkit.infer.cluster.shards import Plan, Shard, ShardResult, Worker
 
 logger = logging.getLogger(__name__)
 
-PATIENCE_S = 10
-CLIENT = "ray://"  # an address for drivers that are no part of the cluster
-STORE = 2**28  # bytes of memory that actors share: neither rows nor the model pass through it
-BLOCKS = 64  # of shards, for each actor: what is handed out at once
+CONNECT_TIMEOUT_S = 10
+CLIENT_SCHEME = "ray://"  # of the address for a driver that runs outside the cluster
+OBJECT_STORE_BYTES = 2**28  # shared memory of a new cluster; neither rows nor the model pass through it
+BLOCKS_PER_ACTOR = 64  # Ray Data schedules blocks; each contains one shard or more
+
+ActorRow = dict[str, Any]  # an actor's output for one shard
 
 
-class Actor:
-    """A worker as Ray calls it: rows of a table in and out, with text in them. What it logs goes with the rows."""
+class ShardActor:
+    """A Worker with the interface of Ray Data: dictionaries with JSON text in and out.
+
+    Log messages are returned with the result, for the driver to log.
+    """
 
     def __init__(self, plan: Plan) -> None:
-        self._worker, self._notes = Worker(plan), _Notes()
+        self._worker, self._messages = Worker(plan), _MessageCollector()
         log = logging.getLogger("netkit")
-        log.handlers, log.propagate = [self._notes], False
+        log.handlers, log.propagate = [self._messages], False
         log.setLevel(logging.INFO)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        made = self._worker(Shard.from_json(row["shard"]))
-        notes, self._notes.taken = self._notes.taken, []
-        return {"made": json.dumps(asdict(made)), "notes": json.dumps(notes)}
+    def __call__(self, row: dict[str, Any]) -> ActorRow:
+        result = self._worker(Shard.from_json(row["shard"]))
+        return {"result": json.dumps(result.as_dict()), "messages": json.dumps(self._messages.take())}
 
 
-class _Notes(logging.Handler):
-    """Keeps what is logged, as (the message before its values are put in, the whole)."""
+class _MessageCollector(logging.Handler):
+    """Collects log messages as pairs: the format string, and the formatted message."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.taken: list[tuple[str, str]] = []
+        self._collected: list[tuple[str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.taken.append((str(record.msg), record.getMessage()))
+        self._collected.append((str(record.msg), record.getMessage()))
+
+    def take(self) -> list[tuple[str, str]]:
+        """Return the collected messages and forget them."""
+        taken, self._collected = self._collected, []
+        return taken
 
 
 def engine(address: str | None, workers: int) -> Engine:
-    """So many actors, or fewer, on the cluster at `address`, else on one that is made on this machine alone.
+    """Return an engine of at most `workers` actors on the cluster at `address`, or on a new one on this machine.
 
-    That one keeps to loopback if RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0 when this module is imported: infer.engines
-    sees to it. Raises UsageError where there is no cluster at that address, DeviceError where the plan's device is
-    "cuda", and it has no GPU.
+    A new cluster binds to loopback only if RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0 when this module is imported, which
+    netkit.infer.engines ensures. The engine raises UsageError if there is no cluster at the address, and DeviceError if
+    the plan's device is "cuda" and the cluster has no GPU.
     """
 
     @contextmanager
-    def connected(plan: Plan) -> Iterator[Work]:
-        with _cluster(address, workers) as is_client:
+    def start(plan: Plan) -> Iterator[RunShards]:
+        with _connected(address, workers) as is_client:
             gpus = int(ray.cluster_resources().get("GPU", 0))  # type: ignore[no-untyped-call]
             if plan.device == "cuda" and not gpus:
-                raise DeviceError("the cluster has no GPU, which --device cuda asks for")
+                raise DeviceError("--device cuda: the cluster has no GPU; pass --device cpu")
             if plan.device == "auto" and gpus:
-                logger.info("running on the CPU: --device cuda runs on the cluster's GPUs (%d)", gpus)
-            yield partial(_made, _given_to_client if is_client else _given, plan, pool_for(plan.device, workers, gpus))
+                logger.info("running on the CPU; pass --device cuda to run on the GPUs of the cluster (%d)", gpus)
+            map_shards = _map_shards_as_client if is_client else _map_shards
+            yield partial(_run_shards, map_shards, plan, pool_for(plan.device, workers, gpus))
 
-    return connected
+    return start
 
 
 class Pool(NamedTuple):
-    """So many actors, each with a core, or with a GPU."""
+    """The number of actors, and whether each has a GPU rather than a core."""
 
     actors: int
     gpu: bool
 
 
 def pool_for(device: str, workers: int, gpus: int) -> Pool:
-    """With "cuda" each actor has a GPU of its own, and there are no more than those; else each has a core."""
+    """Return the pool for a device: with "cuda" one GPU per actor, and so at most `gpus`; otherwise one core each."""
     return Pool(min(workers, gpus), True) if device == "cuda" else Pool(workers, False)
 
 
-Given = dict[str, Any]  # by an actor, of a shard
-Give = Callable[[Plan, Pool, Sequence[Shard]], Generator[Given]]
+MapShards = Callable[[Plan, Pool, Sequence[Shard]], Generator[ActorRow]]
 
 
-def _made(give: Give, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Made]:
+def _run_shards(map_shards: MapShards, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[ShardResult]:
     try:
-        yield from read_rows(give(plan, pool, shards))
-    except (ray.exceptions.RayError, ConnectionError) as fault:
-        raise ModelError(f"Ray failed: {first_line(fault)}; go on with --resume") from None
+        yield from read_results(map_shards(plan, pool, shards))
+    except (ray.exceptions.RayError, ConnectionError) as exc:
+        raise ModelError(f"Ray failed: {first_line(exc)}; continue with --resume") from None
 
 
-def _given(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Given]:
-    """By the actors, as it comes."""
+def _map_shards(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[ActorRow]:
+    """Yield the actors' rows in the order in which they are completed."""
     DataContext.get_current().enable_progress_bars = False
     actors = min(pool.actors, len(shards))
-    rows = [{"shard": shard.to_json()} for shard in shards]
-    table = ray.data.from_items(rows, override_num_blocks=min(len(rows), BLOCKS * actors))
-    done = table.map(
-        Actor,  # type: ignore[arg-type]  # a class whose objects are called is fine, too
+    items = [{"shard": shard.to_json()} for shard in shards]
+    dataset = ray.data.from_items(items, override_num_blocks=min(len(items), BLOCKS_PER_ACTOR * actors))
+    rows = dataset.map(
+        ShardActor,  # type: ignore[arg-type]  # Ray's annotation omits callable classes
         fn_constructor_args=[plan],
         compute=ActorPoolStrategy(size=actors),
         num_cpus=0 if pool.gpu else 1,
         num_gpus=1 if pool.gpu else 0,
     )
-    yield from done.iter_rows()
+    yield from rows.iter_rows()
 
 
-class _Feed:
-    """An actor that drives the others from within the cluster."""
+class _MapActor:
+    """Runs `_map_shards` in an actor inside the cluster."""
 
     def __init__(self, plan: Plan, pool: Pool, shards: Sequence[Shard]) -> None:
-        self._given = _given(plan, pool, shards)
+        self._rows = _map_shards(plan, pool, shards)
 
-    def next(self) -> Given | None:
-        """One more of what they give; None after the last."""
-        return next(self._given, None)
-
-
-def _given_to_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[Given]:
-    """The same for a driver that is no part of the cluster: Ray Data cannot be driven from there."""
-    feed: Any = ray.remote(num_cpus=0)(_Feed).remote(plan, pool, shards)
-    while given := ray.get(feed.next.remote()):
-        yield given
+    def next(self) -> ActorRow | None:
+        """The next row; None after the last."""
+        return next(self._rows, None)
 
 
-def read_rows(rows: Iterable[Given]) -> Generator[Made]:
-    """Yield what the actors return for each shard. Log their messages, each kind once."""
+def _map_shards_as_client(plan: Plan, pool: Pool, shards: Sequence[Shard]) -> Generator[ActorRow]:
+    """As `_map_shards`, for a driver outside the cluster, where Ray Data does not work."""
+    actor: Any = ray.remote(num_cpus=0)(_MapActor).remote(plan, pool, shards)
+    while row := ray.get(actor.next.remote()):
+        yield row
+
+
+def read_results(rows: Iterable[ActorRow]) -> Generator[ShardResult]:
+    """Yield the actors' results. Log their messages; of those with the same format string, only the first."""
     logged: set[str] = set()
     for row in rows:
-        for kind, message in json.loads(row["notes"]):
-            if kind not in logged:
+        for template, message in json.loads(row["messages"]):
+            if template not in logged:
                 logger.warning("%s", message)
-                logged.add(kind)
-        yield Made(**json.loads(row["made"]))
+                logged.add(template)
+        yield ShardResult.from_dict(json.loads(row["result"]))
 
 
 @contextmanager
-def _cluster(address: str | None, workers: int) -> Iterator[bool]:
-    """Gives whether this process is its client, no part of it.
+def _connected(address: str | None, workers: int) -> Iterator[bool]:
+    """Connect to the cluster at `address`, or start one. Yields whether this process is a client outside the cluster.
 
-    Ray is started in a thread: there it leaves signals alone, and is not cut off. Its processes end with that thread. A
-    stop waits until they are all there to be ended; a cluster that does not answer is not waited for.
+    `ray.init` runs in a thread: it installs no signal handlers there, and a signal to this process does not interrupt
+    it. Ray's processes end with that thread. At a stop, wait until a new cluster has started all its processes, so
+    that `ray.shutdown` ends them all; do not wait for an existing cluster that does not answer.
     """
-    started: Future[bool] = Future()
-    ended = Event()
+    init_result: Future[bool] = Future()
+    shut_down = Event()
 
-    def start() -> None:
+    def init() -> None:
         try:
-            started.set_result(_start(address, workers))
-        except BaseException as fault:
-            started.set_exception(fault)
-        ended.wait()
+            init_result.set_result(_init_ray(address, workers))
+        except BaseException as exc:
+            init_result.set_exception(exc)
+        shut_down.wait()
 
-    Thread(target=start, daemon=True).start()
+    Thread(target=init, daemon=True).start()
     try:
         with _stderr_silenced():
-            is_client = started.result()
+            is_client = init_result.result()
         yield is_client
     finally:
         if not address:
-            wait([started])
-        if started.done():
+            wait([init_result])
+        if init_result.done():
             ray.shutdown()
-        ended.set()
+        shut_down.set()
 
 
-def _start(address: str | None, workers: int) -> bool:
+def _init_ray(address: str | None, workers: int) -> bool:
+    """Whether this process is now a client outside the cluster. Raises UsageError if there is no cluster."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:
         _require_listener(address)
-    own: dict[str, Any] = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": STORE}
+    new_cluster: dict[str, Any] = {
+        "num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES,
+    }  # fmt: skip
     try:
-        # "local": else it looks for a cluster that runs on this machine
         context = ray.init(
-            address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **({} if address else own)
+            address=address or "local",  # without "local", Ray joins a cluster that runs on this machine
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else new_cluster),
         )
-    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as fault:
+    except (ray.exceptions.RayError, ConnectionError, ValueError, RuntimeError) as exc:
         if not address:
-            raise UsageError(f"Ray cannot be started here: {first_line(fault)}") from None
-        if isinstance(fault, ConnectionAbortedError):  # the last line of the traceback from Ray's server
-            cause = str(fault).strip().rpartition("\n")[2]
-            raise UsageError(f"--address {address}: the Ray cluster accepts no driver: {cause}") from None
-        is_shut = isinstance(fault, ConnectionError | ray.exceptions.AuthenticationError)
-        hint = "; if it asks for a token, set RAY_AUTH_MODE=token" if is_shut else ""
-        raise UsageError(f"--address {address}: no Ray cluster there: {first_line(fault)}{hint}") from None
+            raise UsageError(f"Ray cannot be started here: {first_line(exc)}") from None
+        if isinstance(exc, ConnectionAbortedError):  # its message is the traceback of Ray's server
+            cause = str(exc).strip().rpartition("\n")[2]
+            raise UsageError(f"--address {address}: cannot connect to the Ray cluster: {cause}") from None
+        may_need_token = isinstance(exc, ConnectionError | ray.exceptions.AuthenticationError)
+        hint = "; if it requires a token, set RAY_AUTH_MODE=token" if may_need_token else ""
+        raise UsageError(f"--address {address}: cannot connect to the Ray cluster: {first_line(exc)}{hint}") from None
     return isinstance(context, ClientContext)
 
 
 @contextmanager
 def _stderr_silenced() -> Iterator[None]:
-    """Of one native line, which says that there will be none."""
-    kept = os.dup(2)
+    """Suppress a line that Ray's C++ code prints to announce that its log is off."""
+    saved = os.dup(2)
     try:
-        with open(os.devnull, "w") as nothing:
-            os.dup2(nothing.fileno(), 2)
+        with open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _require_listener(address: str) -> None:
-    """Raise UsageError where nothing listens at host:port, or ray://host:port: Ray itself asks for many minutes."""
-    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    """Raise UsageError if nothing listens at host:port or ray://host:port, where Ray itself would retry for minutes."""
+    host, _, port = address.removeprefix(CLIENT_SCHEME).rpartition(":")
     if not port.isdecimal():
-        return  # "auto" and the like: Ray knows at once
+        return  # "auto" and the like, for which Ray fails at once
     try:
-        socket.create_connection((host, int(port)), timeout=PATIENCE_S).close()
-    except (OSError, OverflowError) as fault:
-        raise UsageError(f"--address {address}: no Ray cluster there: {fault}") from None
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as exc:
+        raise UsageError(f"--address {address}: cannot connect to the Ray cluster: {exc}") from None

@@ -1,4 +1,4 @@
-"""Shards: a run's inputs in numbered parts, and what makes a part's rows a Parquet file. Needs pyarrow."""
+"""Shards, the numbered parts of a run's inputs, and the worker that writes a Parquet file per shard. Needs pyarrow."""
 
 import hashlib
 import json
@@ -6,13 +6,13 @@ import os
 import platform
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from netkit.core.errors import ModelError, NetkitError, UsageError
 from netkit.core.remote import MIN_CONCURRENT_READS, is_remote
-from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.job import settings
 from netkit.infer.model import onnx_file, verify
 from netkit.infer.output import parquet
@@ -21,61 +21,77 @@ from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import MeanBrightness
 from netkit.infer.runtime.session import Session, open_session
 
-MODEL = "_model.onnx"
-MOST_TRIES = 3  # of a shard, in a run
-KEY = "netkit.shard"  # of a part's metadata: what it was made of, and what was counted
+MODEL_FILE = "_model.onnx"
+MAX_ATTEMPTS = 3  # to process a shard, in one run
+METADATA_KEY = "netkit.shard"  # of a shard's Parquet file; its value is JSON with the shard's identity and result
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Some of a run's inputs, in their order."""
+    """Consecutive inputs of a run."""
 
     number: int
     paths: tuple[str, ...]
 
     @property
-    def name(self) -> str:
-        """Its file's."""
+    def file_name(self) -> str:
         return f"part-{self.number:05}.parquet"
 
     @property
-    def tries(self) -> str:
-        """That of a file as long as it was begun often, which goes when it is made."""
-        return f".{self.name}.tries"
+    def attempts_file_name(self) -> str:
+        """The name of a file with one byte per attempt, which is deleted when the shard is complete."""
+        return f".{self.file_name}.tries"
 
     @staticmethod
     def from_json(text: str) -> "Shard":
-        """Of what `to_json` gave."""
         number, paths = json.loads(text)
         return Shard(number, tuple(paths))
 
     def to_json(self) -> str:
-        """In ASCII: paths need not be UTF-8."""
+        """Return ASCII text, because paths need not be valid UTF-8."""
         return json.dumps([self.number, self.paths])
 
 
 @dataclass(frozen=True)
-class Made:
-    """A shard whose file is there, with a tally's counts of its rows and its images' mean level, from 0 to 255; or why
-    it is not there: a `fault` that is no row's.
+class ShardResult:
+    """The counts of a shard's rows and the mean brightness of its images, from 0 to 255.
+
+    If the shard's file could not be written, `error` says why and the other fields are empty. An image that cannot be
+    read is not such an error: it has its own row.
     """
 
     number: int
     counts: dict[str, int] = field(default_factory=dict)
-    level: float = 0.0
+    mean_brightness: float = 0.0
     provider: str = ""
-    fault: str = ""
+    error: str = ""
 
     @property
     def rows(self) -> int:
         return self.counts["ok"] + self.counts["failed"]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the fields as they are stored in the metadata of a shard's file."""
+        return {
+            "number": self.number,
+            "counts": self.counts,
+            "level": self.mean_brightness,
+            "provider": self.provider,
+            "fault": self.error,
+        }
+
+    @staticmethod
+    def from_dict(stored: Mapping[str, Any]) -> "ShardResult":
+        """Build a result from the fields that `as_dict` returns. Raises KeyError if one is missing."""
+        return ShardResult(stored["number"], stored["counts"], stored["level"], stored["provider"], stored["fault"])
+
 
 @dataclass(frozen=True)
 class Plan:
-    """What is done to each shard. Rows go to files in `folder`, which all workers see, and where the MODEL lies.
+    """The settings of a run, which are sent to its workers, also on other machines.
 
-    Relative paths start in `home`, as that of `folder` does. All of it can be sent to another machine.
+    Workers read MODEL_FILE in `folder`, which all of them see, and write their rows there. Relative paths, that of
+    `folder` included, start in `working_dir`. If `verified`, a worker only runs a model that passes its own checks.
     """
 
     folder: Path
@@ -84,97 +100,99 @@ class Plan:
     device: str
     batch_size: int
     top_k: int
-    proven: bool
-    home: Path = field(default_factory=Path.cwd)
+    verified: bool
+    working_dir: Path = field(default_factory=Path.cwd)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """On what the rows depend, beside their inputs, and what was asked for of them."""
-        given = settings(self.decoder, model_sha256=self.model_sha256, batch_size=self.batch_size, top_k=self.top_k)
-        return {**given, "device": self.device, "no-verify": not self.proven}
+        """All that rows depend on except their inputs, and the requested device and verification."""
+        common = settings(self.decoder, model_sha256=self.model_sha256, batch_size=self.batch_size, top_k=self.top_k)
+        return {**common, "device": self.device, "no-verify": not self.verified}
 
     def identity(self, shard: Shard) -> str:
-        """SHA-256 of all that the shard's rows depend on."""
+        """Hash all that the shard's rows depend on, with SHA-256."""
         return hashlib.sha256(f"{json.dumps(self.settings)}{shard.to_json()}".encode()).hexdigest()
 
-    def done(self, shard: Shard) -> Made | None:
-        """The shard as it is, if its file is there and is of these inputs, this model and these settings."""
-        noted = parquet.metadata(self.folder / shard.name).get(KEY, "{}")
+    def stored_result(self, shard: Shard) -> ShardResult | None:
+        """Return the result of the shard if its file is intact and matches its inputs and this plan."""
+        text = parquet.metadata(self.folder / shard.file_name).get(METADATA_KEY, "{}")
         try:
-            found: Mapping[str, Any] = json.loads(noted)
-            return Made(**found["made"]) if found.get("identity") == self.identity(shard) else None
+            metadata: Mapping[str, Any] = json.loads(text)
+            return ShardResult.from_dict(metadata["made"]) if metadata["identity"] == self.identity(shard) else None
         except (ValueError, TypeError, KeyError):  # damaged
             return None
 
 
 class Worker:
-    """Opens the plan's model, once, where it runs, and makes shards. Nothing that it meets is raised: see Made."""
+    """Processes shards on the machine that calls it, with a model that it opens once.
+
+    Calls raise neither NetkitError nor OSError: they return the message in `ShardResult.error`.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._session: Session | None = None
 
-    def __call__(self, shard: Shard) -> Made:
+    def __call__(self, shard: Shard) -> ShardResult:
         try:
-            self._go_home(shard)
-            return self._plan.done(shard) or self._tried(shard)
-        except (NetkitError, OSError) as fault:
-            return Made(shard.number, fault=str(fault))
+            self._enter_working_dir(shard)
+            return self._plan.stored_result(shard) or self._process_counted(shard)
+        except (NetkitError, OSError) as exc:
+            return ShardResult(shard.number, error=str(exc))
 
-    def _tried(self, shard: Shard) -> Made:
-        """Made, unless workers died of it again and again: then it would be tried for ever."""
-        tries = self._plan.folder / shard.tries
-        with open(tries, "ab") as file:
+    def _process_counted(self, shard: Shard) -> ShardResult:
+        """Count the attempt on disk, then process the shard. A shard that crashes its workers is given up."""
+        attempts = self._plan.folder / shard.attempts_file_name
+        with open(attempts, "ab") as file:
             file.write(b".")
             file.flush()
-            if file.tell() > MOST_TRIES:
-                span = f"its {len(shard.paths):,} inputs, {shard.paths[0]} to {shard.paths[-1]}"
+            if file.tell() > MAX_ATTEMPTS:
                 raise ModelError(
-                    f"{shard.name}: {MOST_TRIES} workers died of it: by one of {span}, or for want of memory"
+                    f"{shard.file_name}: {MAX_ATTEMPTS} workers died on its {len(shard.paths):,} inputs "
+                    f"({shard.paths[0]} to {shard.paths[-1]}), from lack of memory or because of an image"
                 )
-        made = self._made(shard)
-        tries.unlink(missing_ok=True)
-        return made
+        result = self._process(shard)
+        attempts.unlink(missing_ok=True)
+        return result
 
-    def _made(self, shard: Shard) -> Made:
-        plan, session = self._plan, self._opened()
-        workers = MIN_CONCURRENT_READS if any(map(is_remote, shard.paths)) else 1
-        batch_size, paths = split_evenly(shard.paths, batch_size=plan.batch_size, workers=workers)
+    def _process(self, shard: Shard) -> ShardResult:
+        plan, session = self._plan, self._open_session()
+        threads = MIN_CONCURRENT_READS if any(map(is_remote, shard.paths)) else 1
+        batch_size, paths = split_evenly(shard.paths, batch_size=plan.batch_size, workers=threads)
         brightness = MeanBrightness()
         batches = predict(
-            session, paths, decoder=plan.decoder, batch_size=batch_size, workers=workers, brightness=brightness
+            session, paths, decoder=plan.decoder, batch_size=batch_size, workers=threads, brightness=brightness
         )
         counts = Counts(frozenset(session.card.labels))
-        with pillow_silenced(), closing(batches):
+        with suppress_pillow_warnings(), closing(batches):
             rows = [row for batch in batches for row in rows_of(batch, session.card.labels, top_k=plan.top_k)]
         counts.add(rows)
-        made = Made(shard.number, counts.as_dict(), brightness.mean, session.provider)
-        noted = {KEY: json.dumps({"identity": plan.identity(shard), "made": asdict(made)})}
-        parquet.write(
-            plan.folder / shard.name, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=noted
-        )
-        return made
+        result = ShardResult(shard.number, counts.as_dict(), brightness.mean, session.provider)
+        metadata = {METADATA_KEY: json.dumps({"identity": plan.identity(shard), "made": result.as_dict()})}
+        path = plan.folder / shard.file_name
+        parquet.write(path, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=metadata)
+        return result
 
-    def _go_home(self, shard: Shard) -> None:
-        """To where relative paths start; if there are none, that folder need not be here."""
-        home = self._plan.home
-        if not home.is_dir() and all(
+    def _enter_working_dir(self, shard: Shard) -> None:
+        """Change to the run's working directory. If no path is relative, it need not exist on this machine."""
+        working_dir = self._plan.working_dir
+        if not working_dir.is_dir() and all(
             is_remote(path) or os.path.isabs(path) for path in (str(self._plan.folder), *shard.paths)
         ):
             return
         try:
-            os.chdir(home)
-        except OSError as fault:
+            os.chdir(working_dir)
+        except OSError as exc:
             raise UsageError(
-                f"{home}: where relative paths start is not to be had on {platform.node()}: {fault.strerror}"
+                f"{working_dir}: cannot be opened on {platform.node()}: {exc.strerror}; pass absolute paths"
             ) from None
 
-    def _opened(self) -> Session:
+    def _open_session(self) -> Session:
         if self._session is None:
             plan = self._plan
-            opened = verify.open_verified if plan.proven else open_session
-            model = onnx_file.read(plan.folder / MODEL)
+            open_model = verify.open_verified if plan.verified else open_session
+            model = onnx_file.read(plan.folder / MODEL_FILE)
             if model.sha256 != plan.model_sha256:
-                raise ModelError(f"{model.name}: another model than the run began with; leave out --resume")
-            self._session = opened(model, device="cuda" if plan.device == "cuda" else "cpu", threads=1)
+                raise ModelError(f"{model.name}: not the model of this run; omit --resume to start again")
+            self._session = open_model(model, device="cuda" if plan.device == "cuda" else "cpu", threads=1)
         return self._session

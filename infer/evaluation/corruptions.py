@@ -43,12 +43,12 @@ def shot_noise(image: Levels, rng: Rng) -> Levels:
 
 def impulse_noise(image: Levels, rng: Rng) -> Levels:
     """Salt and pepper: random pixels turn white or black."""
-    draw = rng.random(image.shape[1:])
-    return np.where(draw < SALT_SHARE, 1, np.where(draw > 1 - SALT_SHARE, 0, image)).astype(np.float32)
+    uniform = rng.random(image.shape[1:])
+    return np.where(uniform < SALT_SHARE, 1, np.where(uniform > 1 - SALT_SHARE, 0, image)).astype(np.float32)
 
 
 def glass_blur(image: Levels, rng: Rng) -> Levels:
-    """Pixels change places with random neighbours, twice, between two Gaussian blurs."""
+    """Each pixel takes the value of a random neighbour, twice, between two Gaussian blurs."""
     _, height, width = image.shape
     rows, columns = np.mgrid[:height, :width]
     reach = max(1, round(_unit(image)))
@@ -117,8 +117,8 @@ def dotted_line(image: Levels, rng: Rng) -> Levels:
     dots = [(x, start + (end - start) * x / 28) for x in range(1, 28, 3)]
 
     def draw(canvas: ImageDraw.ImageDraw) -> None:
-        for place in _scale_points(image, dots):
-            canvas.circle(place, max(0.6 * _unit(image), 0.6), fill=255)
+        for point in _scale_points(image, dots):
+            canvas.circle(point, max(0.6 * _unit(image), 0.6), fill=255)
 
     return _overlay(image, draw)
 
@@ -151,8 +151,8 @@ def canny_edges(image: Levels, rng: Rng) -> Levels:
 
 
 CORRUPTIONS: Mapping[str, Callable[[Levels, Rng], Levels]] = {
-    each.__name__: each
-    for each in (
+    function.__name__: function
+    for function in (
         shot_noise, impulse_noise, glass_blur, motion_blur, shear, scale, rotate, brightness, translate, stripe, fog,
         spatter, dotted_line, zigzag, canny_edges,
     )
@@ -171,7 +171,7 @@ def _blur(image: Levels, sigma: float) -> Levels:
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
     weights /= weights.sum()
     for axis in (1, 2):
-        pads = [(reach, reach) if axis == each else (0, 0) for each in range(3)]
+        pads = [(reach, reach) if dimension == axis else (0, 0) for dimension in range(3)]
         windows = np.lib.stride_tricks.sliding_window_view(np.pad(image, pads, mode="edge"), 2 * reach + 1, axis)
         image = windows @ weights
     return image
@@ -186,7 +186,7 @@ def _warp(image: Levels, matrix: tuple[tuple[float, float], tuple[float, float]]
 
 
 def _shift(image: Levels, down: float, right: float) -> Levels:
-    """Translate by lengths in units; black moves in."""
+    """Translate by lengths in units; uncovered pixels are black."""
     unit = _unit(image)
     return _affine(image, (1, 0, -right * unit, 0, 1, -down * unit))
 

@@ -1,4 +1,4 @@
-"""How good a model's predictions are on labelled images: accuracy, confusion, calibration, robustness."""
+"""Evaluation of a model on labelled images: accuracy, confusion matrix, calibration, and accuracy under corruption."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from netkit.core.errors import DataError, one_line
 from netkit.core.progress import Advance
 from netkit.core.system import usable_cores
 from netkit.data.classification import Indices, confusion_matrix, worst_mistakes
-from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation import corruptions
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
@@ -21,15 +21,18 @@ from netkit.infer.runtime.session import Session
 
 logger = logging.getLogger(__name__)
 
-BINS = 15  # of probability, as in Guo et al. 2017 (arXiv:1706.04599)
-MAX_MISTAKES = 24  # listed one by one
+BINS = 15  # of the expected calibration error, as in Guo et al. 2017 (arXiv:1706.04599)
+MAX_MISTAKES = 24  # in an evaluation
 
 Inputs = Sequence[str] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Precision and recall of a class, from 0 to 1. None without a prediction, or without an image, of the class."""
+    """Precision and recall of a class, from 0 to 1.
+
+    `precision` is None if the class was never predicted, `recall` is None if it has no images.
+    """
 
     label: str
     images: int
@@ -38,15 +41,18 @@ class ClassScore:
 
     @property
     def cells(self) -> dict[str, str | int]:
-        """The scores as text for a table."""
-        shares = {"precision": self.precision, "recall": self.recall}
-        texts = {name: "-" if share is None else f"{share:.2%}" for name, share in shares.items()}
+        """A row of the table that is printed."""
+        scores = {"precision": self.precision, "recall": self.recall}
+        texts = {name: "-" if score is None else f"{score:.2%}" for name, score in scores.items()}
         return {"class": one_line(self.label), "images": self.images, **texts}
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The predictions with a probability above `above` and up to `up_to`: their mean probability and their accuracy."""
+    """The predictions with a confidence above `above` and up to `up_to`: mean `confidence` and accuracy.
+
+    The confidence is the probability of the predicted class.
+    """
 
     above: float
     up_to: float
@@ -57,7 +63,10 @@ class Bin:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong prediction: index and path (empty for an array) of the image, its class, and what was predicted."""
+    """A wrong prediction for one image.
+
+    `truth` is the true class, `answer` the predicted class, `probability` that of `answer`. `path` is "" for an array.
+    """
 
     index: int
     path: str
@@ -68,11 +77,11 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation. Shares lie in [0, 1] and refer to the `images` that could be read.
+    """The result of an evaluation. Accuracies lie in [0, 1] and refer to the `images` that could be read.
 
-    Rows of `confusion` are true classes, columns predicted ones, in the order of `classes`. `calibration_error` is the
-    expected calibration error (ECE). `mistakes` have the largest cross entropy. `corrupted` holds the accuracy under
-    each corruption.
+    Rows of the `confusion` matrix are true classes, columns predicted classes, in the order of `classes`.
+    `calibration_error` is the expected calibration error (ECE). `mistakes` are those with the largest cross entropy.
+    `corrupted` is the accuracy under each corruption.
     """
 
     model: str
@@ -92,22 +101,22 @@ class Evaluation:
 
     @property
     def mean_corrupted(self) -> float | None:
-        """The mean accuracy under all corruptions; None if there were none."""
+        """The mean accuracy under all corruptions; None if it was not measured."""
         return float(np.mean(list(self.corrupted.values()))) if self.corrupted else None
 
     @property
     def corruption_cells(self) -> list[dict[str, str]]:
-        """For a table: each corruption, the accuracy under it, and the difference in percentage points."""
+        """Rows of the table that is printed: accuracy, and its change in percentage points, under each corruption."""
         return [
-            {"corruption": name, "accuracy": f"{share:.2%}", "points": f"{100 * (share - self.accuracy):+.2f}"}
+            {"corruption": name, "accuracy": f"{share:.2%}", "change (points)": f"{100 * (share - self.accuracy):+.2f}"}
             for name, share in self.corrupted.items()
         ]
 
     def __str__(self) -> str:
         text = f"{one_line(self.data)}: {self.images:,} images, accuracy {self.accuracy:.2%}"
         if self.mean_corrupted is not None:
-            text += f", corrupted {self.mean_corrupted:.2%} in the mean"
-        text += f", calibration error {self.calibration_error:.4f} ({self.provider})"
+            text += f", mean accuracy under corruption {self.mean_corrupted:.2%}"
+        text += f", expected calibration error (ECE) {self.calibration_error:.4f} ({self.provider})"
         return text + (f"; {self.unreadable:,} more could not be read" if self.unreadable else "")
 
 
@@ -115,7 +124,7 @@ class Evaluation:
 class _Outputs:
     """The network's outputs for M readable images, whose positions among all inputs are `indices` (M,).
 
-    `probabilities` (M, classes); `predictions` (M,) class indices; `corrupted` (C, M) the same under each corruption.
+    `probabilities` (M, classes); `predictions` (M,) class indices; `corrupted` (C, M) those under each corruption.
     """
 
     indices: Indices
@@ -135,7 +144,7 @@ def evaluate(
     corrupt: bool,
     advance: Advance,
 ) -> Evaluation:
-    """Compare the model's predictions for all inputs with their classes, the indices `labels` (N,).
+    """Compare the model's predictions for all inputs with their true classes, the indices `labels` (N,).
 
     Inputs are paths, or images uint8 (N, height, width, channels). With `corrupt` each image is also classified under
     every corruption. `data` is the name of the data set; `advance` is called with the number of images done.
@@ -165,7 +174,7 @@ def evaluate(
         confusion=tuple(map(tuple, confusion.tolist())),
         calibration=calibration,
         mistakes=_mistakes(outputs, true, inputs, card.labels),
-        corrupted={name: float((under == true).mean()) for name, under in zip(names, outputs.corrupted, strict=True)},
+        corrupted={name: float((row == true).mean()) for name, row in zip(names, outputs.corrupted, strict=True)},
     )
 
 
@@ -184,8 +193,8 @@ def _run(
         brightness=BrightnessCheck(card=session.card, inverted=decoder.invert),
         transforms=[partial(corruptions.corrupt, name=name) for name in names],
     )
-    decoded, probabilities, predictions, under = [], [], [], []
-    with pillow_silenced(), closing(batches):
+    decoded, probabilities, predictions, corrupted = [], [], [], []
+    with suppress_pillow_warnings(), closing(batches):
         for batch in batches:
             for path, error in zip(batch.paths, batch.errors, strict=True):
                 decoded.append(error is None)
@@ -193,27 +202,27 @@ def _run(
                     logger.warning("%s: %s", path or f"#{len(decoded) - 1}", error.message)
             probabilities.append(batch.probabilities)
             predictions.append(batch.logits.argmax(axis=1))
-            under.append(batch.transformed)
+            corrupted.append(batch.transformed)
             advance(len(batch.paths), "")
     return _Outputs(
-        np.flatnonzero(decoded), np.concatenate(probabilities), np.concatenate(predictions), np.concatenate(under, 1)
+        np.flatnonzero(decoded), np.concatenate(probabilities), np.concatenate(predictions), np.hstack(corrupted)
     )
 
 
 def _scores(labels: Sequence[str], confusion: Indices) -> tuple[ClassScore, ...]:
-    correct, images, predicted = (
+    correct, support, predicted = (
         np.diag(confusion).tolist(), confusion.sum(axis=1).tolist(), confusion.sum(axis=0).tolist()
     )  # fmt: skip
     return tuple(
-        ClassScore(label, of_class, hits / named if named else None, hits / of_class if of_class else None)
-        for label, hits, of_class, named in zip(labels, correct, images, predicted, strict=True)
+        ClassScore(label, images, hits / predictions if predictions else None, hits / images if images else None)
+        for label, hits, images, predictions in zip(labels, correct, support, predicted, strict=True)
     )
 
 
 def _bins(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple[Bin, ...]:
     """Bins of equal width; empty ones are left out."""
     edges = np.linspace(0, 1, BINS + 1)
-    bin_of_each = np.digitize(confidences, edges[1:-1], right=True)
+    bin_indices = np.digitize(confidences, edges[1:-1], right=True)
     return tuple(
         Bin(
             float(edges[index]),
@@ -223,13 +232,13 @@ def _bins(confidences: NDArray[np.float64], correct: NDArray[np.bool_]) -> tuple
             float(correct[members].mean()),
         )
         for index in range(BINS)
-        if (members := bin_of_each == index).any()
+        if (members := bin_indices == index).any()
     )
 
 
 def _calibration_error(bins: Sequence[Bin]) -> float:
-    gaps = sum(each.images * abs(each.accuracy - each.confidence) for each in bins)
-    return gaps / sum(each.images for each in bins)
+    weighted_gaps = sum(bin_.images * abs(bin_.accuracy - bin_.confidence) for bin_ in bins)
+    return weighted_gaps / sum(bin_.images for bin_ in bins)
 
 
 def _mistakes(outputs: _Outputs, true: Indices, inputs: Inputs, labels: Sequence[str]) -> tuple[Mistake, ...]:

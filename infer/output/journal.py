@@ -1,4 +1,4 @@
-"""The journal of a run: a JSON file beside the results file, which says how far that file is complete."""
+"""The journal of a run: a JSON file next to the results file that records how far the results are complete."""
 
 import hashlib
 import json
@@ -13,16 +13,17 @@ from netkit.infer.output.prediction import Counts
 
 
 def journal_path(results: Path) -> Path:
-    """The path of the journal of the run into `results`."""
+    """The path of the journal for the results file `results`."""
     return results.with_name(f".{results.name}.journal")
 
 
 @dataclass(frozen=True)
 class Journal:
-    """How far a run is: `size` bytes of its file are complete, the rows of the inputs with the hash `inputs_sha256`.
+    """The state of a run.
 
-    `arguments` are what the rows depend on; `counts` are those of the rows. In a finished run `size` is that of the
-    results file.
+    The first `size` bytes of its file are complete rows; if it is `finished`, `size` is that of the whole results file.
+    `inputs_sha256` is the hash of the paths in those rows, and `counts` are their counts. `arguments` are the settings
+    that the rows depend on.
     """
 
     arguments: Mapping[str, Any]
@@ -33,12 +34,12 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> "Journal | None":
-        """The journal of the run into `path`; None if there is none. Raises UsageError if it is damaged."""
+        """Read the journal for the results file `path`; None if it does not exist. Raises UsageError if damaged."""
         try:
             text = journal_path(path).read_text()
         except FileNotFoundError:
             return None
-        return schema.load(cls, text, what=f"{path}: the journal", error=UsageError)
+        return schema.load(cls, text, subject=f"{path}: the journal", error=UsageError)
 
     def write(self, path: Path) -> None:
         atomic_io.write_atomic(journal_path(path), json.dumps(asdict(self)).encode())

@@ -1,4 +1,4 @@
-"""Row: what netkit says about one input; rows from predictions; and counts of rows."""
+"""Rows: the result for one input each, made from predictions, and their counts."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ DECIMALS = 6  # of probabilities in a results file
 
 
 class Row(NamedTuple):
-    """The prediction for one input, or the reason why there is none.
+    """The prediction for one input, or the error that prevented it.
 
     `ranked` holds (label, probability) pairs, the most probable first. It is empty unless `status` is "ok"; other
     statuses are error codes, which `message` explains.
@@ -51,12 +51,12 @@ def columns(top_k: int) -> list[str]:
 
 
 def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int) -> list[Row]:
-    """A row for each input, with the `top_k` most probable of `labels`, which name the classes in order."""
-    # by logit: where two probabilities round to the same number, the logits still differ
+    """Return a row for each input with its `top_k` most probable labels. `labels` name the classes in order."""
+    # sorted by logit, because probabilities may round to the same number where logits still differ
     order = np.argsort(-predictions.logits, axis=1, kind="stable")[:, :top_k]
     probabilities = np.take_along_axis(predictions.probabilities, order, axis=1)
     columns = zip(order.T.tolist(), probabilities.T.tolist(), strict=True)
-    ranked = zip(*(zip(map(labels.__getitem__, ranks), shares, strict=True) for ranks, shares in columns), strict=True)
+    ranked = zip(*(zip(map(labels.__getitem__, ids), probs, strict=True) for ids, probs in columns), strict=True)
     return [
         Row(path, status=error.status, message=error.message) if error else Row(path, next(ranked))
         for path, error in zip(predictions.paths, predictions.errors, strict=True)
@@ -67,8 +67,8 @@ def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int) ->
 class Counts:
     """Counts of rows.
 
-    `labelled` counts predictions for files in a folder that is named like one of `labels`, `correct` those of them
-    whose predicted label is the folder's name.
+    `labelled` counts predictions for files whose folder has the name of one of `labels`; `correct` counts those whose
+    predicted label is that name.
     """
 
     labels: frozenset[str] = frozenset()
@@ -82,7 +82,7 @@ class Counts:
         return self.ok + self.failed
 
     def as_dict(self) -> dict[str, int]:
-        """The numbers without the labels."""
+        """The counts by name, without `labels`."""
         fields = asdict(self)
         del fields["labels"]
         return fields

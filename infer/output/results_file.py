@@ -1,8 +1,8 @@
-"""The results file of a run. It gets its name when all rows are there; a run that was stopped can be resumed.
+"""The results file of a run: it appears when all rows are written, and a run that was stopped can be resumed.
 
-Until then the rows are in `.NAME.part` beside it, which the run locks. Every few seconds `.NAME.journal` records how
-far that file is complete. A resumed run truncates the file there and appends, so the finished file equals the one of an
-uninterrupted run. The journal stays beside the finished file: with it, --resume knows which run wrote the file.
+A run writes its rows to `.NAME.part` in the same folder, which it locks, and renames that file at the end. Every few
+seconds it records in `.NAME.journal` how far the file is complete. A resumed run truncates the file there and appends,
+so the finished file equals that of an uninterrupted run. The journal is kept; --resume reads it.
 """
 
 import hashlib
@@ -28,14 +28,15 @@ from netkit.infer.output.writers import csv_writer, jsonl_writer
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
-SAVE_EVERY_S = 2.0  # a killed run loses no more work than that
-START_ANEW = "leave out --resume to start anew"
+SAVE_EVERY_S = 2.0  # a killed run loses at most the work of this time
+START_AGAIN = "omit --resume to start again"
 
 
 class Results:
-    """Takes rows, a batch at a time, and counts them in `counts`. `saved` rows would survive a kill.
+    """Writes rows, a batch at a time, and counts them in `counts`.
 
-    If `finished`, the results file already has all rows.
+    `saved` is the number of rows that a kill of the process does not lose. If `finished` is true, an earlier run has
+    written all rows.
     """
 
     def __init__(self, path: Path, file: FileIO, journal: Journal, counts: Counts, *, top_k: int) -> None:
@@ -50,16 +51,18 @@ class Results:
         self._saved_at = time.monotonic()
 
     def remaining(self, paths: Iterator[str]) -> Iterator[str]:
-        """The inputs that have no row yet. Raises UsageError if the first ones are not those that have a row."""
+        """Return the inputs without a row. Raises UsageError if those before them differ from the earlier run's."""
         done = self.counts.total
         for path in islice(paths, done):
             self._hash([path])
         if self._inputs.hexdigest() != self._journal.inputs_sha256:
-            raise UsageError(f"{self._path}: the first {done:,} inputs are not those of the earlier run; {START_ANEW}")
+            raise UsageError(
+                f"{self._path}: the first {done:,} inputs differ from those of the earlier run; {START_AGAIN}"
+            )
         if self.finished:
             if next(paths, None) is not None:
-                raise UsageError(f"{self._path}: the earlier run had {done:,} inputs, now there are more; {START_ANEW}")
-            logger.info("%s: this run has ended: nothing is left to do; %s", self._path, START_ANEW)
+                raise UsageError(f"{self._path}: the earlier run had only {done:,} inputs; {START_AGAIN}")
+            logger.info("%s: this run is already complete", self._path)
         return paths
 
     def write(self, rows: list[Row]) -> None:
@@ -71,14 +74,14 @@ class Results:
             self.save()
 
     def save(self) -> None:
-        """Put all rows so far on the disk, then the journal."""
+        """Write all rows so far to the disk, then the journal."""
         self._flush()
         os.fsync(self._file.fileno())
         self._write_journal(self._file.tell(), finished=False)
         self.saved, self._saved_at = self.counts.total, time.monotonic()
 
     def publish(self, top_k: int) -> None:
-        """Give the complete file its name."""
+        """Move the complete file to its final path."""
         partial = _partial_path(self._path)
         if self._path.suffix.lower() == ".parquet":
             from netkit.infer.output import parquet  # needs an extra
@@ -101,11 +104,11 @@ class Results:
         self._inputs.update(os.fsencode("".join(path + "\0" for path in paths)))
 
     def _flush(self) -> None:
-        # surrogateescape: file names that are not UTF-8 come back byte for byte
+        # surrogateescape writes file names that are not UTF-8 unchanged, byte for byte
         content = memoryview(self._text.getvalue().encode("utf-8", "surrogateescape"))
         self._text.seek(0)
         self._text.truncate()
-        while content:  # a disk that is nearly full takes a part
+        while content:  # a write to a nearly full disk may be partial
             content = content[self._file.write(content) :]
 
 
@@ -113,10 +116,10 @@ class Results:
 def open_results(
     path: Path, *, top_k: int, counts: Counts, arguments: Mapping[str, Any], resume: bool = False
 ) -> Iterator[Results]:
-    """A results file, .csv, .jsonl or .parquet, which gets its name when the block ends without an exception.
+    """Open a results file, .csv, .jsonl or .parquet. It appears when the block ends without an exception.
 
-    Otherwise the rows up to the last save are kept, and `resume` continues after them; `counts` then includes them.
-    With `resume`, a finished run of the same inputs and arguments is left as it is.
+    After an exception the rows up to the last save are kept. `resume` continues after them and adds them to `counts`;
+    it changes nothing if the earlier run is finished.
 
     Raises UsageError for another suffix, if the file cannot be written, if another run is writing it, or if the run to
     resume had other arguments or is unknown; MissingExtraError if .parquet needs pyarrow.
@@ -125,14 +128,14 @@ def open_results(
     with _locked(path) as file:
         journal = _journal_to_resume(path, file, arguments) if resume else None
         if not resume and _is_unfinished(path):
-            logger.info("%s: starting anew; --resume continues the run that was stopped", path)
-        started = journal or Journal(arguments)
-        for name, count in started.counts.items():
+            logger.info("%s: starting again without --resume; the progress of the stopped run is deleted", path)
+        state = journal or Journal(arguments)
+        for name, count in state.counts.items():
             setattr(counts, name, count)
-        if not started.finished:
-            file.seek(started.size)
+        if not state.finished:
+            file.seek(state.size)
             file.truncate()
-        results = Results(path, file, started, counts, top_k=top_k)
+        results = Results(path, file, state, counts, top_k=top_k)
         try:
             if not journal:
                 results.save()
@@ -149,18 +152,18 @@ def open_results(
 
 
 def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
-    """Raise UsageError if the run into `path` that is to be resumed had other arguments."""
+    """Raise UsageError if the run to be resumed, which wrote to `path`, had other arguments."""
     for name, value in arguments.items():
         if earlier.get(name) != value:
             raise UsageError(
-                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; resume it with the "
-                f"same, or {START_ANEW}"
+                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; pass the same "
+                f"value, or {START_AGAIN}"
             )
 
 
 def _require_format(path: Path) -> None:
     if path.suffix.lower() not in SUFFIXES:
-        raise UsageError(f"--out {path}: results are written as {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
+        raise UsageError(f"--out {path}: the suffix must be {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if path.suffix.lower() == ".parquet" and not find_spec("pyarrow"):
         raise MissingExtraError("pyarrow", "parquet")
     atomic_io.require_writable(path)
@@ -168,22 +171,22 @@ def _require_format(path: Path) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[FileIO]:
-    """The file of rows beside `path`, open for this run and no other."""
+    """Open the file of rows for `path`, and lock it against other runs."""
     partial = _partial_path(path)
     while True:
         with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
             atomic_io.lock_file(file.fileno(), path)
-            if not _is_named(file, partial):  # another run has ended meanwhile and renamed this file
+            if not _is_same_file(file, partial):  # another run has renamed it since it was opened here
                 continue
             try:
                 yield file
             finally:
-                if _is_named(file, partial) and not os.fstat(file.fileno()).st_size:
+                if _is_same_file(file, partial) and not os.fstat(file.fileno()).st_size:
                     partial.unlink()
             return
 
 
-def _is_named(file: FileIO, path: Path) -> bool:
+def _is_same_file(file: FileIO, path: Path) -> bool:
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
     return False
@@ -197,30 +200,30 @@ def _is_unfinished(path: Path) -> bool:
 
 
 def _journal_to_resume(path: Path, file: FileIO, arguments: Mapping[str, Any]) -> Journal | None:
-    """Where to resume; None if no run was there. Raises UsageError as `open_results` does."""
+    """Return the journal to resume from, or None if there was no run. Raises UsageError as `open_results` does."""
     journal = Journal.read(path)
     if journal is None:
         if path.exists():
-            raise UsageError(f"{path}: no journal says which run wrote this file; {START_ANEW}")
+            raise UsageError(f"{path}: cannot be resumed, because its journal file is missing; {START_AGAIN}")
         return None
     require_same(path, journal.arguments, arguments)
     size = os.fstat(file.fileno()).st_size
     if journal.finished:
-        if path.suffix.lower() != ".parquet" and size == journal.size > 0:  # killed before it got its name
+        if path.suffix.lower() != ".parquet" and size == journal.size > 0:  # killed before the rename
             return replace(journal, finished=False)
         if path.exists() and path.stat().st_size == journal.size:
             return journal
     if journal.finished or size < journal.size:
-        raise UsageError(f"{path}: the rows of the earlier run are gone or were changed; {START_ANEW}")
+        raise UsageError(f"{path}: the rows of the earlier run were removed or changed; {START_AGAIN}")
     return journal
 
 
 def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
-    """Keep what a later run can resume. A run that was stopped before its first row hides an earlier results file."""
+    """Keep the rows and the journal if rows were saved, or if --resume would otherwise find an older run's file."""
     if results.finished:
         return
     if results.saved or (stopped and path.exists()):
-        logger.info("%s: the first %s rows are kept; go on with --resume", path, f"{results.saved:,}")
+        logger.info("%s: the first %s rows are kept; continue with --resume", path, f"{results.saved:,}")
     else:
         _partial_path(path).unlink(missing_ok=True)
         journal_path(path).unlink(missing_ok=True)

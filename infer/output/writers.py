@@ -1,4 +1,4 @@
-"""Writers: rows as CSV, as JSON lines, or as a table for people."""
+"""Writers: rows as CSV, as JSON lines, or as a readable table."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ Write = Callable[[Iterable[Row]], None]
 
 
 @dataclass(frozen=True)
-class Printed:
+class RowPrinter:
     """Prints rows, a batch at a time, and counts them."""
 
     print_rows: Write
@@ -26,12 +26,12 @@ class Printed:
         self.counts.add(rows)
 
     def remaining(self, paths: Iterator[str]) -> Iterator[str]:
-        """The inputs that have no row yet: all of them."""
+        """All inputs: unlike a results file, stdout holds no rows of an earlier run."""
         return paths
 
 
 def stdout_writer(*, as_json: bool, top_k: int) -> Write:
-    """A writer to stdout: JSON lines if asked for, a table on a terminal, else CSV."""
+    """Return a writer to stdout: JSON lines with `as_json`, otherwise a table on a terminal and CSV elsewhere."""
     if as_json:
         return jsonl_writer(sys.stdout, top_k=top_k)
     if sys.stdout.isatty():
@@ -42,7 +42,7 @@ def stdout_writer(*, as_json: bool, top_k: int) -> Write:
 
 
 def csv_writer(file: TextIO, *, top_k: int, header: bool = True) -> Write:
-    """A writer of CSV as RFC 4180 has it, but for lines that end with a single line feed."""
+    """Return a writer of CSV as in RFC 4180, except that lines end with a single line feed."""
 
     def as_text(cells: list[list[str | float | None]], quoting: Literal[0, 1]) -> str:
         text = io.StringIO(newline="")
@@ -51,12 +51,12 @@ def csv_writer(file: TextIO, *, top_k: int, header: bool = True) -> Write:
 
     def write(rows: Iterable[Row]) -> None:
         cells = [row.cells(top_k) for row in rows]
-        text = as_text(cells, csv.QUOTE_MINIMAL)  # in one call: a third of the time
-        if "\r" in text:  # csv does not quote it, but readers end a row there
-            lines = (as_text([each], csv.QUOTE_MINIMAL) for each in cells)
+        text = as_text(cells, csv.QUOTE_MINIMAL)  # one call for all rows takes a third of the time
+        if "\r" in text:  # the csv module does not quote "\r", but readers end a row there
+            lines = (as_text([row_cells], csv.QUOTE_MINIMAL) for row_cells in cells)
             text = "".join(
-                as_text([each], csv.QUOTE_ALL) if "\r" in line else line
-                for each, line in zip(cells, lines, strict=True)
+                as_text([row_cells], csv.QUOTE_ALL) if "\r" in line else line
+                for row_cells, line in zip(cells, lines, strict=True)
             )
         file.write(text)
 
@@ -66,7 +66,7 @@ def csv_writer(file: TextIO, *, top_k: int, header: bool = True) -> Write:
 
 
 def jsonl_writer(file: TextIO, *, top_k: int) -> Write:
-    """A writer of JSON objects, one a line, in ASCII."""
+    """Return a writer of JSON lines: one object per row, in ASCII."""
     names = columns(top_k)
 
     def write(rows: Iterable[Row]) -> None:
@@ -76,7 +76,10 @@ def jsonl_writer(file: TextIO, *, top_k: int) -> Write:
 
 
 def table_writer(file: TextIO, *, top_k: int) -> Write:
-    """Lines for people. The path comes last, so that its length moves no column; control characters are escaped."""
+    """Return a writer of a readable table with escaped control characters.
+
+    The path comes last, so that its length does not move the other columns.
+    """
 
     def write(rows: Iterable[Row]) -> None:
         for row in rows:

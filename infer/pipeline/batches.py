@@ -1,7 +1,7 @@
-"""From inputs to predictions: workers decode files and run the network, a batch at a time.
+"""From inputs to predictions: workers decode images and run the network on them, a batch at a time.
 
-Each worker decodes a batch and then runs the network on it in the same thread. That keeps every core busy whichever of
-the two is slower, and one thread per run is faster than several that synchronise at every operator.
+Each worker decodes a batch and then runs the network on it in the same thread. All cores stay busy, whether decoding or
+the network is slower, and one thread per run is faster than several that synchronise at each operator.
 """
 
 import math
@@ -21,10 +21,10 @@ from netkit.infer.pipeline.brightness import MeanBrightness
 from netkit.infer.pipeline.threads import map_in_threads
 from netkit.infer.runtime.session import Session
 
-# Threads that decode small files side by side wait for Python's lock: 1,819 bytes (48x48) took 52 us in turns and 49 us
-# side by side, 3,144 bytes (64x64) 72 us and 53 us.
+# Threads that decode small files in parallel wait for Python's global lock: a file of 1,819 bytes (48x48) took 52 us in
+# sequence and 49 us in parallel, one of 3,144 bytes (64x64) 72 us and 53 us.
 SMALL_FILE_BYTES = 2048
-BATCHES_PER_TASK = 8  # of small files: handing a task of one batch to a process took 11 % of the cores' time, of 8, 1 %
+BATCHES_PER_TASK = 8  # of small files, for processes: sending tasks takes 1 % of the cores' time, with 1 batch 11 %
 
 Input = str | NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -33,7 +33,7 @@ Transform = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 class InputError(NamedTuple):
-    """Why an input has no prediction: a status word for programs and a message for people."""
+    """The error of an input without a prediction: an error code, the row's status, and a message."""
 
     status: str
     message: str
@@ -43,7 +43,7 @@ class InputError(NamedTuple):
 class Predictions:
     """The network's outputs for a batch of N inputs, of which K could be decoded.
 
-    `paths` (N,) are empty for inputs that are arrays; `errors` (N,) holds None for each input that could be decoded.
+    `paths` (N,) holds "" for inputs that are arrays; `errors` (N,) holds None for each input that could be decoded.
     `logits` and `probabilities` (K, classes) are float32. `mean_level`, from 0 to 255, is the mean of all pixels.
     `transformed` (T, K) holds the predicted class indices after each of T transforms.
     """
@@ -57,7 +57,7 @@ class Predictions:
 
     @property
     def decoded(self) -> NDArray[np.bool_]:
-        """Which inputs (N,) could be decoded."""
+        """The mask (N,) of the inputs that could be decoded."""
         return np.array([error is None for error in self.errors], bool)
 
 
@@ -72,7 +72,7 @@ def predict(
     brightness: MeanBrightness | None = None,
     transforms: Sequence[Transform] = (),
 ) -> Generator[Predictions]:
-    """Yield the predictions of all inputs in their order, a batch at a time.
+    """Yield the predictions of all inputs in order, a batch at a time.
 
     Inputs are paths, or images uint8 (height, width) or (height, width, channels). Workers are threads, or with
     `processes` forks of this process, which requires `session.can_fork`. `brightness` is updated with each batch.
@@ -87,7 +87,7 @@ def predict(
         from netkit.infer.pipeline.processes import map_in_processes  # multiprocessing takes 10 ms to import
 
         results = map_in_processes(worker, tasks, workers=workers)
-    elif small:  # decoded in the thread that submits them
+    elif small:  # the calling thread decodes them while it submits tasks
         results = map_in_threads(worker.run, map(worker.decode, tasks), workers=workers)
     else:
         results = map_in_threads(worker, tasks, workers=workers)
@@ -101,7 +101,7 @@ def predict(
 
 
 def split_evenly(inputs: Iterable[T], *, batch_size: int, workers: int) -> tuple[int, Iterator[T]]:
-    """The batch size, at most `batch_size`, that gives each worker a batch if inputs are few; and all the inputs."""
+    """Return a batch size of at most `batch_size` that gives each worker a batch if inputs are few; and all inputs."""
     remaining = iter(inputs)
     first = list(islice(remaining, batch_size * workers))
     return max(1, math.ceil(len(first) / workers)), chain(first, remaining)
@@ -155,7 +155,7 @@ class _Worker:
         return Predictions(decoded.paths, decoded.errors, logits, probabilities, level, transformed)
 
     def _outputs(self, pixels: NDArray[np.uint8], size: int) -> tuple[Floats, Floats]:
-        """Logits and probabilities. If memory is too small for batches of `size`, halves are tried."""
+        """Return logits and probabilities. If memory does not suffice for batches of `size`, retry with half of it."""
         if not len(pixels):
             empty = np.empty((0, len(self.session.card.labels)), np.float32)
             return empty, empty
@@ -185,7 +185,7 @@ def _chunks(inputs: Iterable[Input], size: int) -> Iterator[list[Input]]:
 
 
 def _is_small(image: Input) -> bool:
-    """Whether decoding takes so little time that threads do not pay off."""
+    """Whether decoding takes so little time that threads would not make it faster."""
     if isinstance(image, str) and is_remote(image):
         return False
     try:

@@ -1,4 +1,4 @@
-"""Brightness of the images, and a warning if it is far from that of the training images."""
+"""Mean brightness of the images, and a warning if it is far from that of the training images."""
 
 import logging
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from netkit.core.model_card import ModelCard
 
 logger = logging.getLogger(__name__)
 
-MAX_DIFFERENCE = 0.25  # of full brightness, between the mean of the images and that of the card
-CHECKED_IMAGES = 1000  # the first ones
+MAX_DIFFERENCE = 0.25  # between the mean brightness of the images and that of the training images, each from 0 to 1
+CHECKED_IMAGES = 1000  # at the start of a run
 
 
 @dataclass
@@ -25,12 +25,12 @@ class MeanBrightness:
             self.mean += (level - self.mean) * images / self.images
 
     def finish(self) -> None:
-        """No more images follow."""
+        """End the run: no more images follow."""
 
 
 @dataclass
 class BrightnessCheck(MeanBrightness):
-    """Warns once if the first images are far brighter or darker than those that the model was trained on."""
+    """Warns once if the first images are far brighter or darker than the training images."""
 
     card: ModelCard = field(kw_only=True)
     inverted: bool = field(kw_only=True)
@@ -48,9 +48,9 @@ class BrightnessCheck(MeanBrightness):
     def _check(self) -> None:
         mean, expected = self.mean / 255, sum(self.card.mean) / len(self.card.mean)
         if not self.checked and abs(mean - expected) > MAX_DIFFERENCE:
-            advice = "leave out --invert" if self.inverted else "for dark ink on white use --invert"
+            advice = "omit --invert" if self.inverted else "for dark ink on white pass --invert"
             logger.warning(
-                "warning: the images' mean brightness is %.2f, the model was trained on %.2f; %s",
+                "warning: the mean brightness of the images is %.2f, but %.2f in training; %s",
                 mean,
                 expected,
                 advice,

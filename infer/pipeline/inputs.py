@@ -1,4 +1,4 @@
-"""Paths of all inputs, from the arguments that name them: files, folders, glob patterns, URLs, tables and stdin."""
+"""Input paths, from arguments: files, folders, glob patterns, URLs, Parquet files and stdin."""
 
 import fnmatch
 import glob
@@ -16,35 +16,35 @@ from netkit.images.files import SUFFIXES, find_images, is_image_name
 
 STDIN = "-"
 TABLE_SUFFIX = ".parquet"
-ANY_DEPTH = "**"  # in a pattern: any number of nested folders, or none
-READ_BYTES = 65_536  # from stdin at a time
+ANY_DEPTH = "**"  # in a pattern: zero or more nested folders
+STDIN_CHUNK_BYTES = 65_536
 
 
 def find_inputs(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]:
     """Yield the paths of all inputs in the order of `arguments`.
 
-    A file is yielded as named, and a folder is walked for images, as `netkit.images.files.find_images` does it. A glob
-    pattern is expanded in sorted order. A Parquet file stands for the paths in its column `path`, and "-" for the paths
-    on stdin, each followed by `separator`. URLs are listed by `netkit.core.remote.find`.
-    Raises UsageError, before the first path, if an argument names nothing.
+    A file's path is yielded unchanged. A folder is searched for images by `netkit.images.files.find_images`, and a glob
+    pattern is expanded in sorted order. A Parquet file gives the paths in its column `path`, and "-" the paths on
+    stdin, each followed by `separator`. URLs are listed by `netkit.core.remote.find`.
+    Raises UsageError, before the first path, if an argument matches nothing.
     """
     return chain.from_iterable([_paths_of(argument, separator) for argument in arguments])
 
 
 def _paths_of(argument: str, separator: bytes) -> Iterable[str]:
-    """List the paths of one argument, lazily. Raises UsageError at once if there are none."""
+    """Return the paths of one argument, listed lazily. Raises UsageError at once if there are none."""
     if argument == STDIN:
         return _read_paths(sys.stdin.buffer, separator)
     if _is_table(argument):
         from netkit.infer.output import parquet  # needs an extra
 
-        return parquet.paths_in(argument)
+        return parquet.read_paths(argument)
     suffixes = ", ".join(SUFFIXES)
     if remote.is_remote(argument):
-        urls = remote.find(argument, is_wanted=is_image_name)
+        urls = remote.find(argument, accepts=is_image_name)
         if (first := next(urls, None)) is None:
             raise UsageError(f"{argument}: no images there (looked for {suffixes})")
-        return chain([first], urls)  # rather than listing it twice, as below
+        return chain([first], urls)  # unlike a local folder below, listing it twice would be slow
     if os.path.isdir(argument):
         if next(find_images(argument), None) is None:
             raise UsageError(f"{argument}: no images in this folder (looked for {suffixes})")
@@ -54,16 +54,16 @@ def _paths_of(argument: str, separator: bytes) -> Iterable[str]:
     if not _is_pattern(argument):
         if not is_image_name(argument):
             raise UsageError(f"{argument}: no such file or folder")
-        return [argument]  # a missing image becomes a row that says so
+        return [argument]  # a missing image becomes a row with an error
     if argument.split(os.sep).count(ANY_DEPTH) > 1:
-        raise UsageError(f"{argument}: '{ANY_DEPTH}' may stand once in a pattern")
+        raise UsageError(f"{argument}: a pattern may contain '{ANY_DEPTH}' only once")
     if next(_expand(argument), None) is None:
-        raise UsageError(f"{argument}: matches nothing, or folders without images")
+        raise UsageError(f"{argument}: matches nothing, or only folders without images")
     return _expand(argument)
 
 
 def _is_table(argument: str) -> bool:
-    """Whether `argument` is a Parquet file, here or behind a URL."""
+    """Whether `argument` is a Parquet file, local or behind a URL."""
     if remote.is_remote(argument):
         return argument.partition(remote.CHAIN)[0].lower().endswith(TABLE_SUFFIX)
     return argument.lower().endswith(TABLE_SUFFIX) and os.path.isfile(argument)
@@ -78,9 +78,9 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _read_paths(file: BinaryIO, separator: bytes) -> Iterator[str]:
-    """Yield each path as soon as it has arrived. Empty lines are skipped."""
+    """Yield each path as soon as it arrives. Empty lines are skipped."""
     rest = b""
-    while content := os.read(file.fileno(), READ_BYTES):
+    while content := os.read(file.fileno(), STDIN_CHUNK_BYTES):
         *lines, rest = (rest + content).split(separator)
         yield from (_decode_path(line, separator) for line in lines if line)
     if rest:
@@ -94,8 +94,8 @@ def _decode_path(line: bytes, separator: bytes) -> str:
 
 
 def _expand(pattern: str) -> Iterator[str]:
-    """Yield the files that match and the images in folders that match, each once."""
-    walked: set[str] = set()  # `**` matches a folder as well as everything in it
+    """Yield the files that match and the images in folders that match, without duplicates."""
+    walked: set[str] = set()  # `**` matches both a folder and everything in it
     for path in _matches(pattern):
         if walked and not walked.isdisjoint(map(str, Path(path).parents)):
             continue

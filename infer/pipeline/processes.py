@@ -1,4 +1,4 @@
-"""Worker processes: a function mapped over tasks by forks of this process. Linux only."""
+"""Worker processes: map a function over tasks in forks of this process. Linux only."""
 
 import ctypes
 import logging
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
-MAX_RESTARTS = 3  # of the processes, without a result in between
+MAX_RESTARTS = 3  # of the worker processes, without a result in between
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if os.name == "posix" else ()
 PR_SET_PDEATHSIG = 1  # see prctl(2)
 
@@ -33,11 +33,11 @@ PR_SET_PDEATHSIG = 1  # see prctl(2)
 def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], *, workers: int) -> Generator[Result]:
     """Yield `function(task)` for each task, in order, computed by forks of this process.
 
-    Forks inherit `function`; tasks and results are pickled. An exception in a worker reaches the caller. If a worker is
-    killed, new workers run its tasks again. If no process can be forked, threads do the work. Leaving the iteration
-    early kills the workers.
+    Forks inherit `function`; tasks and results are pickled. An exception in a worker is raised in the caller. If a
+    worker is killed, new workers run its tasks again. If no process can be forked, threads are used. Closing the
+    generator early kills the workers.
 
-    Raises ModelError if workers are killed again and again.
+    Raises ModelError if workers are killed more than MAX_RESTARTS times without a result in between.
     """
     unfinished: deque[Task] = deque()
     remaining = iter(tasks)
@@ -47,13 +47,13 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
         unfinished.clear()
         try:
             pool = _WorkerPool(function, workers)
-        except (OSError, NotImplementedError) as exc:  # also where the system has no semaphores
-            logger.info("threads do the work, not processes: %s", first_line(exc))
+        except (OSError, NotImplementedError) as exc:  # NotImplementedError: the system has no semaphores
+            logger.info("using threads instead of processes: %s", first_line(exc))
             yield from map_in_threads(function, todo, workers=workers)
             return
         window = TASKS_PER_WORKER * workers
         try:
-            with closing(ordered_map(pool, _call, _remembered(todo, unfinished), window=window)) as results:
+            with closing(ordered_map(pool, _call, _record(todo, unfinished), window=window)) as results:
                 for result in results:
                     unfinished.popleft()
                     restarts = 0
@@ -62,10 +62,13 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
         except BrokenProcessPool:
             restarts += 1
             logger.warning("warning: a worker process was killed; its images are processed again")
-    raise ModelError("worker processes are killed again and again: by an image, or for lack of memory")
+    raise ModelError(
+        f"worker processes died {restarts} times in a row, from lack of memory or because of an image; "
+        "reduce --batch-size"
+    )
 
 
-def _remembered(tasks: Iterable[Task], unfinished: deque[Task]) -> Iterator[Task]:
+def _record(tasks: Iterable[Task], unfinished: deque[Task]) -> Iterator[Task]:
     for task in tasks:
         unfinished.append(task)
         yield task
@@ -85,15 +88,16 @@ class _WorkerPool(ProcessPoolExecutor):
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # until the workers ignore them
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # the workers use no lock of this process's threads
+                # Python warns of forks in a process with threads; the workers use none of the threads' locks
+                warnings.simplefilter("ignore", DeprecationWarning)
                 self.submit(int)  # forks all workers
         except BaseException:
             self._kill()
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        # A killed worker can leave half a result or half a task in a pipe. A read of the rest ends only when no process
-        # holds the other end of the pipe: not this process, and no other worker. Python itself closes the reader since
+        # A killed worker can leave part of a result or task in a pipe. A read of the rest ends only when no process has
+        # the other end of the pipe open, neither this one nor another worker. Python closes the reader itself since
         # 3.11.5 (CPython issue 94777).
         self._result_queue._writer.close()  # type: ignore[attr-defined]
         self._call_queue._reader.close()  # type: ignore[attr-defined]
@@ -112,11 +116,11 @@ class _WorkerPool(ProcessPoolExecutor):
             worker.kill()
 
 
-_function: Callable[[Any], Any]  # in a worker: what it computes
+_function: Callable[[Any], Any]  # set in each worker
 
 
 def _become_worker(function: Callable[[Any], Any], parent: int) -> None:
-    """Only the parent handles signals; a worker ends with its parent, even if the parent is killed."""
+    """Ignore stop signals, which the parent handles, and end with the parent, even if it is killed."""
     global _function
     _function = function
     for number in STOP_SIGNALS:

@@ -1,1 +1,1 @@
-"""ONNX Runtime: sessions, io binding, benchmark and diagnosis."""
+"""ONNX Runtime: sessions, IO binding, benchmark and diagnosis."""

@@ -13,13 +13,13 @@ from netkit.infer.runtime.providers import CPU
 from netkit.infer.runtime.session import Session, open_sessions
 
 BATCH_SIZES = (1, 4, 16, 64, 256)
-WARM_UP_RUNS = 3  # the first one allocates
-TOLERATED_LOSS = 0.03  # share of the best speed that a smaller batch may lose and still be preferred
+WARM_UP_RUNS = 3  # the first one allocates buffers
+MAX_SPEED_LOSS = 0.03  # relative to the best speed: a smaller batch that loses no more is preferred
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second with `threads` batches at a time, and the latency percentiles of a batch in milliseconds."""
+    """Throughput with `threads` batches at a time, and the latency percentiles of a batch in milliseconds."""
 
     provider: str
     batch_size: int
@@ -30,8 +30,8 @@ class Speed:
     p99_ms: float
 
 
-def measure(session: Session, *, batch_size: int, threads: int, least_s: float = 1.0) -> Speed:
-    """The speed on random images, over at least `least_s` seconds after a warm-up."""
+def measure(session: Session, *, batch_size: int, threads: int, min_duration_s: float = 1.0) -> Speed:
+    """Measure the speed on random images, over at least `min_duration_s` seconds after a warm-up."""
     card = session.card
     shape = batch_size, card.channels, card.height, card.width
     images_u8 = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
@@ -41,7 +41,7 @@ def measure(session: Session, *, batch_size: int, threads: int, least_s: float =
 
     def latencies(_: int) -> list[float]:
         durations_s: list[float] = []
-        while (begun := time.perf_counter()) - started < least_s:
+        while (begun := time.perf_counter()) - started < min_duration_s:
             session.run(images_u8, size=batch_size)
             durations_s.append(time.perf_counter() - begun)
         return durations_s
@@ -53,23 +53,23 @@ def measure(session: Session, *, batch_size: int, threads: int, least_s: float =
     return Speed(session.provider, batch_size, threads, round(images_per_s), p50, p90, p99)
 
 
-def sweep(model: Model, *, device: str, batch_sizes: Iterable[int], least_s: float) -> Iterator[Speed]:
-    """The speeds of the model on each provider of `device`, for each batch size, with one thread and with all cores."""
+def sweep(model: Model, *, device: str, batch_sizes: Iterable[int], min_duration_s: float) -> Iterator[Speed]:
+    """Measure the model on each provider of `device`, for each batch size, with one thread and with all cores."""
     cores = usable_cores()
     for session in open_sessions(model, device=device, threads=1):
         for threads in sorted({1, cores}) if session.provider == CPU else [1]:
             for batch_size in batch_sizes:
-                yield measure(session, batch_size=batch_size, threads=threads, least_s=least_s)
+                yield measure(session, batch_size=batch_size, threads=threads, min_duration_s=min_duration_s)
 
 
 def best(speeds: Iterable[Speed]) -> Speed:
-    """The smallest batch that is about as fast as the fastest one, on the same provider with the same threads."""
-    measured = list(speeds)
-    fastest = max(measured, key=lambda speed: speed.images_per_s)
+    """Return the smallest batch about as fast as the fastest one, on the same provider with as many threads."""
+    speeds = list(speeds)
+    fastest = max(speeds, key=lambda speed: speed.images_per_s)
     about_as_fast = [
         speed
-        for speed in measured
+        for speed in speeds
         if (speed.provider, speed.threads) == (fastest.provider, fastest.threads)
-        and speed.images_per_s >= (1 - TOLERATED_LOSS) * fastest.images_per_s
+        and speed.images_per_s >= (1 - MAX_SPEED_LOSS) * fastest.images_per_s
     ]
     return min(about_as_fast, key=lambda speed: speed.batch_size)

@@ -1,4 +1,4 @@
-"""Doctor: what this machine can run, each check with the command that fixes it. Works without ONNX Runtime."""
+"""Doctor: checks what this machine can run; a failed check has a command that fixes it. Works without ONNX Runtime."""
 
 import ctypes
 import os
@@ -19,11 +19,11 @@ from netkit.infer.check import Check
 from netkit.infer.model import onnx_file
 from netkit.infer.runtime.providers import PROVIDERS
 
-NVIDIA_VENDOR = "0x10de"  # on the PCI bus
+NVIDIA_VENDOR = "0x10de"  # PCI vendor ID
 INSTALL_EXTRA = "in a checkout of netkit: pip install '.[{}]'"
 INSTALL_CUDA = "pip install 'onnxruntime-gpu[cuda,cudnn]'"
 CUDNN = "cudnn64_9.dll" if sys.platform == "win32" else "libcudnn.so.9"
-TOLERANCE = 1e-4  # of a convolution in float32, relative to the largest result
+TOLERANCE = 1e-4  # error of a convolution in float32, relative to the largest result
 CONVOLUTION = """
 <ir_version: 10, opset_import: ["" : 20]>
 convolution (uint8[N, 1, 8, 8] images) => (float[N, 4] logits, float[N, 4] probabilities) {
@@ -37,7 +37,7 @@ convolution (uint8[N, 1, 8, 8] images) => (float[N, 4] logits, float[N, 4] proba
 
 
 def examine() -> Iterator[Check]:
-    """All checks, the most basic first."""
+    """Run all checks, the most basic first."""
     yield Check("machine", True, f"{platform.platform()}; Python {platform.python_version()}")
     yield Check("netkit", True, f"{VERSION} in {sys.prefix}")
     yield _check_cores()
@@ -50,9 +50,9 @@ def examine() -> Iterator[Check]:
         yield _check_cuda_libraries()
         yield _check_convolution("cuda", fix=INSTALL_CUDA)
     for package, extra, purpose in (("torch", "train", "train and export"), ("pyarrow", "parquet", "write .parquet")):
-        found = installed_version(package)
-        fix = "" if found else INSTALL_EXTRA.format(extra)
-        yield Check(package, True, found or f"not installed: needed to {purpose}", fix)
+        installed = installed_version(package)
+        fix = "" if installed else INSTALL_EXTRA.format(extra)
+        yield Check(package, True, installed or f"not installed: needed to {purpose}", fix)
 
 
 def installed_version(package: str) -> str | None:
@@ -63,47 +63,48 @@ def installed_version(package: str) -> str | None:
 
 
 def installed_onnxruntimes() -> list[str]:
-    """ONNX Runtime's packages in the first folder of sys.path that has one, as "name version".
+    """List the ONNX Runtime packages in the first folder of sys.path that has one, as "name version".
 
-    Two packages in one folder overwrite each other's files. Those in later folders are not imported.
+    Two packages in one folder overwrite each other's files. Packages in later folders are not imported.
     """
-    found = [each for each in distributions() if each.name in ("onnxruntime", "onnxruntime-gpu")]
-    return sorted({f"{each.name} {each.version}" for each in found if each.locate_file("") == found[0].locate_file("")})
+    installed = [package for package in distributions() if package.name in ("onnxruntime", "onnxruntime-gpu")]
+    imported = [package for package in installed if package.locate_file("") == installed[0].locate_file("")]
+    return sorted({f"{package.name} {package.version}" for package in imported})
 
 
 def has_nvidia_gpu() -> bool:
-    """Whether the PCI bus, where the system shows it, has an NVIDIA device."""
+    """Whether there is an NVIDIA device on the PCI bus, as far as the system lists it."""
     vendors = Path("/sys/bus/pci/devices").glob("*/vendor")
     return any(vendor.read_text().strip() == NVIDIA_VENDOR for vendor in vendors)
 
 
 def _check_cores() -> Check:
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = system.cgroup_quota(system.CGROUP, system.MEMBER)
-    limit = "no quota" if quota is None else f"a quota of {quota:g}"
-    return Check("cores", True, f"{system.usable_cores()} to use: {affinity} by affinity, {limit}")
+    quota = system.cgroup_quota(system.CGROUP_ROOT, system.CGROUP_MEMBERSHIP)
+    limit = "no quota" if quota is None else f"quota: {quota:g}"
+    return Check("cores", True, f"{system.usable_cores()} usable (CPU affinity: {affinity}; {limit})")
 
 
 def _check_onnxruntime() -> Check:
-    found = installed_onnxruntimes()
-    if len(found) == 2:
+    installed = installed_onnxruntimes()
+    if len(installed) == 2:
         fix = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_CUDA}"
-        return Check("ONNX Runtime", False, f"{', '.join(found)}: one hides the other", fix)
-    if not found:
+        return Check("ONNX Runtime", False, f"{', '.join(installed)}: these packages overwrite each other", fix)
+    if not installed:
         return Check("ONNX Runtime", False, "not installed", INSTALL_EXTRA.format("cpu"))
-    return Check("ONNX Runtime", True, found[0])
+    return Check("ONNX Runtime", True, installed[0])
 
 
 def _check_cuda() -> Check:
     missing = system.missing_cuda_driver()
     if missing and has_nvidia_gpu():
-        return Check("CUDA", False, f"there is an NVIDIA card, but {missing}", "sudo apt install nvidia-driver-580")
+        return Check("CUDA", False, f"there is an NVIDIA GPU, but {missing}", "sudo apt install nvidia-driver-580")
     if missing:
         return Check("CUDA", True, f"{missing}: the CPU is used")
     if not any(package.startswith("onnxruntime-gpu ") for package in installed_onnxruntimes()):
         fix = f"pip uninstall -y onnxruntime && {INSTALL_CUDA}"
-        return Check("CUDA", False, "there is a driver, but no onnxruntime-gpu to use it", fix)
-    return Check("CUDA", True, f"the driver is for CUDA {system.cuda_version()}")
+        return Check("CUDA", False, "there is a driver, but onnxruntime-gpu is not installed", fix)
+    return Check("CUDA", True, f"the driver supports CUDA {system.cuda_version()}")
 
 
 def _check_cuda_libraries() -> Check:
@@ -119,12 +120,13 @@ def _check_cuda_libraries() -> Check:
         missing.append(f"{CUDNN} cannot be loaded")
     if missing:
         return Check("CUDA libraries", False, "; ".join(missing), INSTALL_CUDA)
-    packages = sorted(f"{each.name} {each.version}" for each in distributions() if each.name.startswith("nvidia-cud"))
-    return Check("CUDA libraries", True, "; ".join(packages) or "found")
+    nvidia_packages = [package for package in distributions() if package.name.startswith("nvidia-cud")]
+    versions = sorted(f"{package.name} {package.version}" for package in nvidia_packages)
+    return Check("CUDA libraries", True, "; ".join(versions) or "found")
 
 
 def _check_convolution(device: str, fix: str) -> Check:
-    """Run a convolution on the device and compare the result with numpy's."""
+    """Run a convolution on the device and compare the result with NumPy's."""
     name = f"a convolution on {PROVIDERS[device]}"
     images_u8 = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), np.uint8)
     kernels = np.random.default_rng(1).normal(size=(4, 1, 3, 3)).astype(np.float32)
@@ -133,7 +135,7 @@ def _check_convolution(device: str, fix: str) -> Check:
     card = ModelCard("convolution", tuple("abcd"), 1, 8, 8, (0.0,), (1.0,), Origin("", "", {}, 0, 0.0, "", ""))
     proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
     try:
-        from netkit.infer.runtime.session import open_session  # needs ONNX Runtime, which may be missing
+        from netkit.infer.runtime.session import open_session  # imports ONNX Runtime
 
         logits, _ = open_session(onnx_file.check(proto.SerializeToString(), name), device=device).run(images_u8)
     except ImportError as exc:

@@ -14,42 +14,42 @@ from netkit.core.model_card import ModelCard
 from netkit.infer.model.onnx_file import INPUT, OUTPUTS
 from netkit.infer.runtime.ort import ort
 
-MAX_BINDINGS = 4  # batch sizes with buffers; a run over many files needs one, and its halves if memory is short
-GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"  # ONNX Runtime's run option: which graph to record or replay
+MAX_BINDINGS = 4  # batch sizes; a run over many files needs one, and smaller ones if memory does not suffice
+GRAPH_ID, NO_GRAPH = "gpu_graph_id", "-1"  # ONNX Runtime's run option that names the graph to record or replay
 
 Floats = NDArray[np.float32]
 
 
 class Bindings:
-    """Buffers for an open session, one set for each batch size, on `device` "cuda" or "cpu".
+    """The buffers of an open session, one set for each batch size, on `device` "cuda" or "cpu".
 
-    All runs happen in one thread, whichever thread calls: ONNX Runtime records and replays in one thread only.
+    All runs are executed by one thread, because ONNX Runtime must replay a graph in the thread that recorded it.
     """
 
     def __init__(self, runtime: ort.InferenceSession, card: ModelCard, device: str) -> None:
         self._runtime, self._card, self._device = runtime, card, device
-        self.by_size: dict[tuple[int, bool], _Binding] = {}  # key: (batch size, recorded); the last used comes last
+        self.by_size: dict[tuple[int, bool], _Binding] = {}  # by (batch size, recorded), the most recently used last
         self._graph_ids = count()
         self._thread = ThreadPoolExecutor(1, "binding")
 
     def run(self, images_u8: NDArray[np.uint8], *, size: int | None) -> tuple[Floats, Floats]:
-        """Logits and probabilities of images (N, channels, height, width).
+        """Return logits and probabilities of images (N, channels, height, width).
 
-        With a `size` of at least N, the images are padded to it and the run is recorded, and replayed from then on.
+        With a `size` of at least N, the images are padded to `size`; the first such run is recorded, later ones replay.
         """
         return self._thread.submit(self._run, images_u8, size).result()
 
     def _run(self, images_u8: NDArray[np.uint8], size: int | None) -> tuple[Floats, Floats]:
         key = (size, True) if size and size >= len(images_u8) else (len(images_u8), False)
         binding = self.by_size.pop(key, None) or self._bind(*key)
-        outputs = binding.run(images_u8)  # a binding that fails is dropped: its buffers may exceed the memory
+        outputs = binding.run(images_u8)  # if it fails, the binding is dropped: its buffers may exceed the memory
         self.by_size[key] = binding
         while len(self.by_size) > MAX_BINDINGS:
             del self.by_size[next(iter(self.by_size))]
         return outputs
 
     def _bind(self, size: int, recorded: bool) -> "_Binding":
-        graph_id = str(next(self._graph_ids)) if recorded else NO_GRAPH  # a new ID: a graph is tied to its buffers
+        graph_id = str(next(self._graph_ids)) if recorded else NO_GRAPH  # never reused: a graph is tied to its buffers
         return _Binding(self._runtime, self._card, self._device, size=size, graph_id=graph_id)
 
 

@@ -1,9 +1,9 @@
-"""ONNX Runtime's names for the devices that netkit supports. Needs no ONNX Runtime."""
+"""ONNX Runtime's names for the devices that netkit supports. Does not import ONNX Runtime."""
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
-PROVIDERS = {"cpu": CPU, "cuda": CUDA}  # by device, as --device and PyTorch name it
+PROVIDERS = {"cpu": CPU, "cuda": CUDA}  # by the device's name in --device and in PyTorch
 
 
 def device_of(provider: str) -> str:
-    """The device, "cpu" or "cuda", that a provider runs on."""
+    """Return the device that a provider runs on, "cpu" or "cuda"."""
     return "cuda" if provider == CUDA else "cpu"

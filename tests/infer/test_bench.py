@@ -1,4 +1,4 @@
-"""Speeds are those of real runs, and the advice follows from them."""
+"""Benchmarks measure real runs, and the suggested batch size follows from the speeds."""
 
 import json
 import time
@@ -12,14 +12,14 @@ from netkit.infer.runtime.session import Session
 from tests.support.commands import Netkit
 
 
-def test_a_speed_is_that_of_the_runs_that_were_timed(session: Session) -> None:
+def test_the_speed_agrees_with_the_elapsed_time(session: Session) -> None:
     started = time.perf_counter()
-    speed = bench.measure(session, batch_size=16, threads=2, least_s=0.3)
+    speed = bench.measure(session, batch_size=16, threads=2, min_duration_s=0.3)
     wall_s = time.perf_counter() - started
     assert (speed.provider, speed.batch_size, speed.threads) == ("CPUExecutionProvider", 16, 2)
     assert 0 < speed.p50_ms <= speed.p90_ms <= speed.p99_ms < wall_s * 1000
-    assert speed.images_per_s * wall_s > 16  # at least a batch
-    assert speed.images_per_s <= 2 * 16 / (speed.p50_ms / 1000) * 2  # no more than two at once could do, and half again
+    assert speed.images_per_s * wall_s > 16  # at least one batch
+    assert speed.images_per_s <= 2 * 16 / (speed.p50_ms / 1000) * 2  # at most twice that of two threads
 
 
 def speed(batch_size: int, images_per_s: int, *, threads: int = 2) -> Speed:
@@ -34,13 +34,13 @@ def speed(batch_size: int, images_per_s: int, *, threads: int = 2) -> Speed:
         ([speed(1, 1000, threads=1), speed(1, 500), speed(16, 999)], (1, 1)),
     ],
 )
-def test_the_smallest_batch_that_is_hardly_slower_is_advised(speeds: list[Speed], best: tuple[int, int]) -> None:
-    chosen = bench.best(speeds)
-    assert (chosen.batch_size, chosen.threads) == best
+def test_the_smallest_batch_that_is_hardly_slower_is_best(speeds: list[Speed], best: tuple[int, int]) -> None:
+    speed = bench.best(speeds)
+    assert (speed.batch_size, speed.threads) == best
 
 
-def test_the_command_tries_what_is_asked_for_and_advises_one_of_it(netkit: Netkit, workplace: Path) -> None:
-    model = workplace / "runs/residual/model.onnx"
+def test_the_command_measures_the_given_batch_sizes_and_suggests_the_best(netkit: Netkit, workspace: Path) -> None:
+    model = workspace / "runs/residual/model.onnx"
     options = ("--batch-size", "2", "--batch-size", "8", "--seconds", "0.1", "--device", "cpu")
     done = netkit("bench", model, *options, "--json")
     assert done.returncode == 0, done.stderr

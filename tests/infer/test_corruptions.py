@@ -1,4 +1,4 @@
-"""Image corruptions: each has the effect that its name says."""
+"""Image corruptions: each has the effect that its name describes."""
 
 import math
 
@@ -10,7 +10,7 @@ from PIL import Image
 from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupt
 
 Pixels = NDArray[np.uint8]
-PAPER = """
+PAPER_NAMES = """
     shot_noise impulse_noise glass_blur motion_blur shear scale rotate brightness translate stripe fog spatter
     dotted_line zigzag canny_edges
 """.split()
@@ -22,7 +22,7 @@ def grey(level: int, side: int = 28) -> Pixels:
 
 @pytest.fixture
 def bar() -> Pixels:
-    """An upright bar, 4 pixels wide and 16 high, in the middle."""
+    """A vertical bar in the middle, 4 pixels wide and 16 high."""
     image = grey(0)
     image[:, 6:22, 12:16] = 255
     return image
@@ -34,8 +34,8 @@ def moments(pixels: Pixels) -> tuple[float, float, float, float, float]:
     rows, columns = np.mgrid[: weights.shape[0], : weights.shape[1]]
     mass = weights.sum()
     x, y = (weights * columns).sum() / mass, (weights * rows).sum() / mass
-    across, down = ((weights * (where - at) ** 2).sum() / mass for where, at in ((columns, x), (rows, y)))
-    return mass, x, y, math.sqrt(across), math.sqrt(down)
+    var_x, var_y = ((weights * (axis - mean) ** 2).sum() / mass for axis, mean in ((columns, x), (rows, y)))
+    return mass, x, y, math.sqrt(var_x), math.sqrt(var_y)
 
 
 def angle(pixels: Pixels) -> float:
@@ -44,40 +44,40 @@ def angle(pixels: Pixels) -> float:
     _, x, y, _, _ = moments(pixels)
     rows, columns = np.mgrid[: weights.shape[0], : weights.shape[1]]
     dx, dy = columns - x, rows - y
-    both = (weights * dx * dy).sum()
-    return abs(math.degrees(0.5 * math.atan2(2 * both, (weights * (dy**2 - dx**2)).sum())))
+    covariance = (weights * dx * dy).sum()
+    return abs(math.degrees(0.5 * math.atan2(2 * covariance, (weights * (dy**2 - dx**2)).sum())))
 
 
 def test_the_corruptions_are_the_fifteen_of_the_paper() -> None:
-    assert list(CORRUPTIONS) == PAPER
+    assert list(CORRUPTIONS) == PAPER_NAMES
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", PAPER_NAMES)
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 61, 40), (1, 12, 9)])
-def test_a_corruption_changes_an_image_in_the_same_way_each_time(name: str, shape: tuple[int, ...]) -> None:
+def test_corruptions_are_deterministic_and_do_not_modify_their_input(name: str, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(1).integers(0, 200, shape, np.uint8)
     before = image.copy()
-    one = corrupt(image, name)
-    assert one.shape == shape and one.dtype == np.uint8
-    assert (one == corrupt(image, name)).all()
+    corrupted = corrupt(image, name)
+    assert corrupted.shape == shape and corrupted.dtype == np.uint8
+    assert (corrupted == corrupt(image, name)).all()
     assert (image == before).all()
-    assert (one != image).any()
+    assert (corrupted != image).any()
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("name", PAPER_NAMES)
 def test_tiny_images_are_corrupted_too(name: str) -> None:
     for shape in ((1, 1, 3), (3, 1, 1), (1, 2, 2)):
-        one = corrupt(np.full(shape, 90, np.uint8), name)
-        assert one.shape == shape and one.dtype == np.uint8
+        corrupted = corrupt(np.full(shape, 90, np.uint8), name)
+        assert corrupted.shape == shape and corrupted.dtype == np.uint8
 
 
-@pytest.mark.parametrize("name", sorted({*PAPER} - {"scale", "brightness", "stripe", "canny_edges"}))
+@pytest.mark.parametrize("name", sorted({*PAPER_NAMES} - {"scale", "brightness", "stripe", "canny_edges"}))
 def test_random_effects_differ_between_images(name: str, bar: Pixels) -> None:
     """Images that differ by a few levels in one pixel differ in many pixels afterwards."""
-    others = np.repeat(bar[None], 8, axis=0)
-    others[:, 0, 14, 14] -= np.arange(8, dtype=np.uint8)
-    images = [corrupt(each, name).astype(int) for each in others]
-    assert max((np.abs(each - images[0]) > 10).sum() for each in images) > 20
+    similar = np.repeat(bar[None], 8, axis=0)
+    similar[:, 0, 14, 14] -= np.arange(8, dtype=np.uint8)
+    images = [corrupt(image, name).astype(int) for image in similar]
+    assert max((np.abs(image - images[0]) > 10).sum() for image in images) > 20
 
 
 def test_shot_noise_has_the_variance_of_a_low_photon_count() -> None:
@@ -94,14 +94,14 @@ def test_impulse_noise_turns_as_many_pixels_black_as_white() -> None:
 
 
 @pytest.mark.parametrize("name", ["glass_blur", "motion_blur"])
-def test_blurs_spread_the_light_and_keep_its_sum(name: str, bar: Pixels) -> None:
-    mass, _, _, across, down = moments(bar)
-    blurred_mass, _, _, blurred_across, blurred_down = moments(corrupt(bar, name))
+def test_blurs_spread_brightness_and_keep_its_sum(name: str, bar: Pixels) -> None:
+    mass, _, _, std_x, std_y = moments(bar)
+    blurred_mass, _, _, blurred_std_x, blurred_std_y = moments(corrupt(bar, name))
     assert blurred_mass == pytest.approx(mass, rel=0.15)
-    assert blurred_across**2 + blurred_down**2 > across**2 + down**2 + 0.5
+    assert blurred_std_x**2 + blurred_std_y**2 > std_x**2 + std_y**2 + 0.5
 
 
-def test_geometric_corruptions_have_their_strength(bar: Pixels) -> None:
+def test_rotate_translate_and_shear_have_the_documented_strength(bar: Pixels) -> None:
     _, x, y, _, _ = moments(bar)
     assert angle(corrupt(bar, "rotate")) == pytest.approx(30, abs=1)
     moved = moments(corrupt(bar, "translate"))
@@ -114,11 +114,11 @@ def test_geometric_corruptions_have_their_strength(bar: Pixels) -> None:
 def test_scale_shrinks_to_three_fifths() -> None:
     rows, columns = np.mgrid[:28, :28] - 13.5
     blob = (255 * np.exp(-(columns**2) / 18 - rows**2 / 32)).astype(np.uint8)[None]
-    (mass, *centre, across, down), small = moments(blob), moments(corrupt(blob, "scale"))
-    assert small == pytest.approx((0.36 * mass, *centre, 0.6 * across, 0.6 * down), rel=0.03)
+    (mass, *centre, std_x, std_y), small = moments(blob), moments(corrupt(blob, "scale"))
+    assert small == pytest.approx((0.36 * mass, *centre, 0.6 * std_x, 0.6 * std_y), rel=0.03)
 
 
-def test_brightness_adds_light_and_clips_at_white() -> None:
+def test_brightness_adds_a_constant_and_clips_at_white() -> None:
     assert corrupt(grey(100), "brightness").tolist() == grey(202).tolist()
     assert corrupt(grey(200), "brightness").tolist() == grey(255).tolist()
 
@@ -165,7 +165,7 @@ def test_canny_edges_are_a_one_pixel_wide_outline(side: int) -> None:
     assert not corrupt(grey(77, side), "canny_edges").any()
 
 
-def test_colours_are_kept_where_nothing_is_drawn() -> None:
+def test_colour_images_keep_their_colours() -> None:
     red = np.zeros((3, 100, 60), np.uint8)
     red[0] = 200
     for name in ("rotate", "motion_blur", "glass_blur"):

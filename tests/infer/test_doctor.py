@@ -1,4 +1,4 @@
-"""The doctor checks what the machine can run by running it, and names the command that fixes a failed check."""
+"""`netkit doctor` checks what the machine can run by running it, and prints a command that fixes a failed check."""
 
 import json
 import os
@@ -27,24 +27,24 @@ def checks_by_name() -> dict[str, Check]:
 
 
 @without_driver
-def test_a_machine_without_a_gpu_passes_and_runs_a_convolution_on_its_cpu() -> None:
+def test_a_machine_without_a_gpu_passes_and_runs_a_convolution_on_the_cpu() -> None:
     checks = checks_by_name()
     assert all(check.ok for check in checks.values())
     assert checks["a convolution on CPUExecutionProvider"].detail.startswith("largest error ")
     assert "a convolution on CUDAExecutionProvider" not in checks
     assert checks["CUDA"].detail == f"{NO_DRIVER}: the CPU is used"
-    assert checks["cores"].detail.startswith(f"{system.usable_cores()} to use: ")
+    assert checks["cores"].detail.startswith(f"{system.usable_cores()} usable (CPU affinity: ")
     assert checks["torch"].detail.startswith("2.")
     assert checks["packages"].detail.startswith("numpy 2.")
 
 
 def write_metadata(folder: Path, **versions: str) -> Path:
-    """What pip leaves of packages with these versions in a folder."""
-    for package, number in versions.items():
-        about = folder / f"{package}-{number}.dist-info"
-        about.mkdir(parents=True)
-        text = f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {number}\n"
-        (about / "METADATA").write_text(text)
+    """Write the metadata of installed packages with these versions into a folder."""
+    for package, version in versions.items():
+        metadata_folder = folder / f"{package}-{version}.dist-info"
+        metadata_folder.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n"
+        (metadata_folder / "METADATA").write_text(text)
     return folder
 
 
@@ -57,7 +57,7 @@ def write_metadata(folder: Path, **versions: str) -> Path:
         (
             {"onnxruntime": "1.31.1", "onnxruntime_gpu": "1.30.0"},
             False,
-            "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0: one hides the other",
+            "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0: these packages overwrite each other",
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'",
         ),
     ],
@@ -65,12 +65,12 @@ def write_metadata(folder: Path, **versions: str) -> Path:
 def test_exactly_one_onnx_runtime_must_be_installed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, installed: dict[str, str], ok: bool, detail: str, fix: str
 ) -> None:
-    found = list(distributions(path=[str(write_metadata(tmp_path, **installed))]))
-    monkeypatch.setattr(doctor, "distributions", lambda: found)
+    packages = list(distributions(path=[str(write_metadata(tmp_path, **installed))]))
+    monkeypatch.setattr(doctor, "distributions", lambda: packages)
     assert checks_by_name()["ONNX Runtime"] == Check("ONNX Runtime", ok, detail, fix)
 
 
-def test_an_onnx_runtime_in_a_later_folder_of_the_path_does_not_count(tmp_path: Path) -> None:
+def test_an_onnx_runtime_in_a_later_folder_of_the_path_is_ignored(tmp_path: Path) -> None:
     first = write_metadata(tmp_path / "first", onnxruntime_gpu="1.30.0")
     second = write_metadata(tmp_path / "second", onnxruntime="1.31.1")
     for path, detail in (([first, second], "onnxruntime-gpu 1.30.0"), ([second, first], "onnxruntime 1.31.1")):
@@ -80,21 +80,21 @@ def test_an_onnx_runtime_in_a_later_folder_of_the_path_does_not_count(tmp_path: 
 
 
 @without_driver
-def test_an_nvidia_card_without_a_driver_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_nvidia_gpu_without_a_driver_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "has_nvidia_gpu", lambda: True)
     check = checks_by_name()["CUDA"]
     assert not check.ok
-    assert check.detail.startswith("there is an NVIDIA card, but no NVIDIA driver on this machine")
+    assert check.detail.startswith("there is an NVIDIA GPU, but no NVIDIA driver on this machine")
     assert check.fix == "sudo apt install nvidia-driver-580"
 
 
 @without_driver
-def test_libraries_and_a_convolution_are_checked_where_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here the driver is pretended: the libraries load without it, but the convolution does not run."""
+def test_cuda_libraries_and_a_convolution_are_checked_if_there_is_a_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test pretends that there is a driver: the libraries load without it, but the convolution does not run."""
     monkeypatch.setattr(system, "missing_cuda_driver", lambda: None)
     monkeypatch.setattr(system, "cuda_version", lambda: "13.0")
     checks = checks_by_name()
-    assert checks["CUDA"].detail == "the driver is for CUDA 13.0"
+    assert checks["CUDA"].detail == "the driver supports CUDA 13.0"
     assert checks["CUDA libraries"].detail.startswith("nvidia-cuda-")
     assert not checks["a convolution on CUDAExecutionProvider"].ok
     monkeypatch.setattr(doctor, "CUDNN", "libcudnn.so.none")
@@ -136,8 +136,9 @@ def test_an_onnxruntime_that_cannot_be_imported_fails_the_check(tmp_path: Path) 
 
 
 def test_two_onnx_runtimes_are_reported_with_the_fix(tmp_path: Path) -> None:
-    """pip leaves one package folder, and the metadata of both."""
+    """pip installs both into one package folder, and keeps the metadata of both."""
     site = write_metadata(tmp_path / "site", onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
     done = run_netkit("doctor", cwd=tmp_path, PYTHONPATH=str(site))
-    assert done.returncode == 1 and "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: one hides the other" in done.stdout
+    assert done.returncode == 1
+    assert "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: these packages overwrite each other" in done.stdout
     assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr

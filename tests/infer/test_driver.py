@@ -1,11 +1,10 @@
-"""A run as shards in a folder: the rows of a results file, and who goes on leaves what is whole."""
+"""A run in shards: it writes the rows of the local engine, and a resumed run keeps complete shards."""
 
 import json
 import os
 import shutil
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,46 +14,32 @@ from PIL import Image
 from pyarrow import parquet as pq
 
 from netkit.core.errors import ModelError, UsageError
+from netkit.core.progress import no_progress
 from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer import job
 from netkit.infer.cluster import driver
-from netkit.infer.cluster.shards import Made, Plan, Shard, Worker
+from netkit.infer.cluster.shards import Plan, Shard, ShardResult, Worker
 from netkit.infer.job import Outcome
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.pipeline.inputs import find_inputs
 from netkit.infer.runtime.session import open_session
-from tests.support.clusters import Make, engine_of, in_turn
+from tests.support.clusters import (
+    ShardRunner,
+    Stopped,
+    engine_of,
+    engine_that_raises,
+    record_numbers,
+    run_in_process,
+    stop_after,
+)
 
 COUNT = 90  # files, of which five cannot be read
 
 
-class Stopped(BaseException):
-    pass
-
-
-def stopping(after: int) -> Make:
-    """One that is stopped when so many shards are made, and one more is, of which nobody was told."""
-
-    def engine(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
-        *told, _ = map(Worker(plan), some[: after + 1])
-        yield from told
-        raise Stopped
-
-    return engine
-
-
-def counting(asked: list[int]) -> Make:
-    def engine(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
-        asked.extend(shard.number for shard in some)
-        yield from in_turn(plan, some)
-
-    return engine
-
-
 @pytest.fixture
 def images(tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of digits, in folders by their labels, with files that cannot be read among them."""
+    """A folder with digits, in a folder per label, and five files that cannot be read."""
     monkeypatch.chdir(tmp_path)
     folder = Path("images")
     for number, label in enumerate(digits_data.test_labels[: COUNT - 5]):
@@ -69,7 +54,7 @@ def images(tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def plan(tmp_path: Path, images: Path, model: Model) -> Plan:
-    return Plan(tmp_path / "out", model.sha256, Decoder(model.card.input), "cpu", 64, 2, proven=True)
+    return Plan(tmp_path / "out", model.sha256, Decoder(model.card.input), "cpu", 64, 2, verified=True)
 
 
 Run = Callable[..., Outcome]
@@ -77,23 +62,22 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def run(plan: Plan, images: Path, model: Model) -> Run:
-    """Run the plan, or another one, over the images."""
+    """A function that runs the plan, or another one, on the images."""
 
-    def done(make: Make = in_turn, *, plan: Plan = plan, resume: bool = False, workers: int = 1) -> Outcome:
-        inputs = [str(images)]
-        found = find_inputs(inputs)
+    def run_plan(
+        runner: ShardRunner = run_in_process,
+        *,
+        plan: Plan = plan,
+        engine: driver.Engine | None = None,
+        resume: bool = False,
+        workers: int = 1,
+    ) -> Outcome:
+        inputs, engine = [str(images)], engine or engine_of(runner)
         return driver.run(
-            plan,
-            model,
-            inputs,
-            found,
-            engine_of(make),
-            workers=workers,
-            resume=resume,
-            advance=lambda count, note: None,
+            plan, model, inputs, find_inputs(inputs), engine, workers=workers, resume=resume, advance=no_progress
         )
 
-    return done
+    return run_plan
 
 
 def rows_in(folder: Path) -> list[dict[str, object]]:
@@ -101,27 +85,31 @@ def rows_in(folder: Path) -> list[dict[str, object]]:
     return pa.concat_tables([pq.read_table(part) for part in parts]).replace_schema_metadata().to_pylist()
 
 
-def test_shards_hold_the_rows_of_the_local_engine_bad_files_included(
+def mtimes(folder: Path, pattern: str = "*") -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.glob(pattern)}
+
+
+def test_shards_contain_the_rows_of_the_local_engine(
     run: Run, plan: Plan, images: Path, model: Model, tmp_path: Path
 ) -> None:
     outcome = run()
-    alone = job.Job((str(images),), plan.decoder, 64, 1, plan.top_k, tmp_path / "alone.parquet", False)
+    local_job = job.Job((str(images),), plan.decoder, 64, 1, plan.top_k, tmp_path / "local.parquet", False)
     session = open_session(model, device="cpu", threads=1)
-    expected = job.run(alone, session, find_inputs([str(images)]), advance=lambda count, note: None)
-    assert rows_in(plan.folder) == pq.read_table(tmp_path / "alone.parquet").to_pylist()
+    expected = job.run(local_job, session, find_inputs([str(images)]), advance=no_progress)
+    assert rows_in(plan.folder) == pq.read_table(tmp_path / "local.parquet").to_pylist()
     assert outcome.counts.as_dict() == expected.counts.as_dict()
     assert outcome.counts.failed == 5 and outcome.counts.total == COUNT
     assert outcome.provider == expected.provider
-    assert len(pq.read_table(plan.folder)) == COUNT  # the folder is a data set to others, too
+    assert len(pq.read_table(plan.folder)) == COUNT  # other programs can read the folder as one data set
 
 
-def test_the_manifest_says_what_the_run_is_of_and_the_mark_comes_last(run: Run, plan: Plan, images: Path) -> None:
-    def looking(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
+def test_the_manifest_is_written_first_and_the_success_file_last(run: Run, plan: Plan) -> None:
+    def check_files(plan: Plan, shards: Sequence[Shard]) -> Generator[ShardResult]:
         assert json.loads((plan.folder / "_manifest.json").read_text())["count"] == COUNT
-        yield from in_turn(plan, some)
+        yield from run_in_process(plan, shards)
         assert not (plan.folder / "_SUCCESS").exists()
 
-    run(looking)
+    run(check_files)
     manifest = json.loads((plan.folder / "_manifest.json").read_text())
     assert manifest["inputs"] == ["images"] and manifest["model"] == plan.model_sha256
     assert manifest["rows"]["ok"] == COUNT - 5 and manifest["rows"]["failed"] == 5
@@ -129,186 +117,180 @@ def test_the_manifest_says_what_the_run_is_of_and_the_mark_comes_last(run: Run, 
     assert (plan.folder / "_SUCCESS").exists()
 
 
-def test_who_goes_on_makes_only_what_is_not_there(run: Run, plan: Plan, images: Path) -> None:
+def test_a_resumed_run_processes_only_missing_shards(run: Run, plan: Plan) -> None:
     with pytest.raises(Stopped):
-        run(stopping(after=30))
+        run(stop_after(reported=30))
     assert not (plan.folder / "_SUCCESS").exists()
-    whole = {path: path.stat().st_mtime_ns for path in plan.folder.glob("part-*")}
-    assert len(whole) == 31
-    rest: list[int] = []
-    outcome = run(counting(rest), resume=True)
-    assert rest == list(range(31, COUNT))  # shards of one: the last that nobody was told of is there as well
+    complete = mtimes(plan.folder, "part-*")
+    assert len(complete) == 31
+    processed: list[int] = []
+    outcome = run(record_numbers(processed), resume=True)
+    assert processed == list(range(31, COUNT))  # one input per shard; shard 30 was complete but not reported
     assert outcome.counts.total == COUNT
-    assert {path: path.stat().st_mtime_ns for path in whole} == whole
+    assert complete.items() <= mtimes(plan.folder).items()
     assert len({row["path"] for row in rows_in(plan.folder)}) == COUNT == len(rows_in(plan.folder))
 
 
-def test_a_damaged_part_and_one_of_another_run_are_made_anew(run: Run, plan: Plan, images: Path) -> None:
+def test_damaged_and_foreign_shards_are_processed_again(run: Run, plan: Plan) -> None:
     run()
     before = rows_in(plan.folder)
     (plan.folder / "_SUCCESS").unlink()
     (plan.folder / "part-00003.parquet").write_bytes(b"PAR1 and no more")
     shutil.copy(plan.folder / "part-00005.parquet", plan.folder / "part-00007.parquet")
-    rest: list[int] = []
-    run(counting(rest), resume=True)
-    assert rest == [3, 7]
+    processed: list[int] = []
+    run(record_numbers(processed), resume=True)
+    assert processed == [3, 7]
     assert rows_in(plan.folder) == before
 
 
-def test_a_run_that_has_ended_is_looked_at_and_left_as_it_is(run: Run, plan: Plan, images: Path) -> None:
+def test_a_complete_run_is_left_unchanged_unless_a_shard_is_missing(run: Run, plan: Plan) -> None:
     first = run()
-    before = {path: path.stat().st_mtime_ns for path in plan.folder.iterdir()}
-    rest: list[int] = []
-    again = run(counting(rest), resume=True)
-    assert before == {path: path.stat().st_mtime_ns for path in plan.folder.iterdir()}
-    assert rest == [] and again.counts.as_dict() == first.counts.as_dict() and again.provider == ""
+    before = mtimes(plan.folder)
+    processed: list[int] = []
+    second = run(record_numbers(processed), resume=True)
+    assert before == mtimes(plan.folder)
+    assert processed == [] and second.counts.as_dict() == first.counts.as_dict() and second.provider == ""
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     with pytest.raises(UsageError, match="started with model"):
         run(plan=replace(plan, model_sha256="0" * 64), resume=True)
     (plan.folder / "part-00004.parquet").unlink()
 
-    def looking(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
+    def check_files(plan: Plan, shards: Sequence[Shard]) -> Generator[ShardResult]:
         assert not (plan.folder / "_SUCCESS").exists()
-        yield from counting(rest)(plan, some)
+        yield from record_numbers(processed)(plan, shards)
 
-    run(looking, resume=True)
-    assert rest == [4] and (plan.folder / "_SUCCESS").exists()
-
-
-def test_of_no_inputs_no_worker_is_asked(plan: Plan, model: Model, images: Path) -> None:
-    def none(plan: Plan) -> AbstractContextManager[driver.Work]:
-        raise AssertionError
-
-    done = driver.run(plan, model, [], iter(()), none, workers=2, resume=False, advance=lambda count, note: None)
-    assert done.counts.total == 0 and (plan.folder / "_SUCCESS").exists()
+    run(check_files, resume=True)
+    assert processed == [4] and (plan.folder / "_SUCCESS").exists()
 
 
-def test_a_part_is_whole_to_the_last_bit_of_its_rows_or_made_anew(run: Run, plan: Plan, images: Path) -> None:
+def test_a_run_without_inputs_starts_no_engine(plan: Plan, model: Model) -> None:
+    engine = engine_that_raises(AssertionError())
+    outcome = driver.run(plan, model, [], iter(()), engine, workers=2, resume=False, advance=no_progress)
+    assert outcome.counts.total == 0 and (plan.folder / "_SUCCESS").exists()
+
+
+def test_a_flipped_bit_in_a_shard_is_noticed_or_changes_no_row(run: Run, plan: Plan) -> None:
     run()
     part = plan.folder / "part-00003.parquet"
-    whole, rows = part.read_bytes(), pq.read_table(part).to_pylist()
-    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    content, rows = part.read_bytes(), pq.read_table(part).to_pylist()
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
     noticed = 0
     for at in range(4, footer):
-        part.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        if plan.done(Shard(3, (rows[0]["path"],))):
-            assert pq.read_table(part).to_pylist() == rows  # of a page's header, what nobody reads
+        part.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        if plan.stored_result(Shard(3, (rows[0]["path"],))):
+            assert pq.read_table(part).to_pylist() == rows  # the bit is in an unused field of a page header
         else:
             noticed += 1
     assert noticed > 0.6 * (footer - 4)
 
 
-def test_the_light_is_judged_by_all_shards_as_by_the_local_engine(
-    run: Run, plan: Plan, images: Path, caplog: pytest.LogCaptureFixture
+def test_the_brightness_warning_considers_all_shards_together(
+    run: Run, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = sorted(images.rglob("[0-9]*.png"))
-    for number, file in enumerate(files):
-        Image.new("L", (8, 8), 150 * (number % 2)).save(file)  # in the mean as bright as digits; each alone is not
+    for number, file in enumerate(files):  # the mean of all is that of digits; that of each single shard is not
+        Image.new("L", (8, 8), 150 * (number % 2)).save(file)
     caplog.set_level("INFO")
     run()
     assert "brightness" not in caplog.text
     for file in files:
         Image.new("L", (8, 8), 250).save(file)
     run()
-    assert caplog.text.count("mean brightness is 0.98") == 1
+    assert caplog.text.count("mean brightness of the images is 0.98") == 1
 
 
-def test_a_run_of_other_inputs_or_settings_is_not_gone_on_with(run: Run, plan: Plan, images: Path) -> None:
+def test_a_run_with_other_inputs_or_settings_cannot_be_resumed(run: Run, plan: Plan, images: Path) -> None:
     with pytest.raises(Stopped):
-        run(stopping(after=3))
+        run(stop_after(reported=3))
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     (images / "bad0.png").unlink()
-    with pytest.raises(UsageError, match=f"started with other inputs: {COUNT} files, not these {COUNT - 1};"):
+    with pytest.raises(UsageError, match=f"the inputs changed: {COUNT} files before, {COUNT - 1} now;"):
         run(resume=True)
-    run()  # without it, anew
+    run()  # starts again
     assert len(rows_in(plan.folder)) == COUNT - 1
 
 
-def test_a_folder_that_holds_something_else_is_left_alone(run: Run, plan: Plan, images: Path) -> None:
+def test_a_folder_with_other_files_is_refused(run: Run, plan: Plan) -> None:
     plan.folder.mkdir()
     (plan.folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match=r"holds thesis\.tex, which is no part of a run"):
+    with pytest.raises(UsageError, match=r"contains thesis\.tex, which is not a file of a run"):
         run()
     assert os.listdir(plan.folder) == ["thesis.tex"]
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match=r"the folder .* does not exist"):
         run(plan=replace(plan, folder=plan.folder / "none" / "out"))
 
 
-def test_parts_of_nobody_knows_whom_are_left_alone(run: Run, plan: Plan, images: Path) -> None:
+def test_shards_without_a_manifest_are_refused(run: Run, plan: Plan) -> None:
     plan.folder.mkdir()
-    (plan.folder / "part-00000.parquet").write_bytes(b"of a job of somebody else's")
+    (plan.folder / "part-00000.parquet").write_bytes(b"from another program")
     (plan.folder / "_SUCCESS").touch()
     for resume in (False, True):
-        with pytest.raises(UsageError, match=r"holds _SUCCESS and no _manifest\.json"):
+        with pytest.raises(UsageError, match=r"contains _SUCCESS but no _manifest\.json"):
             run(resume=resume)
     assert len(os.listdir(plan.folder)) == 2
 
 
-def test_a_run_that_is_there_stays_until_another_can_begin(run: Run, plan: Plan, images: Path, model: Model) -> None:
+def test_an_earlier_run_is_kept_if_the_engine_cannot_start(run: Run, plan: Plan) -> None:
     run()
     before = sorted(os.listdir(plan.folder))
-
-    def none(plan: Plan) -> AbstractContextManager[driver.Work]:
-        raise UsageError("no cluster")
-
     with pytest.raises(UsageError, match="no cluster"):
-        found = find_inputs([str(images)])
-        driver.run(plan, model, [], found, none, workers=1, resume=False, advance=lambda count, note: None)
+        run(engine=engine_that_raises(UsageError("no cluster")))
     assert sorted(os.listdir(plan.folder)) == before
 
 
-def test_a_worker_needs_the_home_of_relative_paths_alone(plan: Plan, images: Path, run: Run) -> None:
+def test_a_worker_needs_the_working_dir_only_for_relative_paths(plan: Plan, images: Path, run: Run) -> None:
     run()
-    away = replace(plan, home=Path("/nowhere"))
+    worker = Worker(replace(plan, working_dir=Path("/nowhere")))
     absolute = Shard(0, (str((images / "bad0.png").absolute()),))
-    assert Worker(away)(absolute).counts["failed"] == 1
-    assert "/nowhere: where relative paths start is not to be had on" in Worker(away)(Shard(1, ("a.png",))).fault
+    assert worker(absolute).counts["failed"] == 1
+    error = worker(Shard(1, ("a.png",))).error
+    assert "/nowhere: cannot be opened on" in error
 
 
-def test_what_workers_die_of_is_not_tried_for_ever(run: Run, plan: Plan, images: Path) -> None:
-    def dying(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
+def test_a_shard_that_kills_three_workers_fails_the_run(run: Run, plan: Plan) -> None:
+    def kill_three_workers(plan: Plan, shards: Sequence[Shard]) -> Generator[ShardResult]:
         for _ in range(3):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit):
-                patch.setattr(Worker, "_made", lambda self, shard: sys.exit())
-                Worker(plan)(some[0])
-        yield from in_turn(plan, some)
+                patch.setattr(Worker, "_process", lambda self, shard: sys.exit())
+                Worker(plan)(shards[0])
+        yield from run_in_process(plan, shards)
 
-    with pytest.raises(ModelError, match=r"part-00000\.parquet: 3 workers died of it: by one of its 1 inputs"):
-        run(dying)
-    run(resume=True)  # which begins to count anew
+    with pytest.raises(
+        ModelError, match=r"part-00000\.parquet: 3 workers died on its 1 inputs .* or because of an image$"
+    ):
+        run(kill_three_workers)
+    run(resume=True)  # counts attempts from zero
     assert not [name for name in os.listdir(plan.folder) if name.endswith("tries")]
 
 
-def test_a_second_run_into_the_same_folder_is_refused(run: Run, plan: Plan, images: Path) -> None:
-    def another(plan: Plan, some: Sequence[Shard]) -> Generator[Made]:
-        with pytest.raises(UsageError, match="another run is writing it"):
+def test_a_second_run_in_the_same_folder_is_refused(run: Run, plan: Plan) -> None:
+    def run_again(plan: Plan, shards: Sequence[Shard]) -> Generator[ShardResult]:
+        with pytest.raises(UsageError, match="in use by another run"):
             run()
-        yield from in_turn(plan, some)
+        yield from run_in_process(plan, shards)
 
-    run(another)
+    run(run_again)
     assert (plan.folder / "_SUCCESS").exists()
 
 
-def test_what_a_worker_cannot_do_ends_the_run_with_the_reason(run: Run, plan: Plan, images: Path) -> None:
+def test_an_error_in_a_worker_fails_the_run_with_its_message(run: Run, plan: Plan) -> None:
     with pytest.raises(Stopped):
-        run(stopping(after=1))
+        run(stop_after(reported=1))
     (plan.folder / "_model.onnx").write_bytes(b"no model")
     with pytest.raises(ModelError, match=r"_model\.onnx: not an ONNX model"):
         run(resume=True)
     assert not (plan.folder / "_SUCCESS").exists()
 
 
-def test_a_worker_that_forgets_a_shard_is_found_out(run: Run, plan: Plan, images: Path) -> None:
-    with pytest.raises(ModelError, match=rf"part-000{COUNT - 1}\.parquet: is not there"):
-        run(lambda plan, some: in_turn(plan, [*some[:-1], some[0]]))
+def test_a_shard_that_was_never_written_fails_the_run(run: Run, plan: Plan) -> None:
+    with pytest.raises(ModelError, match=rf"part-000{COUNT - 1}\.parquet: missing"):
+        run(lambda plan, shards: run_in_process(plan, [*shards[:-1], shards[0]]))
     assert not (plan.folder / "_SUCCESS").exists()
 
 
-def test_the_more_workers_the_smaller_the_shards(
-    run: Run, plan: Plan, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(driver, "SHARES", 10)
+def test_more_workers_get_smaller_shards(run: Run, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(driver, "MIN_SHARDS_PER_WORKER", 10)
     run(workers=3)
     assert len(list(plan.folder.glob("part-*"))) == 30

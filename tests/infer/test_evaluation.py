@@ -1,4 +1,4 @@
-"""How good a model is, against scikit-learn's figures and a plain loop; and the report of it."""
+"""Evaluation, against scikit-learn and plain loops; and the command `netkit evaluate`."""
 
 import csv
 import json
@@ -20,11 +20,11 @@ from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupt
 from netkit.infer.evaluation.metrics import Evaluation, evaluate
 from netkit.infer.runtime.session import Session
 from tests.support.commands import Netkit
-from tests.support.evaluations import judged
+from tests.support.evaluations import evaluate_with_defaults
 
 
-def saved(folder: Path, images: np.ndarray) -> list[str]:
-    """Their paths, in the order of the images."""
+def save_images(folder: Path, images: np.ndarray) -> list[str]:
+    """Save images (N, channels, height, width) as PNG files. Returns their paths in order."""
     paths = [str(folder / f"{index}.png") for index in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image[0]).save(path)
@@ -37,102 +37,102 @@ def inputs(digits_data: ArrayDataSet) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def found(session: Session, inputs: np.ndarray, digits_data: ArrayDataSet) -> Evaluation:
-    return judged(session, inputs, digits_data.test_labels, corrupt=True)
+def evaluation(session: Session, inputs: np.ndarray, digits_data: ArrayDataSet) -> Evaluation:
+    return evaluate_with_defaults(session, inputs, digits_data.test_labels, corrupt=True)
 
 
-def test_shares_are_those_that_scikit_learn_finds(
-    found: Evaluation, session: Session, digits_data: ArrayDataSet
+def test_accuracy_precision_and_recall_equal_those_of_scikit_learn(
+    evaluation: Evaluation, session: Session, digits_data: ArrayDataSet
 ) -> None:
-    truth = digits_data.test_labels
-    answers = session.run(digits_data.test_images)[0].argmax(axis=1)
-    precision, recall, _, images = metrics.precision_recall_fscore_support(truth, answers, labels=range(10))
-    assert [each.precision for each in found.classes] == pytest.approx(precision)
-    assert [each.recall for each in found.classes] == pytest.approx(recall)
-    assert [each.images for each in found.classes] == list(images)
-    assert np.array(found.confusion).tolist() == metrics.confusion_matrix(truth, answers).tolist()
-    assert found.accuracy == pytest.approx(metrics.accuracy_score(truth, answers))
-    assert (found.images, found.unreadable) == (355, 0)
+    labels = digits_data.test_labels
+    predictions = session.run(digits_data.test_images)[0].argmax(axis=1)
+    precision, recall, _, images = metrics.precision_recall_fscore_support(labels, predictions, labels=range(10))
+    assert [score.precision for score in evaluation.classes] == pytest.approx(precision)
+    assert [score.recall for score in evaluation.classes] == pytest.approx(recall)
+    assert [score.images for score in evaluation.classes] == list(images)
+    assert np.array(evaluation.confusion).tolist() == metrics.confusion_matrix(labels, predictions).tolist()
+    assert evaluation.accuracy == pytest.approx(metrics.accuracy_score(labels, predictions))
+    assert (evaluation.images, evaluation.unreadable) == (355, 0)
 
 
-def test_the_accuracy_is_the_one_on_the_card(found: Evaluation, session: Session) -> None:
-    assert found.accuracy == pytest.approx(session.card.origin.test_accuracy, abs=1e-12)
+def test_the_accuracy_equals_that_on_the_model_card(evaluation: Evaluation, session: Session) -> None:
+    assert evaluation.accuracy == pytest.approx(session.card.origin.test_accuracy, abs=1e-12)
 
 
-def test_the_calibration_error_is_that_of_a_plain_loop(
-    found: Evaluation, session: Session, digits_data: ArrayDataSet
+def test_the_calibration_error_equals_that_of_a_plain_loop(
+    evaluation: Evaluation, session: Session, digits_data: ArrayDataSet
 ) -> None:
     probabilities = session.run(digits_data.test_images)[1]
     error, images = 0.0, 0
     for number in range(15):
-        chosen = [
+        members = [
             (float(row.max()), int(row.argmax()) == label)
             for row, label in zip(probabilities, digits_data.test_labels.tolist(), strict=True)
             if number / 15 < row.max() <= (number + 1) / 15
         ]
-        if chosen:
-            confidence, right = (sum(column) / len(chosen) for column in zip(*chosen, strict=True))
-            error += len(chosen) / 355 * abs(confidence - right)
-            images += len(chosen)
-    assert images == sum(each.images for each in found.calibration) == 355
-    assert found.calibration_error == pytest.approx(error, abs=1e-6)
-    assert all(each.above < each.confidence <= each.up_to for each in found.calibration)
+        if members:
+            confidence, accuracy = (sum(column) / len(members) for column in zip(*members, strict=True))
+            error += len(members) / 355 * abs(confidence - accuracy)
+            images += len(members)
+    assert images == sum(bin_.images for bin_ in evaluation.calibration) == 355
+    assert evaluation.calibration_error == pytest.approx(error, abs=1e-6)
+    assert all(bin_.above < bin_.confidence <= bin_.up_to for bin_ in evaluation.calibration)
 
 
 def test_mistakes_are_the_wrong_predictions_with_the_largest_cross_entropy(
-    found: Evaluation, session: Session, digits_data: ArrayDataSet
+    evaluation: Evaluation, session: Session, digits_data: ArrayDataSet
 ) -> None:
     probabilities = session.run(digits_data.test_images)[1]
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != digits_data.test_labels)
     assert 0 < len(wrong)
-    true = probabilities[np.arange(len(probabilities)), digits_data.test_labels]
-    expected = sorted(wrong.tolist(), key=lambda index: true[index])[:24]
-    assert [each.index for each in found.mistakes] == expected
-    for each in found.mistakes:
-        assert each.truth == str(digits_data.test_labels[each.index])
-        assert each.answer == str(probabilities[each.index].argmax())
+    true_probabilities = probabilities[np.arange(len(probabilities)), digits_data.test_labels]
+    expected = sorted(wrong.tolist(), key=lambda index: true_probabilities[index])[:24]
+    assert [mistake.index for mistake in evaluation.mistakes] == expected
+    for mistake in evaluation.mistakes:
+        assert mistake.truth == str(digits_data.test_labels[mistake.index])
+        assert mistake.answer == str(probabilities[mistake.index].argmax())
 
 
 @pytest.mark.parametrize("name", ["rotate", "impulse_noise", "stripe"])
-def test_corrupted_accuracy_is_that_on_corrupted_images(
-    found: Evaluation, session: Session, digits_data: ArrayDataSet, name: str
+def test_accuracy_under_corruption_equals_that_on_corrupted_images(
+    evaluation: Evaluation, session: Session, digits_data: ArrayDataSet, name: str
 ) -> None:
     images = np.stack([corrupt(image, name) for image in digits_data.test_images])
-    right = session.run(images)[0].argmax(axis=1) == digits_data.test_labels
-    assert found.corrupted[name] == pytest.approx(right.mean())
-    assert list(found.corrupted) == list(CORRUPTIONS)
-    assert found.mean_corrupted == pytest.approx(sum(found.corrupted.values()) / 15)
+    correct = session.run(images)[0].argmax(axis=1) == digits_data.test_labels
+    assert evaluation.corrupted[name] == pytest.approx(correct.mean())
+    assert list(evaluation.corrupted) == list(CORRUPTIONS)
+    assert evaluation.mean_corrupted == pytest.approx(sum(evaluation.corrupted.values()) / 15)
 
 
-def test_what_cannot_be_read_is_counted_apart_and_costs_no_other_its_answer(
+def test_unreadable_images_are_counted_separately_and_do_not_affect_the_others(
     session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
-    paths = saved(tmp_path, digits_data.test_images[:200])
-    truth = digits_data.test_labels[:200]
-    whole = judged(session, paths, truth)
+    paths = save_images(tmp_path, digits_data.test_images[:200])
+    labels = digits_data.test_labels[:200]
+    all_readable = evaluate_with_defaults(session, paths, labels)
     for index in range(0, 200, 10):
         Path(paths[index]).write_text("no picture")
-    part = judged(session, paths, truth, corrupt=True)
+    evaluation = evaluate_with_defaults(session, paths, labels, corrupt=True)
     kept = np.arange(200) % 10 != 0
-    answers = session.run(digits_data.test_images[:200][kept])[0].argmax(axis=1)
-    assert (part.images, part.unreadable, whole.unreadable) == (180, 20, 0)
-    assert part.accuracy == pytest.approx((answers == truth[kept]).mean())
+    predictions = session.run(digits_data.test_images[:200][kept])[0].argmax(axis=1)
+    assert (evaluation.images, evaluation.unreadable, all_readable.unreadable) == (180, 20, 0)
+    assert evaluation.accuracy == pytest.approx((predictions == labels[kept]).mean())
     rotated = np.stack([corrupt(image, "rotate") for image in digits_data.test_images[:200][kept]])
-    right = session.run(rotated)[0].argmax(axis=1) == truth[kept]
-    assert part.corrupted["rotate"] == pytest.approx(right.mean())
-    assert "; 20 more could not be read" in str(part)
+    correct = session.run(rotated)[0].argmax(axis=1) == labels[kept]
+    assert evaluation.corrupted["rotate"] == pytest.approx(correct.mean())
+    assert "; 20 more could not be read" in str(evaluation)
     with pytest.raises(DataError, match="some: none of its 2 images can be read"):
-        judged(session, [paths[0], paths[10]], truth[[0, 10]])
+        evaluate_with_defaults(session, [paths[0], paths[10]], labels[[0, 10]])
 
 
 @dataclass(frozen=True)
-class NotingDecoder(Decoder):
-    """Appends a line to a file for each image that it decodes, in whichever process."""
+class RecordingDecoder(Decoder):
+    """Appends a line to the file `log` for each image that it decodes, in any process."""
 
-    note: Path = field(kw_only=True)
+    log: Path = field(kw_only=True)
 
     def __call__(self, image: str | np.ndarray) -> np.ndarray:
-        with open(self.note, "a") as file:
+        with open(self.log, "a") as file:
             file.write(f"{image}\n")
         return super().__call__(image)
 
@@ -140,8 +140,8 @@ class NotingDecoder(Decoder):
 def test_each_file_is_decoded_once_for_all_corruptions(
     session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
-    paths = saved(tmp_path, digits_data.test_images[:20])
-    decoder = NotingDecoder(session.card.input, note=tmp_path / "decoded")
+    paths = save_images(tmp_path, digits_data.test_images[:20])
+    decoder = RecordingDecoder(session.card.input, log=tmp_path / "decoded")
     evaluate(
         session, paths, digits_data.test_labels[:20], data="some", decoder=decoder,
         batch_size=64, corrupt=True, advance=no_progress,
@@ -149,67 +149,63 @@ def test_each_file_is_decoded_once_for_all_corruptions(
     assert sorted((tmp_path / "decoded").read_text().splitlines()) == sorted(paths)
 
 
-def test_a_class_without_images_or_without_answers_has_no_share(session: Session, digits_data: ArrayDataSet) -> None:
+def test_recall_needs_an_image_of_the_class_and_precision_a_prediction(
+    session: Session, digits_data: ArrayDataSet
+) -> None:
     only = digits_data.test_labels == 3
-    found = judged(session, digits_data.test_images.transpose(0, 2, 3, 1)[only], digits_data.test_labels[only])
-    shares = {each.label: (each.images, each.recall) for each in found.classes}
-    assert shares["5"] == (0, None)
-    assert shares["3"][0] == only.sum()
-    answers = np.array(found.confusion).sum(axis=0).tolist()
-    unnamed = [each for each, count in zip(found.classes, answers, strict=True) if not count]
-    assert unnamed and all(each.precision is None for each in unnamed)
+    inputs = digits_data.test_images.transpose(0, 2, 3, 1)
+    evaluation = evaluate_with_defaults(session, inputs[only], digits_data.test_labels[only])
+    scores = {score.label: (score.images, score.recall) for score in evaluation.classes}
+    assert scores["5"] == (0, None)
+    assert scores["3"][0] == only.sum()
+    predictions = np.array(evaluation.confusion).sum(axis=0).tolist()
+    never_predicted = [score for score, count in zip(evaluation.classes, predictions, strict=True) if not count]
+    assert never_predicted and all(score.precision is None for score in never_predicted)
 
 
-def test_the_command_prints_what_training_reached(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
-    run = workplace / "runs/residual"
+def test_the_command_prints_the_accuracy_of_training(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
+    run = workspace / "runs/residual"
     with open(run / "metrics.csv") as file:
         *_, last = csv.DictReader(file)
     done = netkit("evaluate", run / "model.onnx")
     assert done.returncode == 0, done.stderr
-    assert f"digits: 355 images, accuracy {float(last['test_accuracy']):.2%}, calibration error " in done.stdout
+    accuracy = f"{float(last['test_accuracy']):.2%}"
+    assert f"digits: 355 images, accuracy {accuracy}, expected calibration error (ECE) " in done.stdout
     assert done.stderr.splitlines()[-1].endswith("--out report.html")
     as_json = netkit("evaluate", run / "model.onnx", "--data", "digits", "--json", "--corrupt")
-    answer = json.loads(as_json.stdout)
-    assert answer["accuracy"] == pytest.approx(float(last["test_accuracy"]), abs=1e-12)
-    assert answer["mean_corrupted"] == pytest.approx(sum(answer["corrupted"].values()) / 15)
-    assert len(answer["corrupted"]) == 15 and "warning" not in as_json.stderr
+    fields = json.loads(as_json.stdout)
+    assert fields["accuracy"] == pytest.approx(float(last["test_accuracy"]), abs=1e-12)
+    assert fields["mean_corrupted"] == pytest.approx(sum(fields["corrupted"].values()) / 15)
+    assert len(fields["corrupted"]) == 15 and "warning" not in as_json.stderr
 
 
-def test_it_runs_where_there_is_no_torch_and_leaves_a_report(workplace: Path, tmp_path: Path, netkit: Netkit) -> None:
+def test_the_command_writes_a_report_without_torch(workspace: Path, tmp_path: Path, netkit: Netkit) -> None:
     assert netkit("sample", "images", "--data", "digits", "--count", "60").returncode == 0
     (tmp_path / "images/7/damaged.png").write_text("no picture")
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'sklearn', 'matplotlib')))\n"
         "from netkit.cli import cli; cli(sys.argv[1:])"
     )
-    arguments = [
-        "evaluate",
-        str(workplace / "runs/residual/model.onnx"),
-        "--data",
-        "images",
-        "--out",
-        "report.html",
-        "--corrupt",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", program, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=300
-    )
+    model = str(workspace / "runs/residual/model.onnx")
+    options = ("--data", "images", "--out", "report.html", "--corrupt")
+    command = [sys.executable, "-c", program, "evaluate", model, *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stderr
     assert "images: 60 images, accuracy " in done.stdout and "; 1 more could not be read" in done.stdout
-    assert "report.html: the report" in done.stderr
+    assert "report.html: report written" in done.stderr
     assert "images/7/damaged.png: cannot be read as one of PNG" in done.stderr
     assert "1</b>unreadable images" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
-        (["--out", "report.pdf"], "--out report.pdf: a report is written as .html"),
-        (["--out", "nowhere/report.html"], "nowhere/report.html: there is no folder nowhere"),
+        (["--out", "report.pdf"], "--out report.pdf: the name of a report must end in .html"),
+        (["--out", "nowhere/report.html"], "nowhere/report.html: the folder nowhere does not exist"),
         (["--data", "nothing/"], "nothing/: no such folder"),
     ],
 )
-def test_wrong_use_is_told_in_a_line(netkit: Netkit, workplace: Path, arguments: list[str], told: str) -> None:
-    done = netkit("evaluate", workplace / "runs/residual/model.onnx", *arguments)
-    assert told in done.stderr and "Traceback" not in done.stderr
+def test_usage_errors_are_one_line(netkit: Netkit, workspace: Path, arguments: list[str], message: str) -> None:
+    done = netkit("evaluate", workspace / "runs/residual/model.onnx", *arguments)
+    assert message in done.stderr and "Traceback" not in done.stderr
     assert (done.returncode, done.stdout) == (2, "")

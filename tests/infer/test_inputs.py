@@ -1,4 +1,4 @@
-"""Which inputs are found, each once and in order, and which arguments are refused."""
+"""Arguments are expanded to input paths, in order and without duplicates; wrong arguments are refused."""
 
 import os
 import tracemalloc
@@ -13,7 +13,7 @@ from netkit.infer.pipeline.inputs import find_inputs
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -23,7 +23,7 @@ def touch(path: str) -> str:
     return path
 
 
-def test_a_folder_yields_names_with_an_image_suffix_and_walks_real_subfolders(card: ModelCard) -> None:
+def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(card: ModelCard) -> None:
     not_utf8 = os.fsdecode(b"\xff\xfe.png")
     for name in ("a/z.png", "a-b/y.tiff", "B/x.WebP", "b.PNG", "c.jpeg", "d.txt", "png", "g.png/in.png", not_utf8):
         touch(f"in/{name}")
@@ -31,50 +31,50 @@ def test_a_folder_yields_names_with_an_image_suffix_and_walks_real_subfolders(ca
     os.mkfifo("in/pipe.png")
     for name, target in (("e.png", "b.PNG"), ("f.png", "nowhere"), ("linked", "../o"), ("loop", ".")):
         os.symlink(target, f"in/{name}")
-    found = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
-    assert list(find_inputs(["in"])) == [f"in/{name}" for name in found]
-    with pytest.raises(ImageError, match="an empty file"):  # so it was found
+    names = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
+    assert list(find_inputs(["in"])) == [f"in/{name}" for name in names]
+    with pytest.raises(ImageError, match="the file is empty"):  # the path is correct
         Decoder(card.input)(f"in/{not_utf8}")
-    named = ["in/linked", "in/d.txt", "o", "o/o.png", "no.PNG"]
-    assert list(find_inputs(named)) == ["in/linked/o.png", "in/d.txt", "o/o.png", "o/o.png", "no.PNG"]
+    arguments = ["in/linked", "in/d.txt", "o", "o/o.png", "no.PNG"]
+    assert list(find_inputs(arguments)) == ["in/linked/o.png", "in/d.txt", "o/o.png", "o/o.png", "no.PNG"]
 
 
 @pytest.mark.parametrize(
-    ("argument", "found"),
+    ("argument", "expected"),
     [
-        ("in/[ab].png", ["in/[ab].png"]),  # a file has this very name
+        ("in/[ab].png", ["in/[ab].png"]),  # a file has exactly this name
         ("in/?.png", ["in/a.png", "in/b.png"]),
         ("in/s*", ["in/sub/c.png"]),
         ("**/*.png", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),
-        (
+        (  # the same as "in"
             "in/**",
             ["in/.git/d.png", "in/.hidden.png", "in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
-        ),  # as "in"
-        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # those of the folder once
+        ),
+        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # matches sub and sub/c.png
         ("in/*/", ["in/sub/c.png"]),
         ("*/*/c.*", ["in/sub/c.png"]),
         ("./in/?.png", ["./in/a.png", "./in/b.png"]),
         ("in/.*", ["in/.git/d.png", "in/.hidden.png"]),
-        ("**/**/*.png", "**/**/*.png: '**' may stand once in a pattern"),
+        ("**/**/*.png", "**/**/*.png: a pattern may contain '**' only once"),
         ("nowhere/**", "nowhere/**: matches nothing"),
-        ("in/n*", "in/n*: matches nothing, or folders without images"),
+        ("in/n*", "in/n*: matches nothing, or only folders without images"),
         ("in/notes", "in/notes: no images in this folder (looked for .png, .jpg"),
         ("nowhere", "nowhere: no such file or folder"),
         ("in/*.gif", "in/*.gif: matches nothing"),
     ],
 )
-def test_globs_find_each_file_once_in_order_and_are_refused_at_once_if_they_match_nothing(
-    argument: str, found: list[str] | str
+def test_patterns_yield_each_file_once_in_order_and_are_refused_if_they_match_nothing(
+    argument: str, expected: list[str] | str
 ) -> None:
     for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt", ".hidden.png", ".git/d.png"):
         touch(f"in/{name}")
-    os.symlink("..", "in/sub/up")  # which is not followed
-    if isinstance(found, list):
-        assert list(find_inputs([argument])) == found
+    os.symlink("..", "in/sub/up")  # not followed
+    if isinstance(expected, list):
+        assert list(find_inputs([argument])) == expected
     else:
         with pytest.raises(UsageError) as caught:
             find_inputs(["in/a.png", argument])
-        assert str(caught.value).startswith(found)
+        assert str(caught.value).startswith(expected)
 
 
 def test_brackets_are_a_pattern_only_if_they_match_and_no_file_has_that_name() -> None:
@@ -97,30 +97,30 @@ def test_memory_grows_only_with_the_largest_folder(argument: str) -> None:
         assert sum(1 for _ in find_inputs([argument])) == 100 * (folders.stop)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < peaks[0] + 90 * 500  # the names of folders, but not of files
+    assert peaks[1] < peaks[0] + 90 * 500  # bytes: room for the names of 90 folders, but not of their files
 
 
-def test_folders_nested_deeper_than_pythons_stack_are_walked() -> None:
+def test_folders_nested_deeper_than_the_recursion_limit_are_searched() -> None:
     folders = ["d" + "/d" * depth for depth in range(1200)]
     for folder in folders:
         os.mkdir(folder)
     path = touch(f"{folders[-1]}/x.png")
     try:
         assert list(find_inputs(["d"])) == [path]
-    finally:  # pytest would remove it recursively
+    finally:  # pytest removes folders recursively, which would fail
         os.unlink(path)
         for folder in reversed(folders):
             os.rmdir(folder)
 
 
-def test_a_folder_that_cannot_be_listed_is_a_row_that_says_so(card: ModelCard, tmp_path: Path) -> None:
-    for _ in range(20):  # in total longer than a path may be
+def test_a_folder_that_cannot_be_listed_becomes_an_input_with_an_error(card: ModelCard, tmp_path: Path) -> None:
+    for _ in range(20):  # longer in total than the longest possible path
         os.mkdir("d" * 250)
         os.chdir("d" * 250)
     os.chdir(tmp_path)
-    (row,) = find_inputs(["."])
+    (path,) = find_inputs(["."])
     with pytest.raises(ImageError, match="cannot be read: File name too long"):
-        Decoder(card.input)(row)
+        Decoder(card.input)(path)
 
 
 def test_a_carriage_return_is_dropped_unless_a_file_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:

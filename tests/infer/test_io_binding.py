@@ -1,4 +1,4 @@
-"""Runs from and into fixed buffers answer as plain runs do, on the CPU here; CUDA's are in test_session."""
+"""Runs with fixed buffers give the outputs of plain runs. These tests run on the CPU; test_session covers CUDA."""
 
 import numpy as np
 import pytest
@@ -13,20 +13,20 @@ def bindings(session: Session) -> Bindings:
     return Bindings(session.runtime, session.card, "cpu")
 
 
-def test_answers_are_those_of_plain_runs_whatever_the_order_of_sizes(
+def test_outputs_equal_those_of_plain_runs_for_any_order_of_batch_sizes(
     session: Session, digits_data: ArrayDataSet, bindings: Bindings
 ) -> None:
-    images, answers = digits_data.test_images, []
+    images, runs = digits_data.test_images, []
     sizes = [(5, None), (7, 7), (3, 7), (7, 7), (9, 7), (1, 16), (16, 16), (5, None), (64, 64), (2, 64), (1, 7)]
     for start, (count, size) in enumerate(sizes):
-        answers.append((start, count, bindings.run(images[start : start + count], size=size)))
-    for start, count, found in answers:  # after all runs: none writes into what an earlier one gave
-        for one, expected in zip(found, session.run(images[start : start + count]), strict=True):
-            assert one.shape == (count, 10) and one.dtype == np.float32
-            np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-5)
+        runs.append((start, count, bindings.run(images[start : start + count], size=size)))
+    for start, count, outputs in runs:  # compared at the end: no run overwrites the outputs of an earlier one
+        for output, expected in zip(outputs, session.run(images[start : start + count]), strict=True):
+            assert output.shape == (count, 10) and output.dtype == np.float32
+            np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_what_a_larger_batch_left_behind_and_the_padding_change_no_answer(
+def test_padding_and_the_images_of_an_earlier_batch_change_no_output(
     session: Session, digits_data: ArrayDataSet, bindings: Bindings
 ) -> None:
     bindings.run(digits_data.test_images[:16], size=16)
@@ -35,7 +35,7 @@ def test_what_a_larger_batch_left_behind_and_the_padding_change_no_answer(
     np.testing.assert_allclose(padded, alone, rtol=1e-5, atol=1e-5)
 
 
-def test_buffers_are_kept_for_the_sizes_last_used_and_not_for_a_run_that_failed(
+def test_buffers_of_the_last_used_sizes_are_kept_except_those_of_a_failed_run(
     digits_data: ArrayDataSet, bindings: Bindings
 ) -> None:
     images = digits_data.test_images
@@ -47,11 +47,11 @@ def test_buffers_are_kept_for_the_sizes_last_used_and_not_for_a_run_that_failed(
     assert (6, True) not in bindings.by_size
 
 
-def test_a_recording_is_never_played_from_buffers_that_are_gone(digits_data: ArrayDataSet, bindings: Bindings) -> None:
-    """Each set of buffers has a number of its own for its graph; runs of sizes that may not come again have none."""
-    images, numbers = digits_data.test_images, []
+def test_a_graph_is_never_replayed_with_other_buffers(digits_data: ArrayDataSet, bindings: Bindings) -> None:
+    """Each set of buffers has its own graph ID. A run without a size records no graph, so its ID is -1."""
+    images, graph_ids = digits_data.test_images, []
     for count, size in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (1, 1), (7, None)]:
         bindings.run(images[:count], size=size)
-        numbers.append(list(bindings.by_size.values())[-1].graph_id)
-    assert numbers[-1] == "-1"
-    assert len(set(numbers)) == len(numbers)
+        graph_ids.append(list(bindings.by_size.values())[-1].graph_id)
+    assert graph_ids[-1] == "-1"
+    assert len(set(graph_ids)) == len(graph_ids)

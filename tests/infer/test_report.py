@@ -1,4 +1,4 @@
-"""The HTML report of an evaluation: what it shows, how it escapes names, and how a browser draws it."""
+"""The HTML report of an evaluation: its content, the escaping of names, and screenshots by a browser."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from netkit.images.decoder import Decoder
 from netkit.infer.evaluation.metrics import ClassScore, Evaluation
 from netkit.infer.evaluation.report import render, write
 from netkit.infer.runtime.session import Session
-from tests.support.evaluations import judged
+from tests.support.evaluations import evaluate_with_defaults
 
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -34,11 +34,11 @@ def inputs(digits_data: ArrayDataSet) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def evaluation(session: Session, inputs: np.ndarray, digits_data: ArrayDataSet) -> Evaluation:
-    return judged(session, inputs, digits_data.test_labels, corrupt=True)
+    return evaluate_with_defaults(session, inputs, digits_data.test_labels, corrupt=True)
 
 
 class Page(HTMLParser):
-    """Parses a page and checks that its elements nest; collects the text and every src and href."""
+    """Parses a page, checks that its elements nest, and collects the text and the values of src and href."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Page(HTMLParser):
         self.text += data
 
 
-def test_a_report_is_one_file_that_loads_nothing_else(
+def test_a_report_is_self_contained(
     evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: ArrayDataSet
 ) -> None:
     html = render(evaluation, inputs, digits_data.test_labels, Decoder(session.card.input))
@@ -74,12 +74,33 @@ def test_a_report_is_one_file_that_loads_nothing_else(
     assert not re.search(r"https?://|<script", html)
 
 
+def render_numbers(evaluation: Evaluation) -> str:
+    """Render the report without pictures."""
+    no_pictures = replace(evaluation, corrupted={}, mistakes=())
+    return render(no_pictures, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28)))
+
+
 def test_the_confusion_matrix_shows_every_count(evaluation: Evaluation) -> None:
-    html = render(replace(evaluation, corrupted={}, mistakes=()), [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28)))
+    html = render_numbers(evaluation)
     _, _, table = html.partition('<table class="matrix">')
     rows = table.partition("</table>")[0].split("<tr>")[2:]
     cells = [[int(count or 0) for count in re.findall(r"<td[^>]*>(\d*)</td>", row)] for row in rows]
     assert cells == [list(row) for row in evaluation.confusion]
+
+
+@pytest.mark.parametrize(
+    ("lowest", "start"), [(0.992, 0.99), (1.0, 0.99), (0.98, 0.95), (0.75, 0.5), (0.5, 0.0), (0.0, 0.0)]
+)
+def test_bars_start_at_a_printed_value_just_below_the_lowest_score(
+    evaluation: Evaluation, lowest: float, start: float
+) -> None:
+    classes = (ClassScore("a", 1000, lowest, 0.999), ClassScore("b", 1000, None, 1.0))
+    html = render_numbers(replace(evaluation, classes=classes, confusion=((999, 1), (0, 1000))))
+    table = html.partition("<h2>Classes</h2>")[2].partition("</table>")[0]
+    widths = [float(width) for width in re.findall(r'<i style="width: (.*?)%">', table)]
+    assert widths == pytest.approx([100 * (score - start) / (1 - start) for score in (lowest, 0.999, 1.0)], abs=0.006)
+    assert widths[0] >= 20 or lowest < 0.6
+    assert re.findall(r"<span>(\d+%)</span>", table) == [f"{start:.0%}", "100%"] * 2
 
 
 def test_a_report_on_many_classes_lists_the_confused_pairs(evaluation: Evaluation) -> None:
@@ -90,49 +111,46 @@ def test_a_report_on_many_classes_lists_the_confused_pairs(evaluation: Evaluatio
         evaluation,
         classes=tuple(ClassScore(name, 5, 1.0, 1.0) for name in names),
         confusion=tuple(map(tuple, confusion.tolist())),
-        corrupted={},
-        mistakes=(),
     )
-    page = Page(render(many, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28))))
-    text = page.text.partition("Confusion matrix")[2].partition("Calibration")[0]
+    text = Page(render_numbers(many)).text.partition("Confusion matrix")[2].partition("Calibration")[0]
     assert re.findall(r"class \d+class \d+\d", text) == ["class 20class 19", "class 3class 72"]
 
 
-def test_no_name_breaks_out_of_a_report(session: Session, digits_data: ArrayDataSet, tmp_path: Path) -> None:
+def test_names_are_escaped(session: Session, digits_data: ArrayDataSet, tmp_path: Path) -> None:
     path = tmp_path / HOSTILE
     Image.fromarray(digits_data.test_images[0, 0]).save(path, "PNG")
     labels = (digits_data.test_labels[:1] + 1) % 10
-    found = judged(session, [str(path)], labels)
+    evaluation = evaluate_with_defaults(session, [str(path)], labels)
     hostile = replace(
-        found,
+        evaluation,
         model=HOSTILE,
         data=HOSTILE,
         arch=HOSTILE,
         provider=HOSTILE,
-        classes=tuple(replace(each, label=HOSTILE) for each in found.classes),
-        mistakes=tuple(replace(each, truth=HOSTILE, answer=HOSTILE) for each in found.mistakes),
+        classes=tuple(replace(score, label=HOSTILE) for score in evaluation.classes),
+        mistakes=tuple(replace(mistake, truth=HOSTILE, answer=HOSTILE) for mistake in evaluation.mistakes),
     )
     report = tmp_path / "report.html"
     write(report, hostile, [str(path)], labels, Decoder(session.card.input))
     html = report.read_text(encoding="utf-8")
     assert Page(html).sources[0].startswith("data:image/png")
-    assert html.count(ESCAPED) == 6 + 3 * 10 + 3  # head, classes and both sides of the matrix, the mistake
+    assert html.count(ESCAPED) == 6 + 3 * 10 + 3  # title and heading, classes in the table and the matrix, mistake
     assert "<img src=x" not in html and "\x1b" not in html
 
 
-def test_a_file_that_is_gone_leaves_its_mistake_without_a_picture(
+def test_a_mistake_whose_file_was_deleted_has_no_picture(
     session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
-    path = tmp_path / "gone.png"
+    path = tmp_path / "deleted.png"
     Image.fromarray(digits_data.test_images[0, 0]).save(path)
     labels = (digits_data.test_labels[:1] + 1) % 10
-    found = judged(session, [str(path)], labels)
+    evaluation = evaluate_with_defaults(session, [str(path)], labels)
     path.unlink()
-    page = Page(render(found, [str(path)], labels, Decoder(session.card.input)))
-    assert page.sources == [] and "gone.png" in page.text
+    page = Page(render(evaluation, [str(path)], labels, Decoder(session.card.input)))
+    assert page.sources == [] and "deleted.png" in page.text
 
 
-def test_jinja2_is_needed_for_a_report_only(tmp_path: Path) -> None:
+def test_only_a_report_needs_jinja2(tmp_path: Path) -> None:
     program = (
         "import sys; sys.modules['jinja2'] = None\n"
         "import netkit.infer.evaluation.report\n"
@@ -140,7 +158,7 @@ def test_jinja2_is_needed_for_a_report_only(tmp_path: Path) -> None:
     )
     command = [sys.executable, "-c", program, "evaluate", "missing.onnx", "--out", "report.html"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    message = "this needs jinja2, which netkit's extra [report] installs: in a checkout of netkit, run: pip install"
+    message = "jinja2 is not installed; install netkit's extra [report]: in a checkout of netkit, run: pip install"
     assert done.stderr == f"netkit: {message} '.[report]'\n"
     assert (done.returncode, done.stdout) == (2, "")
 
@@ -150,7 +168,7 @@ def test_a_browser_draws_the_report(
     evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: ArrayDataSet,
     scheme: str, flags: list[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    """The screenshots stay in tests/artefacts, to be looked at."""
+    """The screenshots are kept in tests/artefacts for inspection."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"needs a browser: one of {', '.join(BROWSERS)}")

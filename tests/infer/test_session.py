@@ -1,4 +1,4 @@
-"""A session runs where it says that it runs, and answers as ONNX Runtime alone does."""
+"""A session reports the provider it runs on, and gives the outputs of plain ONNX Runtime."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.runtime.providers import CPU, CUDA
 from netkit.infer.runtime.session import Session, open_session
-from tests.support.onnx_models import SAVED, linear_model, weights
+from tests.support.onnx_models import ZEROS, linear_model, weights
 
 NO_DRIVER = missing_cuda_driver()
 without_driver = pytest.mark.skipif(NO_DRIVER is None, reason="needs a machine without a CUDA driver")
@@ -31,27 +31,25 @@ def linear(card: ModelCard) -> Model:
     return onnx_file.check(linear_model(card).SerializeToString(), "linear.onnx")
 
 
-def test_rows_of_a_trained_model_are_those_of_plain_onnx_runtime(session: Session, digits_data: ArrayDataSet) -> None:
+def test_outputs_equal_those_of_plain_onnx_runtime(session: Session, digits_data: ArrayDataSet) -> None:
     plain = ort.InferenceSession(session.model.content, providers=[CPU])
     for images in (digits_data.test_images[:1], digits_data.test_images):
         logits, probabilities = session.run(images)
         expected = plain.run(["logits", "probabilities"], {"images": images})
         assert logits.shape == (len(images), 10) and logits.dtype == np.float32
-        np.testing.assert_allclose(logits, expected[0], rtol=1e-5, atol=1e-5)  # the thread counts differ
+        np.testing.assert_allclose(logits, expected[0], rtol=1e-5, atol=1e-5)  # another number of threads
         np.testing.assert_allclose(probabilities, expected[1], rtol=1e-5, atol=1e-5)
 
 
-def test_logits_and_probabilities_of_a_linear_model_are_those_that_numpy_computes(
-    linear: Model, card: ModelCard
-) -> None:
+def test_logits_and_probabilities_of_a_linear_model_equal_those_of_numpy(linear: Model, card: ModelCard) -> None:
     images = np.random.default_rng(1).integers(0, 256, (50, 1, 28, 28), dtype=np.uint8)
     logits, probabilities = open_session(linear, device="cpu").run(images)
-    truth = images.reshape(50, -1).astype(np.float64) @ weights(card)
-    np.testing.assert_allclose(logits, truth, atol=1e-4)
-    np.testing.assert_allclose(probabilities, np.exp(truth) / np.exp(truth).sum(axis=1, keepdims=True), atol=1e-5)
+    expected = images.reshape(50, -1).astype(np.float64) @ weights(card)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    np.testing.assert_allclose(probabilities, np.exp(expected) / np.exp(expected).sum(axis=1, keepdims=True), atol=1e-5)
 
 
-def test_the_provider_recorded_is_the_one_that_the_open_session_reports(linear: Model) -> None:
+def test_the_provider_is_the_one_that_onnx_runtime_reports(linear: Model) -> None:
     for device in ("cpu", "auto"):
         session = open_session(linear, device=device)
         assert session.provider == session.runtime.get_providers()[0]
@@ -59,9 +57,7 @@ def test_the_provider_recorded_is_the_one_that_the_open_session_reports(linear: 
 
 
 @pytest.mark.parametrize(("threads", "used"), [(1, 1), (None, usable_cores()), (100_000, usable_cores())])
-def test_threads_are_those_asked_for_up_to_one_for_each_core_of_this_process(
-    linear: Model, threads: int | None, used: int
-) -> None:
+def test_the_number_of_threads_is_limited_to_the_usable_cores(linear: Model, threads: int | None, used: int) -> None:
     session = open_session(linear, device="cpu", threads=threads)
     assert session.runtime.get_session_options().intra_op_num_threads == used
 
@@ -75,7 +71,7 @@ def test_cuda_without_a_driver_fails_with_the_cause(linear: Model) -> None:
 
 @without_driver
 @pytest.mark.parametrize(("device", "lines"), [("auto", [f"running on the CPU: {NO_DRIVER}"]), ("cpu", [])])
-def test_auto_names_the_cause_in_one_line_and_runs_on_the_cpu(
+def test_auto_logs_the_cause_in_one_line_and_runs_on_the_cpu(
     linear: Model, caplog: pytest.LogCaptureFixture, device: str, lines: list[str]
 ) -> None:
     with caplog.at_level(logging.INFO):
@@ -84,49 +80,47 @@ def test_auto_names_the_cause_in_one_line_and_runs_on_the_cpu(
 
 
 @without_driver
-def test_a_driver_without_usable_cuda_libraries_is_no_silent_fall_to_the_cpu(
+def test_missing_cuda_libraries_raise_a_device_error_instead_of_a_silent_fallback(
     linear: Model, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As if there were a driver: ONNX Runtime then tries for CUDA, cannot have it, and opens on the CPU."""
+    """The test pretends that there is a driver: ONNX Runtime then fails to load CUDA and opens on the CPU."""
     monkeypatch.setattr("netkit.infer.runtime.session.missing_cuda_driver", lambda: None)
-    with pytest.raises(DeviceError, match=r"^onnxruntime \d+\.\d+\.\d+ .*netkit's extra \[gpu\]"):
+    with pytest.raises(DeviceError, match=r"^onnxruntime \d+\.\d+\.\d+ .*; .*netkit's extra \[gpu\]"):
         open_session(linear, device="cuda")
     assert open_session(linear, device="auto").provider == CPU
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "says"),
+    ("damage", "message"),
     [
         (lambda m: setattr(m.opset_import[0], "version", 99), "opset"),
         (lambda m: setattr(m, "ir_version", 99), "IR version"),
         (lambda m: m.graph.initializer.pop(), "weights"),
     ],
 )
-def test_a_model_that_onnx_runtime_refuses_is_named_with_the_cause_and_nothing_else_is_printed(
-    card: ModelCard, capfd: pytest.CaptureFixture[str], spoil: Callable[[ModelProto], None], says: str
+def test_a_model_that_onnx_runtime_rejects_raises_an_error_with_the_cause_and_prints_nothing(
+    card: ModelCard, capfd: pytest.CaptureFixture[str], damage: Callable[[ModelProto], None], message: str
 ) -> None:
     proto = linear_model(card)
-    spoil(proto)
+    damage(proto)
     with pytest.raises(ModelError) as caught:
         open_session(onnx_file.check(proto.SerializeToString(), "bad.onnx"), device="cpu")
-    assert str(caught.value).startswith(f"bad.onnx: ONNX Runtime {ort.__version__} refuses it: ")
-    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"bad.onnx: ONNX Runtime {ort.__version__} rejects it: ")
+    assert message in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_onnx_runtime_would_only_warn_of_is_not_printed(
-    card: ModelCard, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_of_onnx_runtime_are_not_printed(card: ModelCard, capfd: pytest.CaptureFixture[str]) -> None:
     proto = linear_model(card)
-    proto.graph.initializer.append(SAVED)  # which no node uses
+    proto.graph.initializer.append(ZEROS)  # unused
     open_session(onnx_file.check(proto.SerializeToString(), "unused.onnx"), device="cpu")
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_DRIVER is not None, reason=str(NO_DRIVER))
-def test_cuda_gives_the_logits_that_the_cpu_gives_recorded_and_padded_too(
+def test_cuda_gives_the_outputs_of_the_cpu_also_with_padding_and_cuda_graphs(
     session: Session, digits_data: ArrayDataSet
 ) -> None:
     on_cuda = open_session(session.model, device="cuda")
@@ -139,33 +133,30 @@ def test_cuda_gives_the_logits_that_the_cpu_gives_recorded_and_padded_too(
         np.testing.assert_allclose(probabilities, expected[1], atol=1e-3)
 
 
-def test_a_refusal_tells_the_cause_without_the_places_in_onnx_runtimes_source(card: ModelCard) -> None:
+def test_an_error_of_onnx_runtime_is_reported_without_its_source_code_locations(card: ModelCard) -> None:
     proto = linear_model(card)
     proto.ir_version = 99
     with pytest.raises(ModelError) as caught:
         open_session(onnx_file.check(proto.SerializeToString(), "new.onnx"), device="cpu")
-    told = str(caught.value).partition("refuses it: ")[2]
-    assert told.startswith("Unsupported model IR version: 99, max supported IR version: ") and "\n" not in told
+    cause = str(caught.value).partition("rejects it: ")[2]
+    assert cause.startswith("Unsupported model IR version: 99, max supported IR version: ") and "\n" not in cause
 
 
-@pytest.mark.parametrize("rows", [[-1, 20], [1, 10]])
-def test_a_model_that_gives_other_rows_than_its_card_says_is_refused_when_it_runs(
-    card: ModelCard, rows: list[int]
-) -> None:
-    """The logits of two images, 10 each, in one row of 20; or a shape that only fits one image, so that two fail."""
+@pytest.mark.parametrize("shape", [[-1, 20], [1, 10]])
+def test_outputs_of_another_shape_than_in_the_card_raise_a_model_error(card: ModelCard, shape: list[int]) -> None:
+    """Reshaping the logits of two images, 10 each, gives one row of 20, or fails."""
     proto = linear_model(card)
-    proto.graph.node[2].output[0] = "straight"
-    proto.graph.initializer.append(numpy_helper.from_array(np.array(rows), "rows"))
-    proto.graph.node.insert(3, helper.make_node("Reshape", ["straight", "rows"], ["logits"]))
+    proto.graph.node[2].output[0] = "unshaped"
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(shape), "shape"))
+    proto.graph.node.insert(3, helper.make_node("Reshape", ["unshaped", "shape"], ["logits"]))
     session = open_session(onnx_file.check(proto.SerializeToString(), "odd.onnx"), device="cpu")
-    with pytest.raises(
-        ModelError, match=r"odd.onnx: (gives logits \(1, 20\)|fails in ONNX Runtime .* cannot be reshaped)"
-    ):
+    message = r"odd.onnx: (returns logits \(1, 20\)|ONNX Runtime .* fails: .* cannot be reshaped)"
+    with pytest.raises(ModelError, match=message):
         session.run(np.zeros((2, 1, 28, 28), np.uint8))
 
 
-def test_onnx_runtime_leaves_no_note_of_this_machine(tmp_path: Path) -> None:
-    """Its telemetry would write an identity and the machine's description under the home folder."""
+def test_onnx_runtime_writes_no_telemetry(tmp_path: Path) -> None:
+    """It would write an ID and a description of the machine to the home folder."""
     kept = {
         name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
     }
@@ -174,8 +165,10 @@ def test_onnx_runtime_leaves_no_note_of_this_machine(tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_bytes_that_begin_like_onnx_runtimes_own_format_are_run_as_the_onnx_that_was_checked(linear: Model) -> None:
-    """To protobuf those eleven bytes are fields that it does not know; ONNX Runtime would look no further."""
+def test_a_file_that_starts_like_onnx_runtimes_own_format_is_run_as_the_onnx_model_that_was_checked(
+    linear: Model,
+) -> None:
+    """Protobuf skips the eleven bytes as unknown fields; ONNX Runtime would take the file for its own format."""
     both = onnx_file.check(b"\x48\x00\x49\x00ORTM\x00\x00\x00" + linear.content, "both.onnx")
     assert both.graph_sha256 == linear.graph_sha256
     images = np.random.default_rng(1).integers(0, 256, (5, 1, 28, 28), dtype=np.uint8)
@@ -193,26 +186,26 @@ from netkit.infer.model import onnx_file
 from netkit.infer.runtime.session import open_session
 from netkit.core.errors import NetkitError
 
-content, chance, answers = Path(sys.argv[1]).read_bytes(), random.Random(0), 0
+content, rng, successes = Path(sys.argv[1]).read_bytes(), random.Random(0), 0
 for _ in range(int(sys.argv[2])):
     try:
-        session = open_session(onnx_file.check(damaged(content, chance), "m.onnx"), device="cpu", threads=1)
-        answers += len(session.run(np.zeros((3, 1, 28, 28), np.uint8))[0]) == 3
+        session = open_session(onnx_file.check(damaged(content, rng), "m.onnx"), device="cpu", threads=1)
+        successes += len(session.run(np.zeros((3, 1, 28, 28), np.uint8))[0]) == 3
     except NetkitError:
         pass
-print(answers)
+print(successes)
 """
 
 
 @pytest.mark.parametrize("files", [500, pytest.param(5000, marks=pytest.mark.slow)])
-def test_damaged_models_that_are_run_without_proof_end_in_an_error_or_an_answer(
-    workplace: Path, tmp_path: Path, files: int
+def test_damaged_models_run_without_verification_raise_an_error_or_give_outputs(
+    workspace: Path, tmp_path: Path, files: int
 ) -> None:
-    """In a process of its own, which a crash would end; without the metadata, so that the damage is in the graph."""
-    proto = load_model(workplace / "runs/residual/model.onnx", load_external_data=False)
+    """They run in a separate process, which may crash, and without metadata, so that the graph is damaged."""
+    proto = load_model(workspace / "runs/residual/model.onnx", load_external_data=False)
     for entry in proto.metadata_props[1:]:  # the card stays
         proto.metadata_props.remove(entry)
-    for tensor in proto.graph.initializer:  # numbers would take most of the damage, and can be any
+    for tensor in proto.graph.initializer:  # removes the weights, where damage would have no effect
         if len(tensor.raw_data) > 400:
             tensor.raw_data = bytes(len(tensor.raw_data))
     (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())

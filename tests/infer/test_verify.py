@@ -1,4 +1,4 @@
-"""A model is verified where it runs: each change of its file is detected and named."""
+"""Verification detects and names each change of a model file."""
 
 import json
 import random
@@ -35,13 +35,13 @@ def tampered(model: Model, change: Callable[[ModelProto], None]) -> Model:
     return onnx_file.check(proto.SerializeToString(), "m.onnx")
 
 
-def write(proto: ModelProto, key: str, text: str) -> None:
+def set_metadata(proto: ModelProto, key: str, text: str) -> None:
     (entry,) = (entry for entry in proto.metadata_props if entry.key == key)
     entry.value = text
 
 
 def scale_a_weight(proto: ModelProto) -> None:
-    """The largest weight of the last layer, by 1 %."""
+    """Increase the largest weight of the last layer by 1 %."""
     weight = next(tensor for tensor in proto.graph.initializer if tensor.name.endswith("linear.weight"))
     values = numpy_helper.to_array(weight).copy()
     values[np.unravel_index(np.abs(values).argmax(), values.shape)] *= 1.01
@@ -52,14 +52,14 @@ def reorder_labels(proto: ModelProto) -> None:
     """Swap 3 and 4."""
     card = ModelCard.from_json(onnx_file.check(proto.SerializeToString(), "").metadata[METADATA_KEY])
     labels = (*card.labels[:3], card.labels[4], card.labels[3], *card.labels[5:])
-    write(proto, METADATA_KEY, replace(card, labels=labels).to_json())
+    set_metadata(proto, METADATA_KEY, replace(card, labels=labels).to_json())
 
 
-def edit(key: str, change: Callable[[dict[str, Any]], object]) -> Callable[[ModelProto], None]:
+def edit_metadata(key: str, change: Callable[[dict[str, Any]], object]) -> Callable[[ModelProto], None]:
     def apply(proto: ModelProto) -> None:
         fields = json.loads(onnx_file.check(proto.SerializeToString(), "").metadata[key])
         change(fields)
-        write(proto, key, certificate.sealed(fields) if key == certificate.KEY else json.dumps(fields))
+        set_metadata(proto, key, certificate.sealed(fields) if key == certificate.KEY else json.dumps(fields))
 
     return apply
 
@@ -69,14 +69,14 @@ def shift_a_logit(fields: dict[str, Any]) -> None:
 
 
 def forge(proto: ModelProto) -> None:
-    """Set the hashes in the certificate to those of the model as it is now."""
+    """Set the hashes in the certificate to the current hashes of the model."""
     model = onnx_file.check(proto.SerializeToString(), "")
     hashes = {
         "graph_sha256": model.graph_sha256,
         "card_sha256": sha256(model.metadata[METADATA_KEY]),
         "probes_sha256": sha256(model.metadata[probes.KEY]),
     }
-    edit(certificate.KEY, lambda fields: fields.update(hashes))(proto)
+    edit_metadata(certificate.KEY, lambda fields: fields.update(hashes))(proto)
 
 
 def failures(model: Model) -> dict[str, str]:
@@ -84,27 +84,27 @@ def failures(model: Model) -> dict[str, str]:
     return {check.name: check.detail for check in verify.verify(model, device="cpu") if not check.ok}
 
 
-def test_an_exported_model_passes_all_checks(model: Model, session: Session) -> None:
+def test_exported_model_passes_all_checks(model: Model, session: Session) -> None:
     checks = list(verify.verify(model, device="auto"))
     assert [check.name for check in checks][:5] == ["graph", "probes", "labels", "card", "CPUExecutionProvider"]
     assert all(check.ok for check in checks)
-    assert [check.detail for check in checks[:4]] == ["as certified"] * 4
-    assert checks[4].detail.startswith("largest error ")
+    assert [check.detail for check in checks[:4]] == ["unchanged"] * 4
+    assert checks[4].detail.startswith("largest absolute logit error ")
     assert verify.open_verified(model, device="cpu").provider == session.provider
 
 
-def test_a_changed_graph_is_not_run(model: Model) -> None:
+def test_changed_graph_is_not_run(model: Model) -> None:
     checks = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
     assert [check.name for check in checks] == ["graph", "probes", "labels", "card"]
 
 
 @pytest.mark.parametrize("files", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_damaged_files_give_an_error_or_a_model_that_still_verifies(model: Model, files: int) -> None:
-    """Those that pass are damaged in names that nothing reads."""
-    chance, verified = random.Random(0), 0
+    """In files that verify, the damage is in unused names."""
+    rng, verified = random.Random(0), 0
     for _ in range(files):
         try:
-            checks = list(verify.verify(onnx_file.check(damaged(model.content, chance), "m.onnx"), device="cpu"))
+            checks = list(verify.verify(onnx_file.check(damaged(model.content, rng), "m.onnx"), device="cpu"))
         except NetkitError as exc:
             assert str(exc).startswith("m.onnx: ")
         else:
@@ -115,12 +115,20 @@ def test_damaged_files_give_an_error_or_a_model_that_still_verifies(model: Model
 @pytest.mark.parametrize(
     ("change", "name", "detail"),
     [
-        (scale_a_weight, "graph", "changed since it was certified"),
-        (lambda proto: setattr(proto, "ir_version", 9), "graph", "changed since it was certified"),
-        (reorder_labels, "labels", "by the card"),
-        (edit(METADATA_KEY, lambda fields: fields.update(mean=[0.2])), "card", "changed since it was certified"),
-        (edit(probes.KEY, shift_a_logit), "probes", "changed since it was certified"),
-        (edit(probes.KEY, lambda fields: fields["labels"].reverse()), "probes", "changed since it was certified"),
+        (scale_a_weight, "graph", "changed since export"),
+        (lambda proto: setattr(proto, "ir_version", 9), "graph", "changed since export"),
+        (reorder_labels, "labels", "in the card"),
+        (
+            edit_metadata(METADATA_KEY, lambda fields: fields.update(mean=[0.2])),
+            "card",
+            "changed since export",
+        ),
+        (edit_metadata(probes.KEY, shift_a_logit), "probes", "changed since export"),
+        (
+            edit_metadata(probes.KEY, lambda fields: fields["labels"].reverse()),
+            "probes",
+            "changed since export",
+        ),
     ],
 )
 def test_each_change_is_detected_and_named(
@@ -134,40 +142,48 @@ def test_each_change_is_detected_and_named(
 
 def test_all_failed_checks_are_reported(model: Model) -> None:
     assert set(failures(tampered(model, reorder_labels))) == {"labels", "card"}
-    assert set(failures(tampered(model, edit(probes.KEY, shift_a_logit)))) == {"probes", "CPUExecutionProvider"}
+    assert set(failures(tampered(model, edit_metadata(probes.KEY, shift_a_logit)))) == {
+        "probes",
+        "CPUExecutionProvider",
+    }
 
 
 @pytest.mark.parametrize(
     ("change", "name"),
-    [(scale_a_weight, "CPUExecutionProvider"), (reorder_labels, "labels"), (edit(probes.KEY, shift_a_logit), "CPU")],
+    [
+        (scale_a_weight, "CPUExecutionProvider"),
+        (reorder_labels, "labels"),
+        (edit_metadata(probes.KEY, shift_a_logit), "CPU"),
+    ],
 )
-def test_answers_are_checked_even_if_the_hashes_were_forged(
+def test_outputs_are_checked_even_if_the_hashes_are_forged(
     model: Model, change: Callable[[ModelProto], None], name: str
 ) -> None:
-    def both(proto: ModelProto) -> None:
+    def change_and_forge(proto: ModelProto) -> None:
         change(proto)
         forge(proto)
 
-    (failed,) = failures(tampered(model, both))
+    (failed,) = failures(tampered(model, change_and_forge))
     assert failed.startswith(name)
     with pytest.raises(ModelError, match=rf"verification failed: {name}"):
-        verify.open_verified(tampered(model, both), device="cpu")
+        verify.open_verified(tampered(model, change_and_forge), device="cpu")
 
 
 def test_probes_run_in_all_batch_sizes_in_order_and_shuffled(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    runs: list[list[bytes]] = []
+    batches: list[list[bytes]] = []
     run = Session.run
 
     def recorded(self: Session, images_u8: NDArray[np.uint8], **options: Any) -> Any:
-        runs.append([image.tobytes() for image in images_u8])
+        batches.append([image.tobytes() for image in images_u8])
         return run(self, images_u8, **options)
 
     monkeypatch.setattr(Session, "run", recorded)
     list(verify.verify(model, device="cpu"))
     images = [image.tobytes() for image in verify.read_self_test(model).probes.images_u8]
     sizes = [*[1] * 16, *[2] * 8, 7, 7, 2, 16]
-    assert [len(rows) for rows in runs] == sizes * 2
-    orders = [[image for rows in half for image in rows] for half in (runs[: len(sizes)], runs[len(sizes) :])]
+    assert [len(batch) for batch in batches] == sizes * 2
+    halves = batches[: len(sizes)], batches[len(sizes) :]
+    orders = [[image for batch in half for image in batch] for half in halves]
     assert orders[0] == images * 4
     assert orders[1] != orders[0] and sorted(orders[1]) == sorted(orders[0])
 
@@ -179,19 +195,22 @@ def test_missing_metadata_is_named(model: Model, key: str) -> None:
         del proto.metadata_props[index]
 
     bare = tampered(model, drop)
-    with pytest.raises(ModelError, match=rf"^m\.onnx: no {key} in this model; make it again with 'netkit export'$"):
+    with pytest.raises(
+        ModelError,
+        match=rf"^m\.onnx: not exported by netkit: its metadata has no {key}; export it with 'netkit export'$",
+    ):
         list(verify.verify(bare, device="cpu"))
 
 
-def test_a_provider_that_the_certificate_does_not_cover_gets_four_times_the_bound(model: Model) -> None:
-    def elsewhere(fields: dict[str, Any]) -> None:
+def test_provider_that_the_certificate_does_not_cover_gets_four_times_the_bound(model: Model) -> None:
+    def change_provider(fields: dict[str, Any]) -> None:
         for comparison in fields["comparisons"]:
             comparison["provider"] = "CUDAExecutionProvider"
 
     bound = verify.read_self_test(model).certificate.comparisons[0].bound
-    *_, last = verify.verify(tampered(model, edit(certificate.KEY, elsewhere)), device="cpu")
+    *_, last = verify.verify(tampered(model, edit_metadata(certificate.KEY, change_provider)), device="cpu")
     assert last.ok
-    assert last.detail.endswith(f"bound {4 * bound:.2g} (this provider is not certified)")
+    assert last.detail.endswith(f"bound {4 * bound:.2g} (provider not compared at export)")
 
 
 FIELDS = [
@@ -201,48 +220,54 @@ FIELDS = [
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_a_certificate_without_a_field_or_with_another_type_is_refused(model: Model, name: str) -> None:
-    for change, says in [
+def test_certificate_with_a_missing_field_or_a_wrong_type_is_rejected(model: Model, name: str) -> None:
+    for change, message in [
         (lambda fields: fields.pop(name), f"the certificate lacks '{name}'"),
-        (lambda fields: fields.update({name: None}), f"the certificate(: '{name}' is| has version) None"),
+        (lambda fields: fields.update({name: None}), f"the certificate(: '{name}' is| has format version) None"),
     ]:
-        with pytest.raises(ModelError, match=rf"^m\.onnx: {says}"):
-            verify.read_self_test(tampered(model, edit(certificate.KEY, change)))
+        with pytest.raises(ModelError, match=rf"^m\.onnx: {message}"):
+            verify.read_self_test(tampered(model, edit_metadata(certificate.KEY, change)))
 
 
 @pytest.mark.parametrize(
-    ("change", "says"),
+    ("change", "message"),
     [
-        ({"version": 2}, "the probe set has version 2"),
-        ({"images": "AAAA"}, "the probes do not fit the model's card"),
-        ({"images": "*"}, "the probes do not fit the model's card"),
-        ({"logits": [[1.0] * 9] * 16}, "the probes do not fit the model's card"),
-        ({"logits": [["a"] * 10] * 16}, r"the probe set: 'logits\[0\]\[0\]' is 'a', not a finite float"),
-        ({"logits": [[float("nan")] * 10] * 16}, r"the probe set: 'logits\[0\]\[0\]' is nan, not a finite float"),
-        ({"logits": [], "labels": [], "images": ""}, "the probe set is empty"),
-        ({"labels": ["0"]}, "the probes do not fit the model's card"),
+        ({"version": 2}, "the set of test images in the model has format version 2"),
+        ({"images": "AAAA"}, "the test images in the model do not fit its card"),
+        ({"images": "*"}, "the test images in the model do not fit its card"),
+        ({"logits": [[1.0] * 9] * 16}, "the test images in the model do not fit its card"),
+        (
+            {"logits": [["a"] * 10] * 16},
+            r"the set of test images in the model: 'logits\[0\]\[0\]' is 'a', not a finite float",
+        ),
+        (
+            {"logits": [[float("nan")] * 10] * 16},
+            r"the set of test images in the model: 'logits\[0\]\[0\]' is nan, not a finite float",
+        ),
+        ({"logits": [], "labels": [], "images": ""}, "the model contains no test images"),
+        ({"labels": ["0"]}, "the test images in the model do not fit its card"),
         (
             {"labels": ["0"] * 17, "logits": [[1.0] * 10] * 17, "images": "A" * 17771 + "="},
-            "17 probes in .* at most 16",
+            "17 test images in the model, in .* at most 16",
         ),
-        ({"padding": "x" * 65536}, "16 probes in .* at most 16 in 65,536"),
+        ({"padding": "x" * 65536}, "16 test images in the model, in .* at most 16 in 65,536 bytes"),
     ],
 )
-def test_impossible_probes_are_refused(model: Model, change: dict[str, Any], says: str) -> None:
-    with pytest.raises(ModelError, match=says):
-        verify.read_self_test(tampered(model, edit(probes.KEY, lambda fields: fields.update(change))))
+def test_invalid_probes_are_rejected(model: Model, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        verify.read_self_test(tampered(model, edit_metadata(probes.KEY, lambda fields: fields.update(change))))
 
 
-def test_certificate_and_probes_survive_the_round_trip_through_json(model: Model) -> None:
+def test_certificate_and_probes_round_trip_through_json(model: Model) -> None:
     self_test = verify.read_self_test(model)
     assert Certificate.from_json(self_test.certificate.to_json()) == self_test.certificate
-    again = Probes.from_json(self_test.probes.to_json(), model.card)
-    np.testing.assert_array_equal(again.images_u8, self_test.probes.images_u8)
-    np.testing.assert_array_equal(again.logits, self_test.probes.logits)
-    assert again.labels == self_test.probes.labels
+    read_back = Probes.from_json(self_test.probes.to_json(), model.card)
+    np.testing.assert_array_equal(read_back.images_u8, self_test.probes.images_u8)
+    np.testing.assert_array_equal(read_back.logits, self_test.probes.logits)
+    assert read_back.labels == self_test.probes.labels
 
 
-def test_certificate_and_probes_are_the_same_byte_for_byte_after_a_round_trip(model: Model) -> None:
+def test_metadata_is_byte_identical_after_a_round_trip(model: Model) -> None:
     card, certificate_text, probes_text = (model.metadata[key] for key in (METADATA_KEY, *KEYS))
     assert ModelCard.from_json(card).to_json() == card
     assert Certificate.from_json(certificate_text).to_json() == certificate_text
@@ -250,37 +275,39 @@ def test_certificate_and_probes_are_the_same_byte_for_byte_after_a_round_trip(mo
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
-def test_any_other_json_is_refused(card: ModelCard, value: object) -> None:
+def test_any_other_json_is_rejected(card: ModelCard, value: object) -> None:
     for read in (Certificate.from_json, lambda text: Probes.from_json(text, card)):
         with pytest.raises(ModelError):
             read(json.dumps(value))
 
 
-def test_verifying_loads_no_torch(workplace: Path) -> None:
+def test_verification_does_not_import_torch(workspace: Path) -> None:
     program = "import sys, netkit.cli\ntry: netkit.cli.cli(['verify', 'runs/residual/model.onnx'])\n"
-    program += "except SystemExit as end: assert not end.code\nassert 'torch' not in sys.modules"
-    done = subprocess.run([sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True)
+    program += "except SystemExit as exc: assert not exc.code\nassert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program], cwd=workspace, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_certificate_that_was_changed_is_refused(model: Model) -> None:
-    def loosen(proto: ModelProto) -> None:
+def test_changed_certificate_is_rejected(model: Model) -> None:
+    def loosen_bound(proto: ModelProto) -> None:
         fields = json.loads(onnx_file.check(proto.SerializeToString(), "").metadata[certificate.KEY])
         fields["comparisons"][0]["bound"] *= 10
-        write(proto, certificate.KEY, json.dumps(fields))
+        set_metadata(proto, certificate.KEY, json.dumps(fields))
 
     with pytest.raises(ModelError, match=r"^m\.onnx: the certificate was changed since it was written$"):
-        verify.read_self_test(tampered(model, loosen))
+        verify.read_self_test(tampered(model, loosen_bound))
 
 
-def test_an_infinite_bound_is_refused(model: Model) -> None:
-    endless = edit(certificate.KEY, lambda fields: fields["comparisons"][0].update(bound=float("inf")))
+def test_infinite_bound_is_rejected(model: Model) -> None:
+    set_infinite_bound = edit_metadata(
+        certificate.KEY, lambda fields: fields["comparisons"][0].update(bound=float("inf"))
+    )
     with pytest.raises(ModelError, match=r"'comparisons\[0\]\.bound' is inf, not a finite float"):
-        verify.read_self_test(tampered(model, endless))
+        verify.read_self_test(tampered(model, set_infinite_bound))
 
 
 def test_probabilities_that_are_not_the_softmax_of_the_logits_are_detected(model: Model) -> None:
-    def negate(proto: ModelProto) -> None:
+    def negate_logits(proto: ModelProto) -> None:
         (softmax,) = (node for node in proto.graph.node if node.op_type == "Softmax")
         minus = numpy_helper.from_array(np.array(-1, np.float32), "minus")
         proto.graph.initializer.append(minus)
@@ -289,6 +316,6 @@ def test_probabilities_that_are_not_the_softmax_of_the_logits_are_detected(model
         proto.graph.node[index + 1].input[0] = "negative"
         forge(proto)
 
-    ((name, detail),) = failures(tampered(model, negate)).items()
+    ((name, detail),) = failures(tampered(model, negate_logits)).items()
     assert name == "CPUExecutionProvider"
     assert detail.startswith("probabilities differ from the softmax of the logits by ")

@@ -1,5 +1,6 @@
-"""Workers give each task's result in order, whichever of them computes it, and although some are killed."""
+"""Workers return the result of each task in order, even if some workers are killed."""
 
+import itertools
 import logging
 import os
 import platform
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from netkit.infer.pipeline.threads import TASKS_PER_WORKER, map_in_threads
 PARENT = os.getpid()
 Map = Callable[..., Generator[object]]
 LARGE = 10 * 65_536  # bytes; a pipe holds 65,536
-BOTH = pytest.mark.parametrize("map_tasks", [map_in_threads, map_in_processes])
+with_threads_and_processes = pytest.mark.parametrize("map_tasks", [map_in_threads, map_in_processes])
 
 
 def children() -> set[str]:
@@ -31,7 +32,7 @@ def threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("infer")]
 
 
-@BOTH
+@with_threads_and_processes
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_results_come_in_the_order_of_the_tasks(map_tasks: Map, workers: int) -> None:
     def later_tasks_are_faster(number: int) -> int:
@@ -41,9 +42,9 @@ def test_results_come_in_the_order_of_the_tasks(map_tasks: Map, workers: int) ->
     assert list(map_tasks(later_tasks_are_faster, range(50), workers=workers)) == [number**2 for number in range(50)]
 
 
-@BOTH
+@with_threads_and_processes
 @pytest.mark.parametrize("workers", [1, 3])
-def test_no_more_tasks_are_taken_than_keep_the_workers_busy(map_tasks: Map, workers: int) -> None:
+def test_tasks_are_read_only_as_far_ahead_as_keeps_the_workers_busy(map_tasks: Map, workers: int) -> None:
     taken: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -61,9 +62,9 @@ def fails_at_three(number: int) -> int:
     return number
 
 
-@BOTH
+@with_threads_and_processes
 @pytest.mark.parametrize("workers", [1, 4])
-def test_an_exception_in_a_worker_reaches_the_caller_in_its_turn(map_tasks: Map, workers: int) -> None:
+def test_an_exception_in_a_worker_is_raised_after_the_results_before_it(map_tasks: Map, workers: int) -> None:
     results = map_tasks(fails_at_three, range(6), workers=workers)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three is not possible"):
@@ -80,7 +81,7 @@ def test_an_exception_in_a_worker_reaches_the_caller_in_its_turn(map_tasks: Map,
         Interrupted("stopped", 15),
     ],
 )
-def test_errors_of_netkit_reach_the_caller_from_another_process_as_they_were(error: NetkitError) -> None:
+def test_netkit_errors_are_passed_between_processes_unchanged(error: NetkitError) -> None:
     def fail(number: int) -> int:
         raise error
 
@@ -89,39 +90,39 @@ def test_errors_of_netkit_reach_the_caller_from_another_process_as_they_were(err
     assert str(caught.value) == str(error) and vars(caught.value).items() >= vars(error).items()
 
 
-@BOTH
-def test_an_exception_in_the_source_of_the_tasks_reaches_the_caller(map_tasks: Map) -> None:
+@with_threads_and_processes
+def test_an_exception_from_the_iterator_of_tasks_is_raised_in_the_caller(map_tasks: Map) -> None:
     def tasks() -> Iterator[int]:
         yield from range(3)
-        raise OSError("the list broke off")
+        raise OSError("the list is incomplete")
 
     before = children()
-    with pytest.raises(OSError, match="the list broke off"):
+    with pytest.raises(OSError, match="the list is incomplete"):
         list(map_tasks(str, tasks(), workers=2))
     assert children() == before and not threads()
 
 
 def test_tasks_of_a_killed_worker_run_again(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    def deadly_once(number: int) -> bytes:
-        mark = tmp_path / str(number)
-        if number % 15 == 1 and not mark.exists():
-            mark.touch()
+    def kills_its_worker_once(number: int) -> bytes:
+        marker = tmp_path / str(number)
+        if number % 15 == 1 and not marker.exists():
+            marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return bytes([number]) * LARGE  # the others wait until somebody reads their results
+        return bytes([number]) * LARGE  # fills the pipe, so that the other workers block in a write
 
     with caplog.at_level(logging.WARNING):
-        results = list(map_in_processes(deadly_once, range(40), workers=3))
+        results = list(map_in_processes(kills_its_worker_once, range(40), workers=3))
     assert results == [bytes([number]) * LARGE for number in range(40)]
     assert set(caplog.messages) == {"warning: a worker process was killed; its images are processed again"}
 
 
-HUGE = 100_000_000  # bytes; they take 0.05 s to pass a pipe
+HUGE = 100_000_000  # bytes; sending them through a pipe takes 0.05 s
 READ, WRITE = 0, 1  # numbers of system calls on x86-64
-SYSTEM_CALL = Path("/proc/self/syscall")  # of the main thread: its number and arguments
+SYSTEM_CALL = Path("/proc/self/syscall")  # number and arguments of the main thread's current system call
 
 
-def die_in(system_call: int) -> None:
-    """Kill this process when its main thread is about to read or write over 1 MB."""
+def kill_during(system_call: int) -> None:
+    """Kill this process while its main thread reads or writes more than 1 MB."""
     while True:
         number, *arguments = SYSTEM_CALL.read_text().split()
         if number == str(system_call) and int(arguments[2], 16) > 1_000_000:
@@ -132,35 +133,35 @@ def die_in(system_call: int) -> None:
     not SYSTEM_CALL.exists() or platform.machine() != "x86_64", reason="reads system call numbers of x86-64 in /proc"
 )
 @pytest.mark.parametrize("system_call", [READ, WRITE])
-def test_a_worker_that_is_killed_while_it_receives_or_sends_is_replaced(tmp_path: Path, system_call: int) -> None:
+def test_a_worker_killed_while_it_reads_a_task_or_writes_a_result_is_replaced(tmp_path: Path, system_call: int) -> None:
     killed = tmp_path / "killed"
 
-    def die_once(task: bytes) -> bytes:
+    def kills_its_worker_once(task: bytes) -> bytes:
         if not killed.exists():
             killed.touch()
-            threading.Thread(target=die_in, args=[system_call], daemon=True).start()
+            threading.Thread(target=kill_during, args=[system_call], daemon=True).start()
         return bytes(HUGE) if system_call == WRITE else b""
 
     tasks = [b""] * 4 if system_call == WRITE else [b"", *[bytes(HUGE)] * 3]
-    results = map_in_processes(die_once, tasks, workers=2)
+    results = map_in_processes(kills_its_worker_once, tasks, workers=2)
     assert [len(result) for result in results] == [HUGE if system_call == WRITE else 0] * 4
     assert killed.exists()
 
 
-def test_a_task_that_kills_every_worker_ends_the_run_with_an_error(tmp_path: Path) -> None:
-    def deadly(number: int) -> int:
+def test_a_task_that_kills_each_worker_ends_the_run_with_an_error(tmp_path: Path) -> None:
+    def kills_its_worker(number: int) -> int:
         if number == 5:
-            with open(tmp_path / "tries", "ab") as file:
+            with open(tmp_path / "attempts", "ab") as file:
                 file.write(b".")
             os.kill(os.getpid(), signal.SIGKILL)
         return number
 
     done = []
-    with pytest.raises(ModelError, match="worker processes are killed again and again"):
-        for number in map_in_processes(deadly, range(20), workers=2):
+    with pytest.raises(ModelError, match="worker processes died 4 times in a row"):
+        for number in map_in_processes(kills_its_worker, range(20), workers=2):
             done.append(number)
     assert done == [0, 1, 2, 3, 4]
-    assert (tmp_path / "tries").stat().st_size == MAX_RESTARTS + 1
+    assert (tmp_path / "attempts").stat().st_size == MAX_RESTARTS + 1
 
 
 def test_tasks_and_results_may_be_larger_than_a_pipe() -> None:
@@ -169,7 +170,7 @@ def test_tasks_and_results_may_be_larger_than_a_pipe() -> None:
 
 
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, ValueError, GeneratorExit])
-def test_leaving_early_ends_the_processes_although_they_are_busy(exception: type[BaseException]) -> None:
+def test_closing_early_ends_busy_processes(exception: type[BaseException]) -> None:
     def slow(number: int) -> int:
         time.sleep(60 if number else 0)
         return number
@@ -186,7 +187,7 @@ def test_leaving_early_ends_the_processes_although_they_are_busy(exception: type
     assert children() == before
 
 
-def test_leaving_early_ends_the_processes_although_they_send_results() -> None:
+def test_closing_early_ends_processes_that_send_results() -> None:
     before = children()
     for _ in range(10):
         results = map_in_processes(lambda _: bytes(10_000_000), range(20), workers=2)
@@ -221,10 +222,10 @@ def test_workers_end_when_their_parent_is_killed() -> None:
     with subprocess.Popen([sys.executable, "-c", ORPHANS], stdout=subprocess.PIPE) as parent:
         assert parent.stdout and parent.stdout.readline() == b"ready\n"
         parent.kill()
-        assert parent.stdout.read() == b""  # the end of the stream comes when the last of them has closed it
+        assert parent.stdout.read() == b""  # returns when the last worker has ended
 
 
-def test_a_parent_may_ignore_that_children_end() -> None:
+def test_a_parent_may_ignore_sigchld() -> None:
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         assert list(map_in_processes(str, range(9), workers=2)) == [str(number) for number in range(9)]
@@ -236,38 +237,32 @@ LIMITED = """
 import logging, multiprocessing.popen_fork, multiprocessing.queues, multiprocessing.synchronize, os, resource
 from netkit.infer.pipeline.processes import map_in_processes
 logging.basicConfig(level=logging.INFO, format="%(message)s")
-if os.getuid() == 0:  # which has no limit
+if os.getuid() == 0:  # the limit does not apply to root
     os.setuid(65534)
 resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
 print(list(map_in_processes(str, range(5), workers=1)))
 """
 
 
-def test_where_no_process_can_be_forked_threads_do_the_work() -> None:
+def test_threads_are_used_if_no_process_can_be_forked() -> None:
     done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True, timeout=120)
     assert done.stdout == "['0', '1', '2', '3', '4']\n", done.stderr
-    assert "threads do the work, not processes: [Errno 11] Resource temporarily unavailable" in done.stderr
+    assert "using threads instead of processes: [Errno 11] Resource temporarily unavailable" in done.stderr
 
 
-def test_one_thread_is_the_calling_thread() -> None:
+def test_one_worker_thread_is_the_calling_thread() -> None:
     names = map_in_threads(lambda _: threading.current_thread().name, range(3), workers=1)
     assert set(names) == {threading.current_thread().name}
 
 
-def test_leaving_early_ends_the_threads_and_drops_what_none_has_begun() -> None:
+def test_closing_early_ends_the_threads_and_drops_waiting_tasks() -> None:
     done: list[int] = []
 
-    def note(number: int) -> int:
+    def record(number: int) -> int:
         done.append(number)
         return number
 
-    def endless() -> Iterable[int]:
-        number = 0
-        while True:
-            yield number
-            number += 1
-
-    results = map_in_threads(note, endless(), workers=2)
+    results = map_in_threads(record, itertools.count(), workers=2)
     assert next(results) == 0
     results.close()
     assert not threads() and len(done) <= 1 + TASKS_PER_WORKER * 2

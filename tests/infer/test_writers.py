@@ -1,4 +1,4 @@
-"""Rows come back from their files as they were, whatever a file is called; and a counts counts them."""
+"""Rows are written unchanged, whatever characters their paths contain, and are counted."""
 
 import io
 import os
@@ -13,13 +13,13 @@ from netkit.infer.output.writers import csv_writer, jsonl_writer, table_writer
 from tests.support.rows import RANKED, ROWS
 
 
-def test_fewer_labels_than_asked_for_leave_cells_empty() -> None:
+def test_fewer_labels_than_top_k_leave_cells_empty() -> None:
     file = io.StringIO()
     csv_writer(file, top_k=3)([Row("a.png", RANKED[:2])])
     assert file.getvalue().splitlines()[1] == 'a.png,7,0.751235,ok,,"a,b",0.2,,'
 
 
-def test_a_table_shows_no_control_character_of_path_label_or_message() -> None:
+def test_a_table_escapes_control_characters_in_paths_labels_and_messages() -> None:
     file = io.StringIO()
     write = table_writer(file, top_k=2)
     write([*ROWS, Row("a.png", (("\x1b[2Jcat\n", 0.5), ("dog", 0.25), ("cow", 0.125)), message="\x9b1m")])
@@ -32,7 +32,7 @@ def test_a_table_shows_no_control_character_of_path_label_or_message() -> None:
     assert lines[-2] == r"\x1b[2Jcat\n  50.00%  dog  25.00%  a.png  (\x9b1m)"
 
 
-def test_csv_on_a_pipe_is_utf8_whatever_the_locale_says() -> None:
+def test_csv_on_a_pipe_is_utf8_in_every_locale() -> None:
     program = "import os; from netkit.infer.output.writers import Row, stdout_writer\n"
     program += "write = stdout_writer(as_json=False, top_k=1)\n"
     program += (
@@ -47,7 +47,7 @@ def test_csv_on_a_pipe_is_utf8_whatever_the_locale_says() -> None:
         )
 
 
-def test_json_on_a_pipe_is_one_ascii_line_a_row() -> None:
+def test_json_is_one_ascii_line_per_row() -> None:
     file = io.StringIO()
     jsonl_writer(file, top_k=1)(ROWS)
     assert file.getvalue().isascii() and len(file.getvalue().splitlines()) == len(ROWS)
@@ -63,10 +63,10 @@ def test_predictions_are_counted_as_correct_by_the_name_of_their_folder(
     for path, label in [
         ("in/cat/1.png", "cat"),
         ("in/dog/2.png", "cat"),
-        ("here.png", "cat"),  # the current folder is called cat
+        ("here.png", "cat"),  # the current folder is named cat
         ("../cat/4.png", "dog"),
-        ("in/cow/5.png", "dog"),  # not counted: no label of the model
-        ("in/cat/more/6.png", "cat"),  # not counted: the folder itself is what counts
+        ("in/cow/5.png", "dog"),  # not counted: cow is not a label of the model
+        ("in/cat/more/6.png", "cat"),  # not counted: the file is in the folder more
     ]:
         counts.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
     assert (counts.ok, counts.failed, counts.labelled, counts.correct) == (6, 0, 4, 2)
@@ -76,5 +76,5 @@ def test_predictions_are_counted_as_correct_by_the_name_of_their_folder(
     assert str(counts).startswith("7 files, 1 of them with an error; accuracy 50.00% (2 of 4 ")
 
 
-def test_counts_of_many_separate_thousands_and_give_no_accuracy_without_labelled_folders() -> None:
+def test_counts_have_thousands_separators_and_no_accuracy_without_labelled_folders() -> None:
     assert str(Counts(frozenset("01"), ok=1_234_000, failed=1_567)) == "1,235,567 files, 1,567 of them with an error"

@@ -1,4 +1,4 @@
-"""The netkit command as tests run it, and files to run it on."""
+"""Helpers that run the netkit command, and write files for it to read."""
 
 import logging
 import os
@@ -18,8 +18,6 @@ from netkit.cli import cli
 from netkit.data.dataset import ArrayDataSet
 
 NETKIT = Path(sys.executable).with_name("netkit")
-
-
 Netkit = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -32,7 +30,7 @@ def run_netkit(*arguments: str | Path, cwd: Path, **environment: str) -> "subpro
 def call_netkit(
     *arguments: str | Path, cwd: Path, capfd: pytest.CaptureFixture[str], stdin: bytes = b"", **environment: str
 ) -> "subprocess.CompletedProcess[str]":
-    """What `run_netkit` returns, of the command in this process."""
+    """Run the command in this process; return what `run_netkit` returns."""
     logger = logging.getLogger("netkit")
     handlers, level = logger.handlers, logger.level
     signals = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
@@ -49,7 +47,7 @@ def call_netkit(
         patch.setattr(sys, "stdin", stdin_text)
         for name, value in environment.items():
             patch.setenv(name, value)
-        for module, hook in ((threading, "excepthook"), (sys, "unraisablehook")):  # the command sets its own
+        for module, hook in ((threading, "excepthook"), (sys, "unraisablehook")):  # the command replaces them
             patch.setattr(module, hook, getattr(module, hook))
         cli([os.fspath(argument) for argument in arguments])
     for number, handler in signals.items():
@@ -59,8 +57,8 @@ def call_netkit(
     return subprocess.CompletedProcess(arguments, int(exited.value.code or 0), stdout, stderr)
 
 
-def digits_in(folder: Path, data: ArrayDataSet, *, count: int, files: int = 100) -> list[Path]:
-    """`count` names of `files` pictures of digits."""
+def write_digits(folder: Path, data: ArrayDataSet, *, count: int, files: int = 100) -> list[Path]:
+    """Write `files` PNG images of digits and hard links to them, `count` paths in all; return the paths."""
     folder.mkdir()
     paths = [folder / f"{index:06}.png" for index in range(count)]
     for index, path in enumerate(paths):
@@ -71,15 +69,17 @@ def digits_in(folder: Path, data: ArrayDataSet, *, count: int, files: int = 100)
     return paths
 
 
-def heeding_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who starts the tests in the background lets them ignore it
+def restore_sigint() -> None:
+    """Make the process handle SIGINT: a shell starts background jobs, such as the tests, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 TRAIN = ("train", "--arch", "residual", "--data", "digits", "--epochs", "12", "--out", "run")
 
 
 def wait_for_an_epoch(folder: Path, training: "subprocess.Popen[bytes]") -> None:
-    rows = folder / "run/metrics.csv"  # the state comes after the rows: with two, it has one epoch
-    while not rows.exists() or len(rows.read_text().splitlines()) < 3:
+    """Wait until folder/run holds the training state of at least one epoch."""
+    metrics = folder / "run/metrics.csv"  # written before the state: with two rows, the state has one epoch
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 3:
         assert training.poll() is None
         time.sleep(0.005)

@@ -12,7 +12,7 @@ from torch import nn
 
 
 def export_floats(net: nn.Module, *shape: int) -> onnx.ModelProto:
-    """What torch's exporter makes of a network on floats: input "x" (N, *shape), output "y", any N."""
+    """Export a network with torch's exporter: float input "x" (N, *shape), output "y", dynamic N."""
     program = torch.onnx.export(
         net.eval(), (torch.zeros(2, *shape),), dynamo=True, opset_version=20, input_names=["x"], output_names=["y"],
         dynamic_shapes=[{0: torch.export.Dim("batch")}], verbose=False,
@@ -22,7 +22,7 @@ def export_floats(net: nn.Module, *shape: int) -> onnx.ModelProto:
 
 
 def run_model(model: ir.Model | onnx.ModelProto, inputs: NDArray[Any]) -> NDArray[Any]:
-    """Check the model and return what ONNX Runtime computes as its first output."""
+    """Check the model, run it in ONNX Runtime and return its first output."""
     proto = ir.to_proto(model) if isinstance(model, ir.Model) else model
     onnx.checker.check_model(proto)
     session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -30,5 +30,5 @@ def run_model(model: ir.Model | onnx.ModelProto, inputs: NDArray[Any]) -> NDArra
 
 
 def op_types(model: ir.Model) -> list[str]:
-    """The operators of the graph, in order."""
+    """Return the operators of the graph in order."""
     return [node.op_type for node in model.graph]

@@ -1,4 +1,4 @@
-"""Models written by hand, without torch."""
+"""ONNX models built by hand, without torch."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,17 +6,17 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from netkit.core.model_card import METADATA_KEY, ModelCard
 
-SAVED = numpy_helper.from_array(np.zeros(10, np.float32), "saved")
+ZEROS = numpy_helper.from_array(np.zeros(10, np.float32), "saved")
 
 
 def weights(card: ModelCard) -> NDArray[np.float32]:
-    """The weights of `linear_model`, (pixels, classes): small enough that no probability is 0 or 1."""
+    """Return the weights of `linear_model` (pixels, classes), so small that no probability is 0 or 1."""
     shape = card.channels * card.height * card.width, len(card.labels)
     return (np.random.default_rng(0).normal(size=shape) / 2000).astype(np.float32)
 
 
 def linear_model(card: ModelCard) -> ModelProto:
-    """A model written by hand, without torch: logits = pixels x weights."""
+    """Build a model that computes logits = pixels @ weights."""
     nodes = [
         helper.make_node("Cast", ["images"], ["cast"], to=TensorProto.FLOAT),
         helper.make_node("Flatten", ["cast"], ["pixels"]),

@@ -1,6 +1,6 @@
-"""All that reads what strangers may have written, each with a sound example, for those who feed it with other things.
+"""The readers of files from other people, with valid examples, for fuzzing.
 
-Whatever a reader is given, it gives an answer or raises an error for people; anything else is a fault of netkit's.
+For any bytes a reader returns a result or raises a NetkitError; any other exception is a bug in netkit.
 """
 
 import io
@@ -15,7 +15,7 @@ from PIL import Image
 
 from netkit.core.model_card import Input, ModelCard, Origin
 from netkit.data import idx, image_files
-from netkit.images.decoder import Decoder, pillow_silenced
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.model import onnx_file
 from netkit.nets.build import build
 from netkit.nets.training import checkpoint
@@ -27,7 +27,7 @@ CARD = ModelCard("residual", tuple("0123456789"), 1, 28, 28, (0.1307,), (0.3081,
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads bytes, or a text or a file with them; `examples` are sound."""
+    """A function that reads bytes, and valid examples for it."""
 
     read: Callable[[bytes], object]
     examples: tuple[bytes, ...]
@@ -35,8 +35,8 @@ class Reader:
 
 @contextmanager
 def _file(content: bytes, name: str) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / name
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
         path.write_bytes(content)
         yield path
 
@@ -51,14 +51,13 @@ def _weights(content: bytes) -> object:
 
 
 def _image(content: bytes) -> object:
-    with _file(content, "image.png") as path, pillow_silenced():
-        return Decoder(Input(1, 28, 28), largest_image=1_000_000)(str(path))
+    with _file(content, "image.png") as path, suppress_pillow_warnings():
+        return Decoder(Input(1, 28, 28), max_pixels=1_000_000)(str(path))
 
 
 def _idx(content: bytes) -> object:
-    with _file(
-        content, "train-images-idx3-ubyte.gz" if content[:2] == b"\x1f\x8b" else "train-images-idx3-ubyte"
-    ) as path:
+    suffix = ".gz" if content.startswith(b"\x1f\x8b") else ""
+    with _file(content, f"train-images-idx3-ubyte{suffix}") as path:
         return idx.read(path, dimensions=3)
 
 
@@ -67,13 +66,15 @@ def _table(content: bytes) -> object:
         return image_files.list_images(path)
 
 
-def _pictures() -> tuple[bytes, ...]:
-    levels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
+def _images() -> tuple[bytes, ...]:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     contents = []
-    for kind, mode in (("PNG", "L"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("BMP", "L"), ("GIF", "P"), ("TIFF", "RGB"),
-                       ("WEBP", "RGB"), ("PPM", "L")):  # fmt: skip
+    for image_format, mode in (
+        ("PNG", "L"), ("PNG", "RGBA"), ("JPEG", "RGB"), ("BMP", "L"), ("GIF", "P"), ("TIFF", "RGB"), ("WEBP", "RGB"),
+        ("PPM", "L"),
+    ):  # fmt: skip
         file = io.BytesIO()
-        Image.fromarray(levels).convert(mode).save(file, kind)
+        Image.fromarray(pixels).convert(mode).save(file, image_format)
         contents.append(file.getvalue())
     return tuple(contents)
 
@@ -82,7 +83,7 @@ READERS: Mapping[str, Reader] = {
     "card": Reader(_card, (CARD.to_json().encode(),)),
     "weights": Reader(_weights, (checkpoint.content(build(CARD), CARD),)),
     "model": Reader(lambda content: onnx_file.check(content, "m.onnx"), (linear_model(CARD).SerializeToString(),)),
-    "image": Reader(_image, _pictures()),
+    "image": Reader(_image, _images()),
     "idx": Reader(_idx, (np.array([0x0803, 2, 4, 4], ">u4").tobytes() + bytes(range(32)),)),
     "table": Reader(_table, (b"path,label,split\na.png,cat,train\nb.png,dog,test\n", b'path,label\n"a\n.png",1\n')),
 }

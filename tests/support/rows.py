@@ -1,4 +1,4 @@
-"""Rows whose paths and labels are hard to write."""
+"""Rows whose paths and labels need quoting, escaping or special encoding."""
 
 import os
 
@@ -9,9 +9,5 @@ NAMES = [
     "[red]x[/red].png", r"\xff\xfe\x80.png", " a\t.png", "\x1b[2J\x07.png", "日本é😀", "\u2028.png",
     os.fsdecode(b"\xff\xfe\x80.png"), "",
 ]  # fmt: skip
-
-
 RANKED = (("7", 0.7512345678), ("a,b", 0.2), ("1", 1e-9))
-
-
 ROWS = [row for name in NAMES for row in (Row(name, RANKED), Row(name, status="damaged", message=f"cannot: {name}"))]

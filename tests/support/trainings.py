@@ -1,4 +1,4 @@
-"""Trainings for tests that stop on the way."""
+"""Callbacks for tests that interrupt a training run."""
 
 import signal
 
@@ -6,9 +6,9 @@ from netkit.nets.training.run import Callbacks
 
 
 def stopping_after(steps: int) -> Callbacks:
-    """Callbacks that stop a run after that many steps, as SIGTERM would."""
-    seen: list[object] = []
+    """Return callbacks that stop a run after `steps` steps, as SIGTERM does."""
+    done: list[object] = []
     return Callbacks(
-        on_step=lambda *step: seen.append(step),
-        stop=lambda: signal.SIGTERM if len(seen) >= steps else None,
+        on_step=lambda *step: done.append(step),
+        stop=lambda: signal.SIGTERM if len(done) >= steps else None,
     )
