@@ -1,4 +1,4 @@
-"""Train a small CNN, export it to one ONNX file that verifies itself, and run that file anywhere."""
+"""Train a small CNN, export it to one ONNX file that is checked against PyTorch, and run that file anywhere."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from netkit.api.train import train as train
     from netkit.api.verify import verify as verify
 
-_MODULES = {  # of the public functions; PEP 562: `import netkit` loads none of them
+_MODULES = {  # public function -> its module, imported at the first access (PEP 562)
     "train": "netkit.api.train",
     "export_model": "netkit.api.export",
     "evaluate": "netkit.api.evaluate",

@@ -1,4 +1,4 @@
-"""python -m netkit, and torchrun -m netkit."""
+"""Entry point of `python -m netkit` and `torchrun -m netkit`."""
 
 from netkit.cli import cli
 

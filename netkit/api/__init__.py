@@ -1,1 +1,1 @@
-"""The public functions of netkit, one module each. Use them as netkit.train, netkit.export_model, netkit.load, ..."""
+"""The public functions of netkit, one per module. Call them as netkit.train, netkit.export_model, netkit.load, ..."""

@@ -1,4 +1,4 @@
-"""Names that several public functions take."""
+"""Checks of arguments that several public functions share."""
 
 from netkit.core.errors import unknown_name
 
@@ -6,6 +6,6 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def check_device(device: str) -> None:
-    """Raise UsageError, with the closest known name, unless `device` is in DEVICES."""
+    """Raise UsageError, which suggests the closest known name, if `device` is not in DEVICES."""
     if device not in DEVICES:
         raise unknown_name("device", device, DEVICES)

@@ -1,10 +1,10 @@
-"""netkit.evaluate: how good a model's answers are on labelled images."""
+"""netkit.evaluate: measure the accuracy of a model on labelled images."""
 
 from pathlib import Path
 
 from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
-from netkit.core.progress import Progress, counted
+from netkit.core.progress import Progress, cumulative
 from netkit.data import labelled
 from netkit.images.decoder import MAX_FILE_BYTES, MAX_PIXELS, Decoder
 from netkit.infer.evaluation import metrics, report
@@ -26,31 +26,32 @@ def evaluate(
     out: str | Path | None = None,
     progress: bool | Progress = False,
 ) -> Evaluation:
-    """Run a model over labelled images and compare its answers with their classes.
+    """Run a model over labelled images and compare its predictions with their labels.
 
     Args:
         model: An .onnx file that netkit exported.
-        data: A data set as `netkit.train` takes it; of a folder its test images if it has some, else all. By default
-            the test images of the model's own data set, if that is `mnist` or `digits`.
+        data: A data set as in `netkit.train`. Of a folder, the test images are used if there are any, otherwise all
+            images. By default the test images of the data set that the model was trained on, if that is `mnist` or
+            `digits`.
         device: `auto`, `cpu` or `cuda`.
-        batch_size: Images that the network takes at once.
-        invert: Swap dark and light.
-        max_bytes: Size in bytes of the largest file that is read.
-        max_pixels: Number of pixels of the largest image that is decoded.
-        verify: Refuse a model that does not pass its own checks here.
-        corrupt: Measure the accuracy under each of fifteen corruptions, too.
-        out: An .html file to write a report with pictures to.
-        progress: True for a progress bar, or a function that is called with the number of images done, their total,
+        batch_size: Number of images per batch.
+        invert: Invert the pixel values, for dark ink on white paper.
+        max_bytes: Largest file to read, in bytes.
+        max_pixels: Largest image to decode, in pixels.
+        verify: Refuse a model that fails its checks on this machine.
+        corrupt: Also measure the accuracy under each of 15 corruptions.
+        out: Path of an .html report with pictures to write. By default none is written.
+        progress: True for a progress bar, or a function that is called with the number of images done, their total
             and a note.
 
     Returns:
-        Accuracy, precision and recall of each class, the confusion matrix, the calibration error and the worst
-        mistakes. All shares are from 0 to 1.
+        The accuracy, the precision and recall of each class, the confusion matrix, the calibration error and the
+        worst mistakes. Accuracy, precision, recall and calibration error are fractions from 0 to 1.
 
     Raises:
-        UsageError: A name, path or value is wrong.
+        UsageError: A name, path or value is invalid.
         ModelError: The model is damaged or fails its checks.
-        DataError: The data set is missing, has a class that the model does not know, or no readable image.
+        DataError: The data set is missing, has no readable image, or has a class that the model does not have.
         DeviceError: The device cannot be used.
 
     Example:
@@ -66,7 +67,7 @@ def evaluate(
         report.check_path(report_path)
     session = open_model(Path(model), device=device, verify=verify)
     tests = labelled.load(None if data is None else str(data), session.card)
-    decoder = Decoder(session.card.input, invert=invert, largest_file=max_bytes, largest_image=max_pixels)
+    decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     with reporting(progress, "evaluate") as progress_report:
         evaluation = metrics.evaluate(
             session,
@@ -76,7 +77,7 @@ def evaluate(
             decoder=decoder,
             batch_size=batch_size,
             corrupt=corrupt,
-            advance=counted(progress_report, len(tests.truth)),
+            advance=cumulative(progress_report, len(tests.truth)),
         )
     if report_path is not None:
         report.write(report_path, evaluation, tests.inputs, tests.truth, decoder)

@@ -1,4 +1,4 @@
-"""netkit.export_model: from a run to .onnx files whose outputs were checked against PyTorch."""
+"""netkit.export_model: export a trained network to .onnx files and check their outputs against PyTorch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,10 @@ from netkit.nets.training.record import data_of
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An .onnx file and the certificate that it carries.
+    """An exported .onnx file and its certificate.
 
-    `data` is the data set that it was checked on, as `netkit.train` takes it; `figures` are its numbers, if measured.
+    `data` names the data set of the check, in the form that `netkit.train` takes. `figures` holds the file size and the
+    speed if `export_model` measured them.
     """
 
     path: Path
@@ -41,31 +42,32 @@ def export_model(
     pad_channels: int = 1,
     measure: bool = False,
 ) -> tuple[ExportedModel, ...]:
-    """Export a trained network to ONNX, one file for each variant, and check each file against PyTorch.
+    """Export a trained network to ONNX, one file per variant, and check each file against PyTorch.
 
-    A variant that fails its check is not written. parity.md beside the models shows the certificates to people.
+    A variant that fails its check is not written. parity.md in the same folder lists the results of the checks.
 
     Args:
-        source: Folder of a run, or a .safetensors file that training wrote; by default the run in `runs/<arch>`, and
-            without `arch` the newest in `runs/`.
-        arch: Architecture of the network. Needed for a class of your own, `MODULE:CLASS`, because a file must not
-            choose what code is run.
-        data: Where the run's data set is now; by default where it was.
-        out: The .onnx file to write; by default model.onnx, model.fp16.onnx or model.int8.onnx beside the weights.
-        variants: Precisions: `fp32`, `fp16` (for CUDA), `int8`.
-        opset: ONNX operator set, 18 to 23.
-        max_drop: Percentage points of test accuracy that fp16 and int8 may lose.
-        pad_channels: Fill the channels of convolutions up to a multiple of this number, fp32 only.
-        measure: Measure the file's size and its speed on this machine's CPU, too.
+        source: Run folder, or a .safetensors file that `netkit.train` wrote. By default the run in `runs/<arch>`, or
+            the newest run in `runs/` if `arch` is not given.
+        arch: Name of the architecture. Required for your own nn.Module, `MODULE:CLASS`: a weights file must not
+            choose which code runs.
+        data: Current location of the data set. By default the location during training.
+        out: Path of the .onnx file to write. By default model.onnx, model.fp16.onnx or model.int8.onnx in the folder
+            of the weights.
+        variants: Precisions: `fp32`, `fp16` (for CUDA) or `int8`.
+        opset: ONNX opset version, 18 to 23.
+        max_drop: Largest loss of test accuracy of fp16 and int8, in percentage points.
+        pad_channels: Pad the channels of convolutions with zeros to a multiple of this number. For fp32 only.
+        measure: Also measure the file size, and the speed on the CPU of this machine.
 
     Returns:
-        One ExportedModel for each variant, in the order of `variants`.
+        One ExportedModel per variant, in the order of `variants`.
 
     Raises:
-        UsageError: A name, path or value is wrong.
+        UsageError: A name, path or value is invalid.
         ModelError: The weights are damaged.
-        DataError: The data set is missing, or not the one that the network was trained on.
-        ParityError: A model does not compute what PyTorch computes, or loses too much accuracy.
+        DataError: The data set is missing, or is not the one that the network was trained on.
+        ParityError: The outputs of a model differ from those of PyTorch, or it loses too much accuracy.
 
     Example:
         >>> (model,) = netkit.export_model("runs/residual")
@@ -75,16 +77,18 @@ def export_model(
         'fp32'
     """
     if out is not None and len(variants) > 1:
-        raise UsageError("--out names one file, and --variants makes several: choose one")
+        raise UsageError("--out names one file, but --variants writes several: pass only one of them")
     for variant in variants:
         if variant not in MODELS:
             raise unknown_name("precision", variant, MODELS)
     if pad_channels > 1 and "fp32" not in variants:
-        raise UsageError(f"--pad-channels is for fp32, not for {' and '.join(variants)}")
+        raise UsageError(f"--pad-channels requires fp32, not {' and '.join(variants)}")
     weights = _weights(source, arch)
     net, card = checkpoint.load(weights, trusted=arch)
     if arch and card.arch != arch:
-        raise UsageError(f"{weights}: holds the net {card.arch}, not {arch}")
+        raise UsageError(
+            f"{weights}: contains the network {card.arch}, not {arch}; pass this file with --weights, without --arch"
+        )
     data_set = data_of(weights.parent, card, source=None if data is None else str(data))
     paths = {variant: Path(out) if out is not None else weights.parent / MODELS[variant] for variant in variants}
     certificates = exporter.export(
@@ -93,7 +97,7 @@ def export_model(
     return tuple(
         ExportedModel(
             paths[variant],
-            registry.spell(data_set),
+            registry.data_argument(data_set),
             certificate,
             report.figures(paths[variant]) if measure else None,
         )

@@ -1,4 +1,4 @@
-"""netkit.load: the model in an .onnx file as a Python object."""
+"""netkit.load: open an .onnx file as a classifier."""
 
 from pathlib import Path
 
@@ -10,21 +10,21 @@ from netkit.infer.predictor import Classifier, open_model
 def load(
     model: str | Path, *, device: str = "auto", batch_size: int = 64, top_k: int = 1, invert: bool = False
 ) -> Classifier:
-    """Open a model, check it as `netkit.verify` does, and return an object that classifies paths and arrays.
+    """Open a model, check it as `netkit.verify` does, and return a classifier for image files and arrays.
 
     Args:
         model: An .onnx file that netkit exported.
         device: `auto`, `cpu` or `cuda`.
-        batch_size: Images that the network takes at once.
-        top_k: Number of labels for each image.
-        invert: Swap dark and light, for dark ink on white paper.
+        batch_size: Number of images per batch.
+        top_k: Number of labels per image, the most probable first.
+        invert: Invert the pixel values, for dark ink on white paper.
 
     Returns:
-        A Classifier. Call it with one path, with many paths, or with a uint8 array (N, height, width) or
+        A Classifier. Call it with one path, several paths, or a uint8 array of shape (N, height, width) or
         (N, height, width, channels).
 
     Raises:
-        UsageError: There is no such file, or a value is wrong.
+        UsageError: The file does not exist, or a value is invalid.
         ModelError: The file is damaged, was not exported by netkit, or fails its checks.
         DeviceError: The device cannot be used.
 

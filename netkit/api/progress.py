@@ -1,4 +1,4 @@
-"""A progress bar for terminals and notebooks. The only library module that uses rich."""
+"""Progress bar for terminals and notebooks. The only module outside netkit.cli that imports rich."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -17,9 +17,9 @@ class _Speed(rich_progress.ProgressColumn):
 
 @contextmanager
 def progress_bar(description: str, *, console: Console | None = None, show: bool = True) -> Iterator[Progress]:
-    """A bar with count, images per second and time left, from the first report until the block ends.
+    """Show a bar with count, images per second and remaining time, from the first report to the end of the block.
 
-    It is shown on a terminal (stderr, unless `console` is given) and in a notebook, and nowhere else.
+    The bar is shown only on a terminal (stderr, unless `console` is given) and in a notebook.
     """
     console = console or Console(stderr=True)
     bar = rich_progress.Progress(
@@ -38,7 +38,7 @@ def progress_bar(description: str, *, console: Console | None = None, show: bool
 
     def report(done: int, total: int | None, note: str) -> None:
         bar.update(task, completed=done, total=total, note=note)
-        bar.start()  # does nothing from the second call on
+        bar.start()  # has no effect after the first call
 
     try:
         yield report
@@ -47,5 +47,5 @@ def progress_bar(description: str, *, console: Console | None = None, show: bool
 
 
 def reporting(progress: bool | Progress, description: str) -> AbstractContextManager[Progress | None]:
-    """What a public function's argument `progress` asks for: a bar, the caller's own function, or nothing."""
+    """Turn the argument `progress` of a public function into a progress bar, the caller's callback, or None."""
     return progress_bar(description) if progress is True else nullcontext(progress or None)

@@ -1,4 +1,4 @@
-"""netkit.train: from the name of an architecture and a data set to a run folder."""
+"""netkit.train: train a network on a data set and write a run folder."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,7 +8,7 @@ from typing import Any
 
 from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
-from netkit.core.progress import Progress, counted
+from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
 from netkit.data.options import VAL_SPLIT, Options
@@ -47,44 +47,51 @@ def train(
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     stop_on_signal: bool = False,
 ) -> TrainedRun:
-    """Train a network and leave weights, metrics, plots and run.json in a folder.
+    """Train a network and write its weights, metrics, plots and run.json to a run folder.
 
     Args:
         arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for a class of your own.
-        data: `mnist`, `digits`, a folder with one folder of images per class, a folder with files in MNIST's format,
-            or a .csv file with the columns `path`, `label` and optionally `split`.
-        out: Folder of the run; by default `runs/<arch>`.
-        image_size: Size in pixels that images are scaled to, one number or (height, width); by default the size that
-            all images have.
-        resize: Length in pixels to which the shorter side is scaled before `image_size` is cut from the middle.
-        channels: 1 for grey, 3 for RGB; by default as the images are.
-        mean: Mean of each channel, for pixels in [0, 1]; by default computed from the training images.
-        std: Standard deviation of each channel, likewise.
-        val_split: Share of each class that is held out for testing, where the data set has no test images.
-        weights: A .safetensors file with the weights to start from.
-        recipe: Name of the training recipe. `epochs`, `batch_size`, `lr` (the peak learning rate), `ema` (decay of the
-            averaged weights, 0 for none) and `precision` (`auto`, `fp32`, `bf16`, `fp16`) override its values.
-        seed: Seed of all randomness.
+        data: `mnist`, `digits`, a folder with one subfolder of images per class, a folder with files in MNIST's
+            format, or a .csv file with the columns `path`, `label` and optionally `split`.
+        out: Run folder to write. By default `runs/<arch>`.
+        image_size: Size of the network's input in pixels, one number or (height, width). By default the size of the
+            images, if they all have the same size.
+        resize: Scale the shorter side of each image to this many pixels, then crop the centre to `image_size`. By
+            default images are stretched to `image_size`.
+        channels: 1 for grey or 3 for RGB. By default 1 if all images are grey, otherwise 3.
+        mean: Mean per channel, of pixels in [0, 1]. By default computed from the training images.
+        std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
+        val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
+        weights: Path of a .safetensors file with initial weights.
+        recipe: Name of the training recipe: `fast` or `baseline`. The next five arguments override its values.
+        epochs: Number of passes over the training images; may be fractional. A small data set gets more passes by
+            default than the recipe says.
+        batch_size: Number of images per optimizer step.
+        lr: Peak learning rate.
+        ema: Decay of the moving average of the weights per step, at least 0 and below 1. 0 turns averaging off.
+        precision: `fp32`, `bf16`, `fp16`, or `auto` for bf16 if the hardware supports it.
+        seed: Random seed. It also selects the images that `val_split` holds out.
         device: `auto`, `cpu` or `cuda`.
-        resume: Continue the run in `out` if it was stopped, to the same bits as without the stop.
+        resume: Continue an interrupted run in `out`. The final weights are bit-identical to those of a run that was
+            not interrupted.
         compile: Compile the training step with torch.compile.
-        deterministic: Use deterministic algorithms on CUDA, too.
-        tensorboard: Write logs for TensorBoard into the run folder.
-        progress: True for a progress bar, or a function that is called with the number of images done, their total,
+        deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
+        tensorboard: Also write TensorBoard logs to the run folder.
+        progress: True for a progress bar, or a function that is called with the number of images done, their total
             and a note.
-        on_epoch: Called with the metrics of each epoch.
-        stop_on_signal: On the first SIGINT or SIGTERM, end the step, save the state and raise Interrupted. Works in the
-            main thread only.
+        on_epoch: Function that is called with the metrics of each epoch.
+        stop_on_signal: On the first SIGINT or SIGTERM, finish the step, save the state and raise Interrupted. Works
+            only in the main thread.
 
     Returns:
-        The weights file and its model card, which holds the test accuracy, from 0 to 1.
+        The path of the weights and their model card, which holds the test accuracy as a fraction from 0 to 1.
 
     Raises:
-        UsageError: A name, path or value is wrong, or the run to resume had other arguments.
+        UsageError: A name, path or value is invalid, or the run to resume was started with other arguments.
         DataError: The data set is missing or damaged.
         DeviceError: The device cannot be used.
         TrainingError: The loss is NaN or infinite.
-        Interrupted: A signal stopped the training; see `stop_on_signal`.
+        Interrupted: A signal stopped training; see `stop_on_signal`.
 
     Example:
         >>> run = netkit.train("residual", data="digits", epochs=2)
@@ -109,7 +116,7 @@ def train(
     data_set = registry.load(str(data), options)
     images = len(data_set.train_labels)
     if epochs is None:
-        chosen_recipe = chosen_recipe.stretched_to(images)
+        chosen_recipe = chosen_recipe.with_min_steps(images)
     plan = run.Plan(
         arch=arch,
         recipe=chosen_recipe,
@@ -123,10 +130,10 @@ def train(
         weights=Path(weights) if weights is not None else None,
     )
     signals: AbstractContextManager[Callable[[], int | None]]
-    signals = stopping.noted() if stop_on_signal else nullcontext(lambda: None)
+    signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
         callbacks = run.Callbacks(
-            on_step=counted(report, EpochSchedule(chosen_recipe, images).images),
+            on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,
         )

@@ -1,4 +1,4 @@
-"""netkit.verify: whether a model still is, and computes, what its certificate says."""
+"""netkit.verify: check a model against its certificate."""
 
 from pathlib import Path
 
@@ -10,18 +10,18 @@ from netkit.infer.model import verify as checks
 
 
 def verify(model: str | Path, *, device: str = "auto") -> tuple[Check, ...]:
-    """Check that a model is unchanged since it was certified, and that its outputs on this machine are as certified.
+    """Check that a model is unchanged since its export and that its outputs on this machine match its certificate.
 
     Args:
         model: An .onnx file that netkit exported.
-        device: `cpu`, `cuda`, or `auto` for each device that works here.
+        device: `cpu`, `cuda`, or `auto` for every device that works on this machine.
 
     Returns:
-        What was checked, one by one. The model passes if all checks are `ok`.
+        The results of the checks. The model passes if all of them are `ok`.
 
     Raises:
-        UsageError: There is no such file or device name.
-        ModelError: The file is not an ONNX model, or carries no certificate.
+        UsageError: The file does not exist, or the device name is unknown.
+        ModelError: The file is not an ONNX model, or has no certificate.
         DeviceError: The device cannot be used.
 
     Example:

@@ -1,4 +1,4 @@
-"""netkit bench."""
+"""The command `netkit bench`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import COUNT, PATH, device_option, json_option, option
+from netkit.cli.params import COUNT, PATH, every_device_option, json_option, option
 from netkit.core.runs import MODEL, choose
 
 if TYPE_CHECKING:
@@ -20,15 +20,25 @@ SECONDS = click.FloatRange(0, 60, min_open=True)
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
-@device_option
-@option("--batch-size", type=COUNT, metavar="N", multiple=True, help="Size to try.  [default: 1, 4, 16, 64, 256]")
-@option("--seconds", type=SECONDS, metavar="S", default=1.0, help="How long each is tried, at least.")
+@every_device_option
+@option(
+    "--batch-size",
+    type=COUNT,
+    metavar="N",
+    multiple=True,
+    help="Images per batch; repeatable.",
+    show_default="1, 4, 16, 64, 256",
+)
+@option("--seconds", type=SECONDS, metavar="S", default=1.0, help="Minimum duration of each measurement, in seconds.")
 @json_option
 def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, as_json: bool) -> None:
-    """Measure how fast a model runs here.
+    """Measure the speed of a model on this machine.
 
-    The network alone, on noise: images per second and latencies in milliseconds, for several batch sizes and numbers of
-    threads, on each device that works here or on that of --device.
+    Runs the network on random images and prints images per second and latencies in milliseconds, for each device, batch
+    size and number of threads. Reading and decoding of image files is not included.
+
+    \b
+    Example: netkit bench runs/inception/model.onnx --batch-size 1 --batch-size 64
     """
     from netkit.infer.model import onnx_file
     from netkit.infer.runtime import bench as benchmark
@@ -37,7 +47,7 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
     with open_terminal().status("running the network"):
         model = onnx_file.read(choose(MODEL, file=file, arch=None))
         sizes = batch_size or benchmark.BATCH_SIZES
-        speeds = list(benchmark.sweep(model, device=device, batch_sizes=sizes, least_s=seconds))
+        speeds = list(benchmark.sweep(model, device=device, batch_sizes=sizes, min_duration_s=seconds))
     if as_json:
         for speed in speeds:
             print_json(asdict(speed))
@@ -45,6 +55,6 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
         print_table([asdict(speed) for speed in speeds])
     best = benchmark.best(speeds)
     options = ["--batch-size", str(best.batch_size), "--device", device_of(best.provider)]
-    if best.provider == CPU:  # a GPU computes one batch at a time, while other threads decode the next ones
+    if best.provider == CPU:  # a GPU runs one batch at a time while other threads decode
         options += ["--threads", str(best.threads)]
     hints.suggest_infer(model=file, options=options)

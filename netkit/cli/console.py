@@ -1,4 +1,4 @@
-"""What a person sees: messages on stderr, results and tables on stdout."""
+"""Terminal output: messages on stderr, results and tables on stdout."""
 
 import json
 import logging
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Terminal(Console):
-    """stderr without markup: paths in messages are not coloured or wrapped, and brackets in them are printed."""
+    """A console on stderr that prints text verbatim, without wrapping, highlighting or markup."""
 
     def __init__(self, *, quiet: bool = False) -> None:
-        # FORCE_COLOR asks for colours: it must not make a moving bar appear in a log file
+        # with FORCE_COLOR, rich assumes a terminal and would write a moving bar to a log file
         super().__init__(
             stderr=True,
             highlight=False,
@@ -40,7 +40,7 @@ class _Handler(logging.Handler):
 
 
 def open_terminal(*, quiet: bool = False) -> Terminal:
-    """A Terminal that from now on also prints what netkit logs at level INFO and above."""
+    """Create a Terminal that also prints the log messages of netkit at level INFO and above."""
     terminal = Terminal(quiet=quiet)
     logger = logging.getLogger("netkit")
     logger.handlers = [_Handler(terminal)]
@@ -49,23 +49,23 @@ def open_terminal(*, quiet: bool = False) -> Terminal:
 
 
 def print_json(fields: Mapping[str, Any]) -> None:
-    """Print one JSON object as a line on stdout."""
+    """Print a JSON object as one line on stdout."""
     click.echo(json.dumps(fields))
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows with the same keys as a table on stdout: numbers to the right, with separated thousands."""
+    """Print rows with the same keys as a table on stdout. Integers are right-aligned, with a comma per thousand."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, value in rows[0].items():
         table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    width = None if sys.stdout.isatty() else 10_000  # a pipe has no edge to cut off at
+    width = None if sys.stdout.isatty() else 10_000  # do not truncate lines on a pipe
     Console(highlight=False, markup=False, emoji=False, width=width).print(table)
 
 
 def print_checks(checks: Sequence["Check"], *, as_json: bool) -> None:
-    """Print checks as a table or as JSON lines, and on stderr how to fix those that failed."""
+    """Print checks on stdout as a table or as JSON lines; with a table, print on stderr how to fix failed checks."""
     if as_json:
         for check in checks:
             print_json({"check": check.name, "ok": check.ok, "detail": check.detail, "fix": check.fix})

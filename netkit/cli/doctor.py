@@ -1,4 +1,4 @@
-"""netkit doctor."""
+"""The command `netkit doctor`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from netkit.cli.params import json_option
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check what this machine can run.
+    """Check that this machine can run netkit, on the CPU and on CUDA.
 
-    Says how to fix what is wrong. Exits with 1 if anything is.
+    Prints how to fix each problem. Exits with 1 if a check fails.
     """
     from netkit.infer.runtime.doctor import examine
 

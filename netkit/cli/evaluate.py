@@ -1,4 +1,4 @@
-"""netkit evaluate."""
+"""The command `netkit evaluate`."""
 
 from __future__ import annotations
 
@@ -30,23 +30,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
-@data_option(help="Labelled images; see above.  [default: the model's own]")
+@data_option(help="Labelled images.", show_default="mnist or digits, if trained on it")
 @device_option
 @batch_size_option
 @invert_option
 @max_bytes_option
 @max_pixels_option
 @no_verify_option
-@option("--corrupt", is_flag=True, help="Measure under fifteen corruptions, too: noise, blur, fog, ...")
-@option("--out", type=PATH, help="Write a report with pictures, too: .html.")
+@option("--corrupt", is_flag=True, help="Also measure accuracy under 15 corruptions: noise, blur, fog, ...")
+@option("--out", type=PATH, help="Also write a report with pictures to this .html file.")
 @json_option
 def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Measure a model on labelled images.
+    """Measure the accuracy of a model on labelled images.
 
-    Reports accuracy, precision and recall of each class, how well probabilities are calibrated, and how much accuracy
-    corruptions of the images cost. Exits with 1 if an image could not be read.
+    Prints accuracy, calibration error, and the precision and recall of each class. DATA is a data set as in 'netkit
+    train'; it is required unless the model was trained on mnist or digits. If DATA contains test/ or val/, only the
+    images there are used. Exits with 1 if an image cannot be read.
 
-    DATA is a data set as 'train' takes it. Of a folder with test/ or val/ it is the images there, else all.
+    \b
+    Example: netkit evaluate runs/inception/model.onnx --data photos/ --out report.html
     """
     terminal = open_terminal()
     with progress_bar("evaluate", console=terminal) as progress:
@@ -54,13 +56,13 @@ def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **op
     if as_json:
         print_json({**asdict(evaluation), "mean_corrupted": evaluation.mean_corrupted})
     else:
-        print_table([each.cells for each in evaluation.classes])
+        print_table([row.cells for row in evaluation.classes])
         if evaluation.corrupted:
             click.echo()
             print_table(evaluation.corruption_cells)
         click.echo(f"\n{evaluation}")
     if out is not None:
-        terminal.print(f"{out}: the report")
+        terminal.print(f"{out}: report written")
         hints.suggest_infer(model=file)
     else:
         hints.suggest_again(out="report.html", as_json=None)

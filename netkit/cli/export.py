@@ -1,4 +1,4 @@
-"""netkit export."""
+"""The command `netkit export`."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ MULTIPLE = click.IntRange(1, 64)
 
 
 @click.command()
-@arch_option(help="The run in runs/<arch>.")
-@option("--run", type=PATH, help="The run in that folder.  [default: the newest in runs/]")
-@option("--weights", type=PATH, help="A .safetensors file that 'train' wrote.")
-@data_option(help="Where the run's data set is now.  [default: where it was]")
-@option("--out", type=PATH, help="The .onnx file to write.  [default: model.onnx in the run]")
-@option("--opset", type=int, metavar="N", default=20, help="ONNX operator set, 18 to 23.")
-@option("--precision", type=VARIANT, default="fp32", help="What the model computes in; fp16 is for CUDA.")
-@option("--variants", type=ChoiceList(VARIANT), help="Several precisions, as fp32,int8, and a table of them.")
-@option("--max-drop", type=MAX_DROP, metavar="POINTS", default=0.1, help="Accuracy that fp16 and int8 may lose.")
-@option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Round channels up to a multiple of N.")
+@arch_option(help="Export the run in runs/ARCH.")
+@option("--run", type=PATH, help="Export the run in this folder.", show_default="newest in runs/")
+@option("--weights", type=PATH, help="Export this .safetensors file, which 'netkit train' wrote.")
+@data_option(help="Data set for the check, if it has moved.", show_default="as in training")
+@option("--out", type=PATH, help=".onnx file to write.", show_default="model.onnx in the run folder")
+@option("--opset", type=int, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
+@option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (for CUDA) or int8.")
+@option("--variants", type=ChoiceList(VARIANT), help="Export several precisions, e.g. fp32,int8, and compare them.")
+@option(
+    "--max-drop",
+    type=MAX_DROP,
+    metavar="POINTS",
+    default=0.1,
+    help="Accuracy that fp16 and int8 may lose, in percentage points.",
+)
+@option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
 @json_option
 def export(
     run: Path | None,
@@ -44,18 +50,21 @@ def export(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Export a trained network to one .onnx file.
+    """Export a trained network to ONNX and check it against PyTorch.
 
-    The model takes pixels. It carries its model card and a certificate that it computes what PyTorch computes, which
-    'verify' checks on any machine. A model that fails this check is not written. parity.md beside it shows the
-    certificate to people.
+    The .onnx file contains the network, a model card (preprocessing and labels) and a certificate (the errors measured
+    at export), which 'netkit verify' checks on any machine. A model that fails the check is not written. parity.md in
+    the run folder lists the results of the check.
 
-    If a network's channels are not a multiple of 16, as densenet's 24, --pad-channels 16 adds channels of zeros: the
-    fp32 model computes the same, faster on processors with AVX-512 and slower on others.
+    --pad-channels 16 speeds up an fp32 network whose channels are not multiples of 16, such as densenet, on CPUs with
+    AVX-512. It slows down other CPUs.
+
+    \b
+    Example: netkit export --arch inception --variants fp32,int8
     """
     if run is not None and weights is not None:
-        raise UsageError("--run and --weights: choose one")
-    with open_terminal().status("converting, and comparing with PyTorch in float64"):
+        raise UsageError("--run and --weights exclude each other: pass only one of them")
+    with open_terminal().status("exporting and comparing with PyTorch in float64"):
         models = netkit.export_model(
             run / WEIGHTS if run else weights, variants=variants or (precision,), measure=bool(variants), **options
         )
@@ -71,7 +80,7 @@ def export(
 
 
 def _suggest(model: ExportedModel) -> None:
-    """Run the model on the image files that it was trained on, or on a sample of its data set."""
+    """Suggest to run the model on the image files of its data set, or on a sample of it."""
     from netkit.data import registry
 
     if not registry.has_image_files(model.data):
@@ -81,5 +90,5 @@ def _suggest(model: ExportedModel) -> None:
             hints.suggest("sample", hints.IMAGES, options=["--data", model.data])
     elif os.path.isdir(model.data):
         hints.suggest_infer(model.data, model=model.path)
-    else:  # a table may list files anywhere
+    else:  # a .csv table may list files in any folder
         hints.suggest("evaluate", str(model.path), options=["--data", model.data])

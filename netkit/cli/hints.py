@@ -1,6 +1,6 @@
-"""The last line of a command: the next command to type.
+"""Hints: the last line that a command prints, `next: ...`, which is the next command to type.
 
-It is built from the parsed parameters, not from sys.argv, and works in a shell as printed.
+It is built from the parsed parameters, not from sys.argv, and runs in a shell as printed.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-IMAGES = "images/"  # the folder that README writes samples to
-MAX_HINT_PATHS = 3  # a command with more paths is not worth repeating
+IMAGES = "images/"  # the folder for samples in README
+MAX_HINT_PATHS = 3  # a command with more paths is not suggested again
 
 
 def suggest(command: str, *arguments: str, options: Sequence[str] = (), launcher: Sequence[str] = ()) -> None:
-    """Print `next: netkit COMMAND ARGUMENTS OPTIONS` on stderr, after the words of a `launcher` such as torchrun."""
+    """Print `next: LAUNCHER netkit COMMAND ARGUMENTS OPTIONS` on stderr. A launcher is, for example, torchrun."""
     words = [command, *arguments, *options]
-    if any(argument.startswith("-") and argument != "-" for argument in arguments):  # else read as options
+    if any(argument.startswith("-") and argument != "-" for argument in arguments):  # click would read it as an option
         words = [command, *options, "--", *arguments]
     click.echo(f"next: {' '.join(map(_quoted, (*launcher, 'netkit', *words)))}", err=True)
 
 
 def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
-    """Suggest the current command as it was typed, with `changes` to its parameters: None or False removes one."""
+    """Suggest the current command with `changes` to its parameters. None or False removes a parameter."""
     ctx = click.get_current_context()
     arguments: list[str] = []
     options: list[str] = []
@@ -42,7 +42,7 @@ def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
         if value is None or value is False:
             continue
         spell = getattr(param.type, "spell", params.spell)
-        texts = [spell(each) for each in (value if param.multiple or param.nargs != 1 else [value])]
+        texts = [spell(item) for item in (value if param.multiple or param.nargs != 1 else [value])]
         if not isinstance(param, click.Option):
             arguments += texts
         elif param.is_flag:
@@ -53,7 +53,7 @@ def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
 
 
 def suggest_infer(folder: str = IMAGES, *, model: Path | None = None, options: Sequence[str] = ()) -> None:
-    """Suggest to run `model`, or else the newest in runs/, over `folder`; or the help, where one of them is missing."""
+    """Suggest to run `model`, by default the newest in runs/, on `folder`. If either is missing, suggest the help."""
     options = [*(["--model", str(model)] if model else []), *options]
     if has_images(folder) and (model or _has_model()):
         suggest("infer", folder, options=options)
@@ -62,7 +62,7 @@ def suggest_infer(folder: str = IMAGES, *, model: Path | None = None, options: S
 
 
 def has_images(folder: str = IMAGES) -> bool:
-    """Whether there is such a folder with something in it."""
+    """Whether `folder` exists and is not empty."""
     return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
@@ -75,7 +75,7 @@ def _has_model() -> bool:
 
 
 def _quoted(word: str) -> str:
-    """`word` as a shell reads it. What a terminal cannot show, such as a line break, is written as $'\\x0a'."""
+    """Quote `word` for a shell. Characters that a terminal cannot show are escaped: a line break is $'\\x0a'."""
     if word.isprintable():
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"

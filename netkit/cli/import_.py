@@ -1,4 +1,4 @@
-"""netkit import."""
+"""The command `netkit import`."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ if TYPE_CHECKING:
 
 @click.command("import")
 @click.argument("file", type=PATH, metavar="FILE.pth")
-@option("--out", type=PATH, help="The .safetensors file to write.  [default: beside it]")
+@option("--out", type=PATH, help=".safetensors file to write.", show_default="next to FILE.pth")
 def import_(file: Path, out: Path | None) -> None:
-    """Convert PyTorch weights to a .safetensors file.
+    """Convert a PyTorch state dict to a .safetensors file.
 
-    A state dict is read without running code that may be in it. 'train --weights' starts from the result.
+    FILE.pth is read without running any code in it. 'netkit train --weights' starts from the converted weights.
+
+    \b
+    Example: netkit import resnet18.pth --out resnet18.safetensors
     """
     from netkit.nets.training import weights
 
     out = out or file.with_suffix(".safetensors")
     if out.suffix != ".safetensors":
-        raise UsageError(f"{out}: weights are written as .safetensors")
+        raise UsageError(f"{out}: the name of the output file must end with .safetensors")
     click.echo(f"{out}: {weights.convert(file, out):,} tensors")
-    hints.suggest("train", options=["--weights", str(out), "--help"])  # which network they fit is not known
+    hints.suggest("train", options=["--weights", str(out), "--help"])  # the matching network is unknown

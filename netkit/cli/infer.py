@@ -1,4 +1,4 @@
-"""netkit infer."""
+"""The command `netkit infer`."""
 
 from __future__ import annotations
 
@@ -36,36 +36,39 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@option("--model", type=PATH, help="An .onnx file.  [default: the newest in runs/]")
-@arch_option(help="The model in runs/<arch>.")
+@option("--model", type=PATH, help=".onnx file to run.", show_default="newest in runs/")
+@arch_option(help="Run the model in runs/ARCH.")
 @device_option
 @batch_size_option
-@option("--threads", type=COUNT, metavar="N", help="Batches at once.  [default: one per core]")
-@option("--top-k", type=COUNT, metavar="N", default=1, help="Labels per image.")
+@option("--threads", type=COUNT, metavar="N", help="Batches to compute in parallel.", show_default="one per core")
+@option("--top-k", type=COUNT, metavar="N", default=1, help="Labels per image, the most probable first.")
 @invert_option
 @max_bytes_option
 @max_pixels_option
-@option("-0", "nul", is_flag=True, help="Paths on stdin end with NUL, not with a new line: find ... -print0")
+@option("-0", "nul", is_flag=True, help="Read NUL-separated paths from stdin, as from 'find -print0'.")
 @no_verify_option
-@option("--out", type=PATH, help="A .csv, .jsonl or .parquet file; with ray a folder.  [default: stdout]")
-@option("--resume", is_flag=True, help="Continue the run into --out that was stopped.")
-@option("--engine", type=ENGINE, default="local", help="ray: share the work among workers.")
-@option("--workers", type=COUNT, metavar="N", help="Ray workers.  [default: one per core]")
-@option("--address", help="Ray cluster: auto, [ray://]HOST:PORT.  [default: a new one]")
+@option("--out", type=PATH, help=".csv, .jsonl, .parquet; a folder for --engine ray.", show_default="stdout")
+@option("--resume", is_flag=True, help="Continue an interrupted run that writes to --out.")
+@option("--engine", type=ENGINE, default="local", help="Run on this machine, or on Ray workers.")
+@option("--workers", type=COUNT, metavar="N", help="Number of Ray workers.", show_default="one per core")
+@option("--address", metavar="ADDRESS", help="Ray cluster: auto or [ray://]HOST:PORT.", show_default="start a new one")
 @json_option
 def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Run a model over images, one row per file.
+    """Classify images and write one row of results per file.
 
-    PATHS are files, folders (with all folders in them) and globs, here or behind URLs such as s3://bucket/images;
-    Parquet files, for the paths in their column 'path'; and -, for a list of files on stdin. Rows go to stdout: a table
-    on a terminal, else CSV. Exits with 1 if a file could not be read.
+    PATHS are image files, folders (searched recursively), globs, URLs such as s3://bucket/images, Parquet files with a
+    column 'path', or - for a list of paths on stdin. Rows go to stdout: as a table on a terminal, otherwise as CSV.
+    If the folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
+
+    \b
+    Example: netkit infer images/ --out results.csv
     """
     from netkit.infer import engines
 
     if out is not None and as_json:
-        raise UsageError("--json writes rows to stdout and --out to a file: choose one")
+        raise UsageError("--json writes rows to stdout, but --out writes them to a file: pass only one of them")
     terminal = open_terminal()
-    show = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # a bar would run through rows
+    show = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # a bar would overwrite printed rows
     with progress_bar("infer", console=terminal) as progress:
         outcome = engines.infer(
             paths,

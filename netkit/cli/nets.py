@@ -1,4 +1,4 @@
-"""netkit nets."""
+"""The command `netkit nets`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from netkit.cli.params import OWN_ARCHITECTURE, json_option
 @click.argument("arch", required=False, type=OWN_ARCHITECTURE, metavar="[ARCH]")
 @json_option
 def nets(arch: str | None, as_json: bool) -> None:
-    """Show the networks in numbers.
+    """List the networks with their parameters, multiply-adds and papers.
 
-    Parameters, multiply-adds and source of each network, for 28x28 digits; or of ARCH alone, layer by layer.
+    With ARCH, list the layers of that network. The numbers are for one grey image of 28x28 pixels.
     """
     from netkit.nets import create, summary
 
@@ -30,7 +30,7 @@ def nets(arch: str | None, as_json: bool) -> None:
         print_table(rows)
     bottlenecks = summary.bottlenecks(create(arch), summary.DIGIT) if arch and not as_json else []
     if bottlenecks:
-        click.echo("\nMultiply-adds of each k x k convolution through its 1x1 bottleneck, and directly:\n")
+        click.echo("\nMultiply-adds of each k x k convolution with its 1x1 bottleneck, and without it:\n")
         print_table([asdict(row) for row in (*bottlenecks, summary.textbook_bottleneck())])
     if arch:
         hints.suggest("train", options=["--arch", arch])

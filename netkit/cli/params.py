@@ -1,7 +1,7 @@
 """Parameter types and options that several commands share.
 
-What a type needs to know is imported when a value is converted, so that `netkit COMMAND --help` stays fast. A type with
-a `spell` method turns a converted value back into the text that the option takes; see netkit.cli.hints.
+Types import the modules that they need when they convert a value, so that `netkit COMMAND --help` stays fast. The
+method `spell` of a type turns a converted value back into the text that the option takes; see netkit.cli.hints.
 """
 
 from __future__ import annotations
@@ -19,8 +19,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+class Option(click.Option):
+    """An option whose help omits the range of a number. Its help text names the range if users need it."""
+
+    def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
+        extra = super().get_help_extra(ctx)
+        extra.pop("range", None)
+        return extra
+
+
 class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
-    """A choice between names that are looked up when needed. An unknown name gets the closest known one."""
+    """A choice between names that are looked up on first use. An unknown name raises an error with a suggestion."""
 
     def __init__(self, kind: str, names: Callable[[], Iterable[str]]) -> None:
         self.name, self.names = kind, names
@@ -36,7 +45,7 @@ class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic only in 
 
 
 class ArchitectureChoice(LazyChoice):
-    """A netkit architecture, torchvision/NAME or MODULE:CLASS. The last two are checked where they are built."""
+    """A netkit architecture, torchvision/NAME or MODULE:CLASS. The last two are checked when the network is built."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "ARCH"
@@ -48,7 +57,7 @@ class ArchitectureChoice(LazyChoice):
             return value
         if value not in self.names():
             with suppress(ModuleNotFoundError):  # torch may be missing
-                from netkit.nets.external import torchvision_names  # takes seconds, which only a mistake should cost
+                from netkit.nets.external import torchvision_names  # takes seconds, so only after a typo
 
                 if value in torchvision_names():
                     raise UsageError(f"unknown {self.name} {value!r}: did you mean 'torchvision/{value}'?")
@@ -74,7 +83,7 @@ class ChoiceList(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 class Converter(click.ParamType):  # type: ignore[type-arg]  # as above
-    """The result of a function of the text. Its ValueError becomes a UsageError that names the option."""
+    """Apply a function to the text of the option. Its ValueError becomes a UsageError that names the option."""
 
     def __init__(self, metavar: str, convert_text: Callable[[str], object], *, spell: Callable[..., str] = str) -> None:
         self.name, self.convert_text, self.spell = metavar, convert_text, spell
@@ -90,19 +99,19 @@ class Converter(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 def _path(text: str) -> Path:
-    """A path that need not exist. click.Path would load pathlib for --help."""
+    """A path that need not exist. click.Path would import pathlib even for --help."""
     from pathlib import Path
 
     if not text:
-        raise ValueError("an empty path")
+        raise ValueError("the path is empty")
     return Path(text)
 
 
 def _size(text: str) -> tuple[int, int]:
-    """Height and width; 64 means 64x64."""
+    """Height and width from HxW or N."""
     height, _, width = text.partition("x")
     if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
-        raise ValueError(f"{text!r} is not a size: 64 means 64x64, 48x64 is a height and a width")
+        raise ValueError(f"{text!r} is not an image size; pass N or HEIGHTxWIDTH, e.g. 64 or 48x64")
     return int(height), int(width or height)
 
 
@@ -110,7 +119,7 @@ def _numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(map(float, text.split(",")))
     except ValueError:
-        raise ValueError(f"{text!r} is not a list of numbers separated by commas") from None
+        raise ValueError(f"{text!r} is not a comma-separated list of numbers") from None
 
 
 def _architectures() -> Iterable[str]:
@@ -132,7 +141,7 @@ def _variants() -> Iterable[str]:
 
 
 def spell(value: object) -> str:
-    """The text of a value, for types without a `spell` of their own."""
+    """The text of a value, for types that have no method `spell`."""
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
@@ -144,17 +153,20 @@ PATH = Converter("PATH", _path)
 SIZE = Converter("N|HxW", _size, spell=lambda size: f"{size[0]}x{size[1]}")
 NUMBERS = Converter("F,F,F", _numbers, spell=lambda numbers: ",".join(map(spell, numbers)))
 
-option = partial(click.option, show_default=True)
+option = partial(click.option, cls=Option, show_default=True)
 arch_option = partial(option, "--arch", type=ARCHITECTURE)
 data_option = partial(option, "--data", metavar="DATA")
 batch_size_option = option("--batch-size", type=COUNT, metavar="N", default=64, help="Images per batch.")
-device_option = option("--device", type=LazyChoice("device", _devices), default="auto", help="auto: CUDA if it works.")
-invert_option = option("--invert", is_flag=True, help="Swap dark and light, for dark ink on white paper.")
+_device_option = partial(option, "--device", type=LazyChoice("device", _devices), default="auto")
+device_option = _device_option(help="Device; auto is CUDA if it works, otherwise the CPU.")
+every_device_option = _device_option(help="Device; auto is every device that works.")
+invert_option = option("--invert", is_flag=True, help="Invert pixel values, for dark ink on white paper.")
 max_bytes_option = option(
-    "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20, help="The largest file that is read."
+    "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20, help="Largest file to read, in bytes."
 )
 max_pixels_option = option(
-    "--max-pixels", type=click.IntRange(1, 178_000_000), metavar="N", default=24_000_000, help="The largest image."
-)
-no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use a model that fails its checks, too.")
-json_option = option("--json", "as_json", is_flag=True, help="Results as JSON, one object a line.")
+    "--max-pixels", type=click.IntRange(1, 178_000_000), metavar="N", default=24_000_000,
+    help="Largest image to decode, in pixels.",
+)  # fmt: skip
+no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use the model even if it fails its checks.")
+json_option = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object per line.")

@@ -1,4 +1,4 @@
-"""The process around a command: signals, standard streams, and exceptions as one line and an exit code.
+"""Signals, standard streams and exit codes of a command. Expected exceptions become one line on stderr.
 
 Standard library only.
 """
@@ -25,11 +25,11 @@ PACKAGES = {
 EXTRAS = {package: extra for extra, packages in PACKAGES.items() for package in packages}
 INTERRUPTED = 128 + signal.SIGINT  # exit code
 RESEND_AFTER_S = 0.01
-LEAVE_PROGRESS = "\r\x1b[2K\x1b[?25h"  # clears the terminal's line and shows the cursor
+END_PROGRESS = "\r\x1b[2K\x1b[?25h"  # clears the terminal's line and shows the cursor
 
 
 class Terminated(SystemExit):
-    """Signal `number`, SIGTERM or SIGHUP, came. Not an Exception: `except Exception` must not catch it."""
+    """SIGTERM or SIGHUP arrived. A SystemExit, so that `except Exception` does not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -37,17 +37,17 @@ class Terminated(SystemExit):
 
 
 def run(command: Callable[[], int | None]) -> NoReturn:
-    """Run `command` and exit with the code that it returns, or with that of its exception.
+    """Run `command` and exit with the code that it returns, or with the exit code of its exception.
 
-    An exception that netkit expects, and one in a thread, becomes one line on stderr without a traceback. SIGINT raises
-    KeyboardInterrupt, SIGTERM and SIGHUP raise `Terminated`, unless the parent process had them ignored, as nohup does.
+    Expected exceptions, and all exceptions in threads, become one line on stderr without a traceback. SIGINT raises
+    KeyboardInterrupt; SIGTERM and SIGHUP raise `Terminated`. Signals that the parent process ignores stay ignored.
     """
     _make_streams_safe()
     threading.excepthook = _print_thread_exception
     sys.unraisablehook = _resend_signal
     try:
         code = _exit_code(command)
-    except KeyboardInterrupt:  # a second one, while the message about the first was printed
+    except KeyboardInterrupt:  # a second one, while the message for the first is printed
         code = INTERRUPTED
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # from here on Ctrl-C ends the process without a traceback
@@ -74,7 +74,7 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
         missing = MissingExtraError(package, EXTRAS[package])
         return fail(str(missing), missing.exit_code)
     except MemoryError:
-        return fail("there is not enough memory", NetkitError.exit_code)
+        return fail("out of memory", NetkitError.exit_code)
     except OSError as exc:
         return fail(f"{exc.filename or 'system'}: {exc.strerror or first_line(exc)}", NetkitError.exit_code)
 
@@ -90,8 +90,8 @@ def _signal_exception(exc: BaseException | None) -> BaseException | None:
 
 
 def fail(message: str, code: int) -> int:
-    """Print `message` as one line on stderr, with the rank of a process that torchrun started; returns `code`."""
-    # one write for the text and its newline: another thread may print at the same time
+    """Print `message` as one line on stderr, with the rank if torchrun started this process. Returns `code`."""
+    # a single write, because another thread may print at the same time
     print(_line(message), end="", file=sys.stderr, flush=True)
     return code
 
@@ -103,7 +103,7 @@ def _line(message: str) -> str:
 
 def _print_thread_exception(thrown: threading.ExceptHookArgs) -> None:
     if thrown.exc_type is not SystemExit:
-        fail(f"{thrown.exc_type.__name__}: {thrown.exc_value}", NetkitError.exit_code)
+        fail(f"internal error: {thrown.exc_type.__name__}: {thrown.exc_value}", NetkitError.exit_code)
 
 
 def _handle_signals() -> None:
@@ -130,12 +130,12 @@ def _is_importing(frame: FrameType | None) -> bool:
 def _exit_at_once(number: int) -> NoReturn:
     """End the process in the middle of an import.
 
-    An exception is not enough: native modules abort the process or discard the exception, and a partly imported module
-    makes other modules fail later.
+    Raising an exception does not work: native modules abort the process or discard the exception, and a partly imported
+    module makes other modules fail later.
     """
     message = "interrupted" if number == signal.SIGINT else "terminated"
     try:
-        line = (LEAVE_PROGRESS if sys.stderr.isatty() else "") + _line(message)
+        line = (END_PROGRESS if sys.stderr.isatty() else "") + _line(message)
         os.write(sys.stderr.fileno(), line.encode())  # print() fails inside another print()
     finally:
         os._exit(128 + number)
@@ -144,7 +144,7 @@ def _exit_at_once(number: int) -> NoReturn:
 def _resend_signal(unraisable: "sys.UnraisableHookArgs") -> None:
     """Send a signal again if Python discarded its exception, as it does in destructors.
 
-    The signal comes from a thread a moment later: this hook, too, runs where exceptions are discarded.
+    A thread sends it after a short delay, because exceptions are also discarded while this hook runs.
     """
     exc = unraisable.exc_value
     if not isinstance(exc, KeyboardInterrupt | Terminated):
@@ -157,7 +157,7 @@ def _resend_signal(unraisable: "sys.UnraisableHookArgs") -> None:
 
 
 def _make_streams_safe() -> None:
-    """Escape what the terminal cannot encode, and replace streams that the parent process closed."""
+    """Escape characters that a stream cannot encode, and replace streams that the parent process closed."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)
     for name in ("stdout", "stderr"):

@@ -1,4 +1,4 @@
-"""netkit sample."""
+"""The command `netkit sample`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
-@data_option(default="mnist", help="A data set, as 'train' takes it.")
-@option("--count", type=COUNT, metavar="N", help="The first N images only.  [default: all]")
+@data_option(default="mnist", help="Data set, as in 'netkit train'.")
+@option("--count", type=COUNT, metavar="N", help="Write only the first N images.", show_default="all")
 def sample(folder: Path, data: str, count: int | None) -> None:
-    """Write test images to try infer on.
+    """Write the test images of a data set as PNG files.
 
-    They become DIR/<label>/<index>.png.
+    Each image is written to DIR/LABEL/INDEX.png, so that 'netkit infer DIR' reports the accuracy.
     """
     from netkit.data import registry
     from netkit.data.sample import write_sample

@@ -1,4 +1,4 @@
-"""netkit train."""
+"""The command `netkit train`."""
 
 from __future__ import annotations
 
@@ -42,46 +42,57 @@ def _precisions() -> Iterable[str]:
     return PRECISIONS
 
 
+RECIPE = LazyChoice("recipe", _recipes)
 PRECISION = LazyChoice("precision", _precisions)
+FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
 
 
 @click.command()
 @arch_option(default="inception", help="Network to train; see 'netkit nets'.")
-@data_option(default="mnist", help="Data set to train on; see above.")
-@option("--image-size", type=SIZE, help="Scale images to this size.  [default: the size that all have]")
-@option("--resize", type=COUNT, metavar="N", help="Scale the shorter side, then crop to --image-size.")
-@option("--channels", type=int, metavar="[1|3]", help="1: grey, 3: RGB.  [default: as the images are]")
-@option("--mean", type=NUMBERS, help="To subtract, for pixels in [0, 1].  [default: the images']")
-@option("--std", type=NUMBERS, help="To divide by.  [default: the images']")
-@option("--val-split", type=float, default=0.2, help="Share to test on, where there is no test/ or val/.")
-@option("--weights", type=PATH, help="A .safetensors file to start from; see 'netkit import'.")
-@option("--recipe", type=LazyChoice("recipe", _recipes), default="fast", help="How to train.")
-@option("--epochs", type=float, help="Passes over the training images.  [default: the recipe's]")
-@option("--batch-size", type=COUNT, metavar="N", help="Images per step.  [default: the recipe's]")
-@option("--lr", type=float, help="Peak learning rate.  [default: the recipe's]")
-@option("--ema", type=float, help="Decay of averaged weights, 0 for none.  [default: the recipe's]")
-@option("--precision", type=PRECISION, metavar="NAME", help="auto, fp32, bf16 or fp16.  [default: the recipe's]")
-@option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Seed of all randomness.")
+@data_option(default="mnist", help="Data set to train on.")
+@option("--image-size", type=SIZE, help="Scale images to this size, in pixels.", show_default="size of the images")
+@option("--resize", type=COUNT, metavar="N", help="Scale the shorter side to N pixels, then crop to --image-size.")
+@option("--channels", type=int, metavar="[1|3]", help="1 for grey, 3 for RGB.", show_default="as in the images")
+@option("--mean", type=NUMBERS, help="Mean per channel, of pixels in [0, 1].", show_default=FROM_DATA)
+@option("--std", type=NUMBERS, help="Standard deviation per channel.", show_default=FROM_DATA)
+@option("--val-split", type=float, default=0.2, help="Fraction held out as test images if DATA has none.")
+@option("--weights", type=PATH, help=".safetensors file with initial weights; see 'netkit import'.")
+@option("--recipe", type=RECIPE, metavar="NAME", default="fast", help="Training recipe: fast or baseline.")
+@option("--epochs", type=float, help="Passes over the training images.", show_default=FROM_RECIPE)
+@option("--batch-size", type=COUNT, metavar="N", help="Images per optimizer step.", show_default=FROM_RECIPE)
+@option("--lr", type=float, help="Peak learning rate.", show_default=FROM_RECIPE)
+@option("--ema", type=float, help="EMA decay of the weights; 0 is off.", show_default=FROM_RECIPE)
+@option(
+    "--precision",
+    type=PRECISION,
+    metavar="NAME",
+    help="fp32, bf16, fp16; auto: bf16 if supported.",
+    show_default=FROM_RECIPE,
+)
+@option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
 @device_option
-@option("--out", type=PATH, help="Folder of the run.  [default: runs/<arch>]")
-@option("--resume", is_flag=True, help="Continue the run in the folder, if it was stopped.")
-@option("--compile", is_flag=True, help="Compile the step: up to 40 s to start; no faster on CPUs.")
-@option("--deterministic", is_flag=True, help="The same weights each time on CUDA, too; slower.")
-@option("--tensorboard", is_flag=True, help="Write logs for TensorBoard, too.")
+@option("--out", type=PATH, help="Run folder to write.", show_default="runs/ARCH")
+@option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")
+@option("--compile", is_flag=True, help="Use torch.compile; adds up to 40 s, no speed-up on CPUs.")
+@option("--deterministic", is_flag=True, help="Use deterministic algorithms on CUDA; slower.")
+@option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
 @json_option
 def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
-    """Train a network.
+    """Train a network and write its weights to a run folder.
 
-    Writes model.safetensors (weights and model card), metrics.csv, run.json and plots to a folder.
+    The run folder receives model.safetensors (weights and model card), metrics.csv, run.json and plots.
 
-    ARCH is one of netkit's networks, torchvision/NAME, or MODULE:CLASS for a class of your own. DATA is mnist, digits,
-    a folder with a folder of images per class or with files in MNIST's format, or a .csv file with the columns path,
-    label and optionally split.
+    ARCH is a netkit network, torchvision/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist, digits, a folder
+    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv file with the columns path,
+    label and optionally split (train, val or test).
+
+    \b
+    Example: netkit train --arch residual --data photos/ --image-size 64
     """
     from netkit.nets.training import distributed
 
     ranks = distributed.from_environment()
-    terminal = open_terminal(quiet=not ranks.first)
+    terminal = open_terminal(quiet=not ranks.is_main)
     try:
         with progress_bar(arch, console=terminal) as progress:
             run = netkit.train(
@@ -93,12 +104,12 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
                 **options,
             )
     except (Interrupted, TrainingError) as exc:
-        if not ranks.first:  # all processes stop alike, and the first one prints it
+        if not ranks.is_main:  # all processes stop, and only the first one prints the message
             click.get_current_context().exit(exc.exit_code)
         if isinstance(exc, Interrupted):
             hints.suggest_again(resume=True, launcher=ranks.launcher())
         raise
-    if not ranks.first:
+    if not ranks.is_main:
         return
     accuracy = run.card.origin.test_accuracy
     if as_json:

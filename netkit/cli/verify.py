@@ -1,4 +1,4 @@
-"""netkit verify."""
+"""The command `netkit verify`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 import netkit
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_checks
-from netkit.cli.params import PATH, device_option, json_option
+from netkit.cli.params import PATH, every_device_option, json_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
-@device_option
+@every_device_option
 @json_option
 def verify(file: Path, device: str, as_json: bool) -> None:
-    """Check a model on this machine.
+    """Check that a model gives the same outputs here as at export.
 
-    Checks that the model is unchanged since it was certified, and runs the images that it carries, on each device that
-    works here or on that of --device. Exits with 1 if anything is not as certified.
+    Checks that the file is unchanged since its export, runs the network on the test images in the file, and compares
+    its outputs on this machine with those that were recorded at export. They may differ by rounding errors. The record
+    in the file is called the certificate. Exits with 1 if a check fails.
+
+    \b
+    Example: netkit verify runs/inception/model.onnx
     """
     open_terminal()
     checks = netkit.verify(file, device=device)

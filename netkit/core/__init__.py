@@ -1,1 +1,1 @@
-"""What every other layer shares; needs the standard library only."""
+"""Code that all other layers use. Imports the standard library only."""

@@ -15,28 +15,28 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# O_NONBLOCK: opening a pipe that has no writer must not wait
-READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# O_NONBLOCK: without it, opening a pipe that has no writer blocks
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 RANDOM_BYTES = 8  # in the name of a temporary file
-STALE_AFTER_S = 3600  # a temporary file that nobody has written to for so long belongs to a writer that was killed
+STALE_AFTER_S = 3600  # after this time without a write, the writer of a temporary file was killed
 
 
 def require_writable(path: Path) -> None:
     """Raise UsageError if no file can be written at `path`: its folder is missing, or it is a folder or a device."""
     if not path.parent.is_dir():
-        raise UsageError(f"{path}: there is no folder {path.parent}")
+        raise UsageError(f"{path}: the folder {path.parent} does not exist")
     if path.is_dir():
-        raise UsageError(f"{path}: a folder, not a file")
+        raise UsageError(f"{path}: is a folder, not a file")
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: not a regular file, which a result could replace")
+        raise UsageError(f"{path}: is not a regular file and cannot be replaced")
 
 
 @contextmanager
 def open_atomic(path: Path) -> Iterator[BinaryIO]:
     """Open a binary file for writing that replaces `path` when the block succeeds and is deleted when it raises.
 
-    The bytes go to a temporary file in the same folder, which is then synced and renamed, and the folder is synced. So
-    a file called `path` is always complete, even after a crash. A killed process leaves its temporary file behind;
+    The bytes go to a temporary file in the same folder, which is then synced and renamed, and the folder is synced.
+    Thus a file at `path` is always complete, even after a crash. A killed process leaves its temporary file behind;
     later writers of `path`, on any machine, delete it once it is stale.
 
     Raises UsageError as `require_writable` does, and OSError if the folder is not writable or the disk is full.
@@ -55,7 +55,7 @@ def open_atomic(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(exc, OSError) and exc.filename in (None, str(temporary)):
-            raise OSError(exc.errno, exc.strerror, str(path)) from None  # the user does not know the temporary name
+            raise OSError(exc.errno, exc.strerror, str(path)) from None  # name the file that the user knows
         raise
     _delete_stale(path, written_at)
     sync_folder(path.parent)
@@ -67,14 +67,14 @@ def write_atomic(path: Path, content: bytes) -> None:
         file.write(content)
 
 
-def lock_file(handle: int, path: Path) -> None:
-    """Lock the open file or folder `handle` for this process until it is closed.
+def lock_file(fd: int, path: Path) -> None:
+    """Lock an open file or folder for this process until its file descriptor `fd` is closed.
 
-    Raises UsageError, which names `path`, if another process holds the lock. Does nothing where the operating system
-    or the file system has no locks.
+    Does nothing where the operating system or the file system has no locks. Raises UsageError, which names `path`, if
+    another process holds the lock.
     """
-    if not _try_lock(handle):
-        raise UsageError(f"{path}: another run is writing it")
+    if not _try_lock(fd):
+        raise UsageError(f"{path}: in use by another run; wait for it to end, or pass another --out")
 
 
 @contextmanager
@@ -83,31 +83,34 @@ def locked_folder(folder: Path) -> Iterator[None]:
     if fcntl is None:  # Windows cannot open folders
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    fd = os.open(folder, os.O_RDONLY)
     try:
-        lock_file(handle, folder)
+        lock_file(fd, folder)
         yield
     finally:
-        os.close(handle)
+        os.close(fd)
 
 
 def sync_folder(folder: Path) -> None:
-    """Write the directory entries of `folder` to the disk."""
+    """Flush the directory entries of `folder` to the disk."""
     if os.name == "nt":  # Windows cannot open folders
         return
-    handle = os.open(folder, os.O_RDONLY)
+    fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(fd)
     finally:
-        os.close(handle)
+        os.close(fd)
 
 
-def _try_lock(handle: int) -> bool:
-    """Whether no other process holds the lock on the open file; takes it where the file system has locks."""
+def _try_lock(fd: int) -> bool:
+    """Take the lock on an open file; return False if another process holds it.
+
+    Returns True where the operating system or the file system has no locks.
+    """
     if fcntl is None:
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError:  # no locks on this file system
@@ -118,11 +121,11 @@ def _try_lock(handle: int) -> bool:
 def _delete_stale(path: Path, now: float) -> None:
     """Delete the temporary files that killed writers of `path` left behind.
 
-    `now` is a modification time that the file system set: its clock may differ from this machine's. PIDs would tell
-    nothing about writers on other machines or in other containers.
+    `now` is a modification time that the file system set, because its clock may differ from this machine's. Process IDs
+    would not identify writers on other machines or in other containers.
     """
     temporary = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{{2 * RANDOM_BYTES}}}\.tmp")
-    with suppress(OSError):  # a folder may be writable and not listable
+    with suppress(OSError):  # a folder may be writable but not listable
         for name in filter(temporary.fullmatch, os.listdir(path.parent)):
             if _is_stale(path.with_name(name), now):
                 os.unlink(path.with_name(name))

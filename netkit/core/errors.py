@@ -1,33 +1,33 @@
 """The exceptions that netkit raises. The command line turns each into one line and an exit code.
 
-NetkitError                 1  everything that netkit raises on purpose
+NetkitError                 1  base class of all exceptions that netkit raises itself
 ├── UsageError              2  the request is wrong: an unknown name, a missing folder
 │   └── MissingExtraError   2  the command needs a package that is not installed
-├── DataError               1  a data set is missing, damaged, or not the one that was asked for
-├── CardError               1  a model card is missing or holds impossible values
-├── ModelError              1  a weights or .onnx file is damaged or unsafe, or cannot run here
-│   └── OutOfMemoryError    1  the model cannot run on so many images at once
-├── ParityError             1  the exported model does not compute what PyTorch computes
+├── DataError               1  a data set is missing or damaged, or is not the expected one
+├── CardError               1  a model card is missing or has invalid values
+├── ModelError              1  a weights or .onnx file is damaged or unsafe, or cannot run on this machine
+│   └── OutOfMemoryError    1  there is not enough memory for this batch size
+├── ParityError             1  the outputs of the exported model differ from those of PyTorch
 ├── TrainingError           1  the training diverged: the loss is NaN or infinite
-├── Interrupted             -  a signal stopped the work, and finished work is kept; 128 + the signal's number
+├── Interrupted             -  a signal stopped the work; finished results are kept. 128 + the signal's number
 ├── DeviceError             1  the requested device cannot be used; the message names the cause
-└── ImageError              1  an input file yields no pixels; its `code` goes into the results
+└── ImageError              1  an image file cannot be decoded; the results contain its `code`
 """
 
 from collections.abc import Iterable, Mapping
 
 
 class NetkitError(Exception):
-    """The message tells the user what is wrong, with which file or value, and how to fix it."""
+    """The message says what is wrong, names the file or value, and says how to fix it."""
 
     exit_code = 1
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the message and the attributes: subclasses have other arguments."""
-        return _unpickled, (type(self), self.args, vars(self))
+        """Pickle the message and the attributes, because the constructors of subclasses take different arguments."""
+        return _unpickle, (type(self), self.args, vars(self))
 
 
-def _unpickled(cls: type[NetkitError], args: tuple[object, ...], attributes: Mapping[str, object]) -> NetkitError:
+def _unpickle(cls: type[NetkitError], args: tuple[object, ...], attributes: Mapping[str, object]) -> NetkitError:
     exc = cls.__new__(cls)
     exc.args = args
     vars(exc).update(attributes)
@@ -41,7 +41,7 @@ class UsageError(NetkitError):
 class MissingExtraError(UsageError):
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(
-            f"this needs {package}, which netkit's extra [{extra}] installs: "
+            f"{package} is not installed; install netkit's extra [{extra}]: "
             f"in a checkout of netkit, run: pip install '.[{extra}]'"
         )
 
@@ -81,7 +81,7 @@ class DeviceError(NetkitError):
 
 
 class ImageError(NetkitError):
-    """An input yields no pixels: `code` is a word for programs, the message is for people."""
+    """An image cannot be decoded. `code` is the status in the results, such as "truncated"."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -89,18 +89,18 @@ class ImageError(NetkitError):
 
 
 def one_line(text: str) -> str:
-    """`text` with control characters escaped, so that a file name cannot break a line or move the cursor."""
+    """Return `text` with control characters escaped, so that a file name cannot break a line or move the cursor."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def first_line(exc: BaseException) -> str:
-    """The first line of the exception's message, or the name of its class if the message is empty."""
+    """Return the first line of the exception's message, or the name of its class if the message is empty."""
     return str(exc).strip().partition("\n")[0] or type(exc).__name__
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """The error for a name that is not among `known`; suggests the closest one."""
-    import difflib  # takes 2 ms, only after a mistake
+    """Return the error for a name that is not in `known`. Its message suggests the closest known name."""
+    import difflib  # here, because the import takes 2 ms and only this error needs it
 
     names = list(known)
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)

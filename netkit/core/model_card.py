@@ -1,4 +1,4 @@
-"""ModelCard: the network, its input, its labels and its origin, as the weights and the model carry them.
+"""The model card: architecture, input, labels and origin of a model, stored in its weights file and in its .onnx file.
 
 Standard library only.
 """
@@ -13,7 +13,7 @@ from netkit.core.errors import CardError
 
 VERSION = 2  # of the JSON format
 METADATA_KEY = "netkit.card"  # in the ONNX metadata and in the safetensors header
-MAX_SIDE = 4096  # pixels; a larger side is a mistake or an attack
+MAX_SIDE = 4096  # pixels; a card with a larger side is wrong or malicious
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Input:
     """The images that a network takes: uint8 (channels, height, width), with 1 channel for grey or 3 for RGB.
 
     Without `resize`, an image is stretched to `height` x `width`. With it, the shorter side is scaled to `resize`
-    pixels, and the centre of `height` x `width` is cropped, as torchvision's Resize and CenterCrop do. Scaling is
-    bilinear and antialiased. Raises CardError for impossible values.
+    pixels, and the central `height` x `width` pixels are cropped, as torchvision's Resize and CenterCrop do. Scaling is
+    bilinear and antialiased. Raises CardError for invalid values.
     """
 
     channels: int
@@ -32,17 +32,17 @@ class Input:
 
     def __post_init__(self) -> None:
         if self.channels not in (1, 3):
-            raise CardError(f"a card's images have 1 or 3 channels, not {self.channels}")
+            raise CardError(f"images must have 1 or 3 channels, not {self.channels}")
         if not (0 < self.height <= MAX_SIDE and 0 < self.width <= MAX_SIDE):
-            raise CardError(f"a card's images have sides of 1 to {MAX_SIDE} pixels, not {self.height}x{self.width}")
+            raise CardError(f"image sides must be 1 to {MAX_SIDE} pixels, not {self.height}x{self.width}")
         if self.resize is not None and not max(self.height, self.width) <= self.resize <= MAX_SIDE:
             raise CardError(
-                f"a card's images of {self.height}x{self.width} cannot be cut from the middle of images with a shorter "
-                f"side of {self.resize}"
+                f"resize must be {max(self.height, self.width)} to {MAX_SIDE} pixels for a crop of "
+                f"{self.height}x{self.width}, not {self.resize}"
             )
 
     def scaled(self, width: int, height: int) -> tuple[int, int]:
-        """The width and height to which an image of `width` x `height` is scaled, before the centre is cropped."""
+        """Return the width and height to which an image of `width` x `height` is scaled before it is cropped."""
         if self.resize is None:
             return self.width, self.height
         shorter = min(width, height)
@@ -53,9 +53,10 @@ class Input:
 class Origin:
     """How a model was trained: enough to identify the data set and to train it again.
 
-    `data_sha256` is the hash of the data set's unpacked files; `recipe` holds the fields of training.recipe.Recipe;
-    `test_accuracy`, in [0, 1], is that of the saved weights in float32; `netkit` and `torch` are versions; `val_split`
-    is the share of the images that `seed` selected for testing, or None if the data set has a test set.
+    `data_sha256` is the hash of the data set's unpacked files. `recipe` holds the fields of training.recipe.Recipe.
+    `test_accuracy`, in [0, 1], was measured with the saved weights in float32. `netkit` and `torch` are versions.
+    `val_split` is the share of the images that was selected with `seed` for testing, or None if the data set has its
+    own test images.
     """
 
     data: str
@@ -70,11 +71,10 @@ class Origin:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What inference must know about the weights.
+    """The facts about a model that inference needs.
 
-    `channels`, `height`, `width` and `resize` are those of `Input`; `mean` and `std` have one number a channel, for
-    pixels scaled to [0, 1]; `labels` name the classes in the order of the logits. Raises CardError for impossible
-    values.
+    `channels`, `height`, `width` and `resize` are the fields of `Input`. `mean` and `std` have one number per channel,
+    for pixels in [0, 1]. `labels` are the class names in the order of the logits. Raises CardError for invalid values.
     """
 
     arch: str
@@ -92,36 +92,36 @@ class ModelCard:
         return Input(self.channels, self.height, self.width, self.resize)
 
     def __post_init__(self) -> None:
-        _ = self.input  # raises CardError for impossible values
+        _ = self.input  # raises CardError for invalid values
         if self.origin.seed < 0:
-            raise CardError(f"a card's seed is 0 or more, not {self.origin.seed}")
+            raise CardError(f"the seed must be 0 or more, not {self.origin.seed}")
         if self.origin.val_split is not None and not 0 < self.origin.val_split < 1:
-            raise CardError(f"a card's val_split lies between 0 and 1, not at {self.origin.val_split}")
+            raise CardError(f"val_split must be between 0 and 1, not {self.origin.val_split}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
-            raise CardError(f"a card's labels are two or more different names, not {list(self.labels)}")
-        if not all(self.labels) or any("\ud800" <= letter <= "\udfff" for letter in "".join(self.labels)):
-            raise CardError(f"a card's labels are text that can be written, not {list(self.labels)}")
+            raise CardError(f"there must be at least two labels, all different, not {list(self.labels)}")
+        if not all(self.labels) or any("\ud800" <= character <= "\udfff" for character in "".join(self.labels)):
+            raise CardError(f"labels must be valid Unicode text and not empty, not {list(self.labels)}")
         if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise CardError(f"a card has one mean and std a channel, not {self.mean} and {self.std}")
+            raise CardError(f"mean and std must have one number per channel, not {self.mean} and {self.std}")
         if not all(map(math.isfinite, self.mean)) or not all(0 < std < math.inf for std in self.std):
-            raise CardError(f"a card's mean is finite and its std above 0, not {self.mean} and {self.std}")
+            raise CardError(f"mean must be finite and std must be positive, not {self.mean} and {self.std}")
 
     def to_json(self) -> str:
         fields = asdict(self)
-        shape = {side: fields.pop(side) for side in ("channels", "height", "width", "resize")}
-        return json.dumps({"version": VERSION, "input": shape, **fields})
+        input_fields = {name: fields.pop(name) for name in ("channels", "height", "width", "resize")}
+        return json.dumps({"version": VERSION, "input": input_fields, **fields})
 
     @classmethod
     def from_json(cls, text: str) -> "ModelCard":
-        """The card that `to_json` wrote. Raises CardError with the field that is missing, mistyped or impossible."""
-        what = "the model card"
-        values = schema.parse(text, what=what, error=CardError, version=VERSION)
-        shape = schema.load(_Shape, values, what=what, error=CardError).input
-        return schema.load(cls, {**values, **asdict(shape)}, what=what, error=CardError)
+        """Read a card that `to_json` wrote. Raises CardError if a field is missing, has a wrong type or is invalid."""
+        subject = "the model card"
+        values = schema.parse(text, subject=subject, error=CardError, version=VERSION)
+        input_spec = schema.load(_InputField, values, subject=subject, error=CardError).input
+        return schema.load(cls, {**values, **asdict(input_spec)}, subject=subject, error=CardError)
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """The part of the card that JSON holds as an object of its own."""
+class _InputField:
+    """The field `input`, which is a nested object in JSON only."""
 
     input: Input

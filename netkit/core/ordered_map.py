@@ -15,11 +15,11 @@ def ordered_map(
 ) -> Generator[Result, None, None]:
     """Yield `function(item)` for each item, computed by `executor`, in input order.
 
-    At most `window` calls are submitted whose results the caller has not taken. Items are pulled only as calls are
-    submitted, so `items` may be endless. An exception that a call raises reaches the caller in place of its result and
-    ends the iteration.
+    At most `window` submitted calls have results that the caller has not taken. Items are pulled only when a call is
+    submitted, so `items` may be infinite. An exception in a call is raised in place of its result and ends the
+    iteration.
 
-    The iteration shuts `executor` down when it ends, early or not; calls that have not started are cancelled.
+    When the iteration ends, early or not, `executor` is shut down and calls that have not started are cancelled.
 
     Raises ValueError if `window` is less than 1.
     """

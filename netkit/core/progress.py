@@ -1,17 +1,17 @@
-"""How libraries report progress: by a callback, so that they print nothing themselves."""
+"""Progress callbacks. Library code reports progress through them and prints nothing."""
 
 from collections.abc import Callable
 
-Advance = Callable[[int, str], None]  # number of items done since the last call; a note to show beside the bar
-Progress = Callable[[int, int | None, str], None]  # items done so far; the total, None where unknown; a note
+Advance = Callable[[int, str], None]  # items done since the last call; a note to show next to the bar
+Progress = Callable[[int, int | None, str], None]  # items done so far; the total, None if unknown; a note
 
 
 def no_progress(items: int, note: str) -> None:
-    """An `Advance` that shows nothing."""
+    """Ignore the progress. This function is an `Advance`."""
 
 
-def counted(progress: Progress | None, total: int | None) -> Advance:
-    """An `Advance` that reports to `progress` how many items of `total` are done so far."""
+def cumulative(progress: Progress | None, total: int | None) -> Advance:
+    """Return an `Advance` that reports to `progress` how many items of `total` are done so far."""
     if progress is None:
         return no_progress
     report, done = progress, 0

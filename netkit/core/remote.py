@@ -1,4 +1,4 @@
-"""Files and folders behind URLs such as s3://bucket/images, by fsspec, which netkit's extra [remote] installs."""
+"""Read files and list folders at URLs such as s3://bucket/images with fsspec (netkit's extra [remote])."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,11 +7,9 @@ from typing import Any
 from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
 from netkit.core.walk import Entry, walk
 
-CHAIN = "::"  # fsspec's mark in a chained URL: zip://a.png::s3://bucket/all.zip is a.png in that archive
+CHAIN = "::"  # separates the parts of a chained URL: zip://a.png::s3://bucket/all.zip is a.png in that archive
 GLOB_CHARACTERS = frozenset("*?[")
-MIN_CONCURRENT_READS = (
-    16  # files to read concurrently, at least: the time goes into round trips, however many cores there are
-)
+MIN_CONCURRENT_READS = 16  # network round trips take most of the time, whatever the number of cores
 
 
 def is_remote(path: str) -> bool:
@@ -19,55 +17,58 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
-def read(url: str, *, largest: int) -> bytes:
-    """Return the content of a file of 1 to `largest` bytes.
+def read(url: str, *, max_bytes: int) -> bytes:
+    """Return the content of a file of 1 to `max_bytes` bytes.
 
-    Raises ImageError if the file cannot be read or has another size, and MissingExtraError or UsageError if a package
-    for such URLs is not installed.
+    Raises ImageError if the file cannot be read or has another size; MissingExtraError or UsageError if a package that
+    the URL needs is not installed.
     """
     try:
         filesystem, path = _filesystem(url)
         size = filesystem.info(path)["size"]
-        if size is not None and size > largest:
-            raise ImageError("too-large", f"{size:,} bytes, over the limit of {largest:,}")
-        # object stores refuse to send a range of no bytes
-        content = b"" if size == 0 else _read_start(filesystem, path, largest + 1)
+        if size is not None and size > max_bytes:
+            raise ImageError("too-large", f"{size:,} bytes, over the limit of {max_bytes:,}")
+        # object stores reject requests for an empty range
+        content = b"" if size == 0 else _read_start(filesystem, path, max_bytes + 1)
     except FileNotFoundError:
-        raise ImageError("vanished", "no such file") from None
+        raise ImageError("not-found", "no such file") from None
     except NetkitError:
         raise
-    except Exception as exc:  # each file system raises its own kind
+    except Exception as exc:  # each file system has its own exceptions
         raise ImageError("unreadable", f"cannot be read: {first_line(exc)}") from None
-    if len(content) > largest:
-        raise ImageError("too-large", f"over the limit of {largest:,} bytes")
+    if len(content) > max_bytes:
+        raise ImageError("too-large", f"over the limit of {max_bytes:,} bytes")
     if not content:
-        raise ImageError("not-an-image", "an empty file")
+        raise ImageError("not-an-image", "the file is empty")
     return content
 
 
-def opened(url: str) -> Any:
-    """Open a file for reading, with random access. Raises UsageError, also MissingExtraError, if it cannot be read."""
+def open_file(url: str) -> Any:
+    """Open a file for reading with random access.
+
+    Raises UsageError if it cannot be read; MissingExtraError, a subclass, if fsspec is not installed.
+    """
     with _usage_error(url, "cannot be read"):
         filesystem, path = _filesystem(url)
         return filesystem.open(path)
 
 
-def find(url: str, *, is_wanted: Callable[[str], bool]) -> Iterator[str]:
-    """Yield the URLs of the files behind `url`, which is a folder, a glob pattern or a file, in sorted order.
+def find(url: str, *, accepts: Callable[[str], bool]) -> Iterator[str]:
+    """Yield the URLs of the files at `url`, which is a folder, a glob pattern or a file, in sorted order.
 
-    Folders are walked for the files whose names `is_wanted` accepts, one folder in memory at a time; a subfolder that
-    cannot be listed is yielded itself. URLs keep the host and the chain of `url`.
+    In folders, a file is yielded if `accepts` returns true for its name. Folders are listed only when they are
+    reached; a subfolder that cannot be listed is itself yielded. URLs keep the host and the chain of `url`.
     Raises UsageError, before the first URL, if `url` cannot be listed; MissingExtraError if fsspec is not installed.
     """
 
     def list_folder(folder: str) -> list[Entry]:
         infos = filesystem.ls(folder, detail=True)
         entries = ((info["name"], info["type"] == "directory") for info in infos)
-        itself = folder.rstrip("/")  # object stores list a marker of the folder in the folder
+        marker = folder.rstrip("/")  # object stores list a marker object of the folder among its entries
         return sorted(
             (path, is_folder)
             for path, is_folder in entries
-            if path.rstrip("/") != itself and (is_folder or is_wanted(path))
+            if path.rstrip("/") != marker and (is_folder or accepts(path))
         )
 
     with _usage_error(url, "cannot be listed"):
@@ -81,16 +82,16 @@ def find(url: str, *, is_wanted: Callable[[str], bool]) -> Iterator[str]:
             root = _folder_above_pattern(url)
             root_path = _filesystem(root)[1]
             matches = ((match, filesystem.isdir(match)) for match in sorted(filesystem.glob(path)))
-            entries = ((match, is_folder) for match, is_folder in matches if is_folder or is_wanted(match))
+            entries = ((match, is_folder) for match, is_folder in matches if is_folder or accepts(match))
     return (_url_of(path, root, root_path) for path in walk(entries, list_folder))
 
 
-def _read_start(filesystem: Any, path: str, count: int) -> bytes:
+def _read_start(filesystem: Any, path: str, max_bytes: int) -> bytes:
     from fsspec.implementations.arrow import ArrowFSWrapper  # needs an extra
 
-    # by default Arrow's file systems, which include Hadoop's, open streams, which do not know their position
+    # by default Arrow's file systems, such as Hadoop's, open streams that do not support seeking
     options = {"seekable": True} if isinstance(filesystem, ArrowFSWrapper) else {}
-    content: bytes = filesystem.cat_file(path, start=0, end=count, **options)
+    content: bytes = filesystem.cat_file(path, start=0, end=max_bytes, **options)
     return content
 
 
@@ -102,7 +103,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         raise MissingExtraError("fsspec", "remote") from None
     try:
         return url_to_fs(url)
-    except ImportError as exc:  # of a package for URLs of this kind
+    except ImportError as exc:  # the package for this URL scheme is missing
         raise UsageError(f"{url}: {first_line(exc)}") from None
 
 
@@ -113,7 +114,7 @@ def _usage_error(url: str, problem: str) -> Iterator[None]:
         yield
     except NetkitError:
         raise
-    except Exception as exc:  # each file system raises its own kind
+    except Exception as exc:  # each file system has its own exceptions
         raise UsageError(f"{url}: {problem}: {first_line(exc)}") from None
 
 
@@ -128,7 +129,7 @@ def _url_of(path: str, root: str, root_path: str) -> str:
     """Return the URL of a path in the folder whose URL is `root` and whose path is `root_path`."""
     prefix = root_path.rstrip("/")
     if prefix and not path.startswith(f"{prefix}/"):
-        raise UsageError(f"{root}: gives {path}, which does not lie in it")
+        raise UsageError(f"{root}: the listing contains {path}, which is outside this folder")
     folder, chain, archive = root.partition(CHAIN)
     folder = folder.rstrip("/")
     return folder + ("//" if folder.endswith(":") else "") + path.removeprefix(prefix) + chain + archive

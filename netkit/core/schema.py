@@ -1,4 +1,4 @@
-"""Typed JSON: a dataclass filled from JSON by its annotations. Standard library only."""
+"""Typed JSON: build dataclasses from JSON and check all types. Standard library only."""
 
 import json
 import math
@@ -13,65 +13,66 @@ from netkit.core.errors import NetkitError
 
 T = TypeVar("T")
 
-EXACT_INTEGERS = 2**53  # float64 represents every smaller integer
+EXACT_INT_LIMIT = 2**53  # float64 represents every smaller integer exactly
 
 
 class _Mismatch(Exception):
-    """The JSON does not have the form that the annotations describe."""
+    """The JSON does not match the annotations."""
 
 
-def parse(text: str | bytes, *, what: str, error: type[NetkitError], version: int | None = None) -> dict[str, Any]:
-    """The JSON object in `text`; its field `version` must be `version`, unless that is None.
+def parse(text: str | bytes, *, subject: str, error: type[NetkitError], version: int | None = None) -> dict[str, Any]:
+    """Return the JSON object in `text`. Its field `version` must equal `version`, unless that is None.
 
-    Raises `error`, with `what` as the subject of the message.
+    Raises `error`, whose message begins with `subject`.
     """
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise error(f"{what} is not JSON: {exc}") from None
+        raise error(f"{subject} is not JSON: {exc}") from None
     if not isinstance(values, dict):
-        raise error(f"{what} is {reprlib.repr(values)}, not a JSON object")
+        raise error(f"{subject} is {reprlib.repr(values)}, not a JSON object")
     if version is not None:
         if "version" not in values:
-            raise error(f"{what} lacks 'version'")
+            raise error(f"{subject} lacks 'version'")
         if type(values["version"]) is not int or values["version"] != version:
-            raise error(f"{what} has version {reprlib.repr(values['version'])}; this netkit reads version {version}")
+            actual = reprlib.repr(values["version"])
+            raise error(f"{subject} has format version {actual}; this netkit reads version {version}")
     return values
 
 
 def load(
-    cls: type[T], source: str | bytes | Mapping[str, Any], *, what: str, error: type[NetkitError],
+    cls: type[T], source: str | bytes | Mapping[str, Any], *, subject: str, error: type[NetkitError],
     version: int | None = None,
 ) -> T:  # fmt: skip
-    """An instance of the dataclass `cls` from `source`: JSON text, or the object parsed from it.
+    """Build an instance of the dataclass `cls` from `source`: JSON text, or the object parsed from it.
 
     Annotations may use str, int, float, bool, None, Any, Literal, unions, tuple, Mapping[str, ...] and dataclasses.
-    JSON must hold every field, also one with a default; fields that `cls` does not have are ignored. Types are exact:
-    True is not an int. An integer becomes a float where the float has the same value. NaN and infinity are refused.
-    A union takes the first member that fits.
+    The JSON must contain every field, even one that has a default; fields that `cls` does not have are ignored. Types
+    must match exactly: True is not an int. An integer is accepted for a float if the float can represent it exactly.
+    NaN and infinity are rejected. The first matching member of a union is used.
 
-    Raises `error` with `what` as the subject of the message, and whatever `cls` raises for impossible values.
+    Raises `error`, whose message begins with `subject`, and any exception that `cls` raises for invalid values.
     """
-    values = source if isinstance(source, Mapping) else parse(source, what=what, error=error, version=version)
+    values = source if isinstance(source, Mapping) else parse(source, subject=subject, error=error, version=version)
     try:
         instance: T = _dataclass(cls, values, "")
     except _Mismatch as exc:
-        raise error(f"{what}{exc}") from None
+        raise error(f"{subject}{exc}") from None
     return instance
 
 
 def _dataclass(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
     hints, arguments = get_type_hints(cls), {}
     for field in fields(cls):
-        place = f"{path}.{field.name}" if path else field.name
+        field_path = f"{path}.{field.name}" if path else field.name
         if field.name not in values:
-            raise _Mismatch(f" lacks {place!r}")
-        arguments[field.name] = _convert(hints[field.name], values[field.name], place)
+            raise _Mismatch(f" lacks {field_path!r}")
+        arguments[field.name] = _convert(hints[field.name], values[field.name], field_path)
     return cls(**arguments)
 
 
 def _convert(kind: Any, value: Any, path: str) -> Any:
-    """`value` as the annotation `kind` has it; `path` is its place in the document, such as "origin.seed"."""
+    """Convert `value` to the annotated type `kind`; `path` locates it in the document, e.g. "origin.seed"."""
     origin, parameters = get_origin(kind), get_args(kind)
     if kind is Any:
         return value
@@ -106,7 +107,7 @@ def _tuple(kinds: tuple[Any, ...], values: list[Any], path: str) -> tuple[Any, .
 
 
 def _float(value: Any, path: str) -> float:
-    if type(value) is int and abs(value) < EXACT_INTEGERS:
+    if type(value) is int and abs(value) < EXACT_INT_LIMIT:
         value = float(value)
     if type(value) is not float or not math.isfinite(value):
         raise _mismatch(path, value, "a finite float")

@@ -1,4 +1,4 @@
-"""What this machine offers: CPU cores, memory, and the CUDA driver. Standard library only."""
+"""CPU cores, free memory and the CUDA driver of this machine. Standard library only."""
 
 import ctypes
 import os
@@ -6,28 +6,28 @@ import sys
 from pathlib import Path
 
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-CGROUP, MEMBER = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-FALLBACK_MEMORY = 4 * 2**30  # bytes, where the system does not say how much is free
+CGROUP_ROOT, CGROUP_MEMBERSHIP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+FALLBACK_MEMORY_BYTES = 4 * 2**30  # where the system does not report how much memory is free
 
 
 def usable_cores() -> int:
-    """The number of cores that this process may use, by CPU affinity and by cgroup quota; at least 1."""
+    """Return the number of cores that CPU affinity and cgroup quota let this process use; at least 1."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = cgroup_quota(CGROUP, MEMBER)
+    quota = cgroup_quota(CGROUP_ROOT, CGROUP_MEMBERSHIP)
     return affinity if quota is None else max(1, min(affinity, int(quota)))
 
 
-def cgroup_quota(root: Path, member: Path) -> float | None:
-    """The CPU quota of this process's cgroup (version 1 or 2) in cores; None if there is none.
+def cgroup_quota(root: Path, membership: Path) -> float | None:
+    """Return the CPU quota of this process's cgroup (version 1 or 2) in cores; None if it has no quota.
 
-    `root` is the mount point of the cgroups, and the file `member` names the cgroup of the process. Cgroups may be
-    nested, as systemd does it: the smallest quota from there up to `root` counts.
+    `root` is the mount point of the cgroups, and the file `membership` names the cgroup of the process. Cgroups may be
+    nested, as with systemd; the smallest quota between the process's cgroup and `root` applies.
     """
     try:
-        own = next((line[3:] for line in member.read_text().splitlines() if line.startswith("0::/")), "/")
+        name = next((line[3:] for line in membership.read_text().splitlines() if line.startswith("0::/")), "/")
     except OSError:
-        own = "/"
-    folder = root / own.lstrip("/")
+        name = "/"
+    folder = root / name.lstrip("/")
     folders = [folder, *folder.parents]
     quotas = [_quota_in(folder) for folder in folders[: folders.index(root) + 1]]
     return min((quota for quota in quotas if quota is not None), default=None)
@@ -45,17 +45,17 @@ def _quota_in(folder: Path) -> float | None:
         return None
 
 
-def free_memory() -> int:
-    """Bytes of memory that are available without swapping, as Linux reports them; 4 GiB elsewhere."""
+def free_memory_bytes() -> int:
+    """Return the bytes of memory that are available without swapping: Linux's estimate, and 4 GiB elsewhere."""
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return FALLBACK_MEMORY
+        return FALLBACK_MEMORY_BYTES
 
 
 def missing_cuda_driver() -> str | None:
-    """The reason why no CUDA driver is usable, or None if the driver's library loads."""
+    """Return why no CUDA driver is usable, or None if the driver's library loads."""
     try:
         ctypes.CDLL(CUDA_DRIVER)
     except OSError:
@@ -64,7 +64,7 @@ def missing_cuda_driver() -> str | None:
 
 
 def cuda_version() -> str:
-    """The newest CUDA version that the driver supports, such as "13.0". Raises OSError if there is no driver."""
+    """Return the newest CUDA version that the driver supports, e.g. "13.0". Raises OSError if there is no driver."""
     number = ctypes.c_int()
     ctypes.CDLL(CUDA_DRIVER).cuDriverGetVersion(ctypes.byref(number))
     return f"{number.value // 1000}.{number.value % 1000 // 10}"

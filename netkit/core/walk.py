@@ -1,15 +1,15 @@
-"""Walk over local or remote folders, in sorted order, with the names of one folder at a time in memory."""
+"""Walk local or remote folders in sorted order. Folders are listed only when they are reached."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
 
-Entry = tuple[str, bool]  # a path, and whether it is a folder to walk
+Entry = tuple[str, bool]  # path, whether it is a folder to walk
 
 
 def list_folder(folder: str, *, skip_hidden: bool = False) -> Iterator[Entry]:
-    """List a local folder, sorted by name; "" is the current folder. Symbolic links to folders are not walked.
+    """List a local folder, sorted by name; "" is the current folder. Symbolic links to folders count as files.
 
-    Raises OSError, when it is called, if the folder cannot be listed.
+    Raises OSError, when called rather than when iterated over, if the folder cannot be listed.
     """
     with os.scandir(folder or os.curdir) as entries:
         names = sorted(
@@ -22,18 +22,18 @@ def list_folder(folder: str, *, skip_hidden: bool = False) -> Iterator[Entry]:
 
 
 def walk(entries: Iterable[Entry], list_folder: Callable[[str], Iterable[Entry]] = list_folder) -> Iterator[str]:
-    """Yield the files among `entries`, and for each folder among them the files in it and in its subfolders.
+    """Yield the files in `entries` and, for each folder in `entries`, the files in it and in its subfolders.
 
-    `list_folder` lists one folder. A folder for which it raises an exception is yielded itself, like a file.
+    `list_folder` lists one folder. A folder for which it raises an exception is itself yielded, like a file.
     """
-    levels = [iter(entries)]  # not recursive: folders nest deeper than Python's stack
+    levels = [iter(entries)]  # not recursive, because folders can be nested more deeply than Python's stack allows
     while levels:
         for path, is_folder in levels[-1]:
             if is_folder:
                 try:
                     levels.append(iter(list_folder(path)))
                     break
-                except Exception:  # each remote file system raises its own kind
+                except Exception:  # each remote file system has its own exceptions
                     pass
             yield path
         else:

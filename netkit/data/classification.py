@@ -1,4 +1,4 @@
-"""What a classifier gets wrong: the confusion matrix and the worst mistakes. Training and evaluation share both."""
+"""The confusion matrix and the worst mistakes of a classifier, for training and evaluation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ Indices = NDArray[np.int64]
 
 
 def confusion_matrix(labels: Indices, predictions: Indices, classes: int) -> Indices:
-    """Counts (classes, classes) of images by their true class (row) and their predicted class (column).
+    """Count images by true class (row) and predicted class (column); the result is (classes, classes).
 
     `labels` and `predictions` are class indices (N,).
     """
@@ -17,7 +17,7 @@ def confusion_matrix(labels: Indices, predictions: Indices, classes: int) -> Ind
 def worst_mistakes(
     labels: Indices, predictions: Indices, true_probabilities: NDArray[np.floating], *, count: int
 ) -> Indices:
-    """Indices of the `count` mistakes with the largest cross entropy, the worst first.
+    """Return the indices of the `count` mistakes with the largest cross entropy, worst first.
 
     `labels` and `predictions` are class indices (N,); `true_probabilities` (N,) are the predicted probabilities of the
     true classes. Images with equal probabilities keep their order.

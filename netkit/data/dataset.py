@@ -1,4 +1,4 @@
-"""DataSet: images and labels, for training and for testing."""
+"""DataSet: images and labels for training and testing."""
 
 import math
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 from netkit.data.lazy import Images, batches
 
-PIXELS_AT_ONCE = 10_000 * 28 * 28  # whose squares are in memory
+MAX_BATCH_PIXELS = 10_000 * 28 * 28  # bounds the memory for squared pixels
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Images uint8 (N, channels, height, width), in memory or in files, and labels int64 (N,), indices into `labels`.
 
-    `source` is what --data takes to load the same data set again: "digits", or an absolute path. `sha256` is the hash
-    of the four unpacked parts (train images, train labels, test images, test labels), or, for image files, of their
-    names, labels and contents. `resize` is how the images were prepared, as in model_card.Input. `fixed_mean_and_std`
-    holds mean and std if the user set them. `val_split` is the share of images that was drawn for testing, None if the
-    data set has its own test images.
+    `source` is the value of --data that loads the same data set again: "digits", or an absolute path. `sha256` is the
+    hash of the four unpacked parts (train images, train labels, test images, test labels) or, for image files, of their
+    names, labels and contents. `resize` is that of model_card.Input. `fixed_mean_and_std` holds mean and std if the
+    user set them. `val_split` is the share of images that was selected for testing, or None if the data set has its own
+    test images.
     """
 
     name: str
@@ -35,13 +35,13 @@ class DataSet:
     val_split: float | None = None
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation of the training pixels in [0, 1], one number a channel, to four decimals."""
+        """Return mean and std of the training pixels in [0, 1], one number per channel, rounded to four decimals."""
         if self.fixed_mean_and_std:
             return self.fixed_mean_and_std
         count, channels, height, width = self.train_images.shape
-        totals, squares = np.zeros((2, channels), object)  # Python's integers, which do not overflow
-        size = max(1, PIXELS_AT_ONCE // (height * width))
-        index_arrays = (np.arange(start, min(start + size, count)) for start in range(0, count, size))
+        totals, squares = np.zeros((2, channels), object)  # Python's integers do not overflow
+        batch_size = max(1, MAX_BATCH_PIXELS // (height * width))
+        index_arrays = (np.arange(start, min(start + batch_size, count)) for start in range(0, count, batch_size))
         for images in batches(self.train_images, index_arrays):
             for channel in range(channels):
                 totals[channel] += int(images[:, channel].sum(dtype=np.int64))

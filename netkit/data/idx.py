@@ -23,27 +23,27 @@ FILES = {  # the four parts, in the order in which they are hashed
     "test-labels": "t10k-labels-idx1-ubyte",
 }
 NAME = re.compile(r"(?P<prefix>.*?)(?P<split>train|t10k|test)-(?P<kind>images|labels)[-.]idx[13]-ubyte(\.gz)?")
-MAX_ARRAY_BYTES = 2**31  # unpacked; a header that claims more is damaged or malicious
+MAX_ARRAY_BYTES = 2**31  # unpacked; a header that declares more is damaged or malicious
 
 
 class Idx(NamedTuple):
-    """The array in an IDX file, and the file's unpacked content."""
+    """The array in an IDX file, and the unpacked content of the file."""
 
     array: NDArray[np.uint8]
     content: bytes
 
 
 def exists(path: Path) -> bool:
-    """Whether `path` is a folder of IDX files, or a folder and the prefix of some in it (emnist/emnist-letters)."""
+    """Whether `path` is a folder of IDX files, or a folder and a prefix of IDX files in it (emnist/emnist-letters)."""
     return bool(_sets_in(path)) or path.name in _sets_in(path.parent)
 
 
 def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | None = None) -> ArrayDataSet:
     """Load the data set whose four files are in the folder `path`, compressed with gzip or not.
 
-    If the folder has several data sets, as EMNIST's has, `path` is the folder and a prefix: raw/emnist-letters.
-    `sha256` holds the expected hash of each unpacked part, by its name in FILES. Labels are the class numbers.
-    Raises DataError, which names the file, if one is missing or damaged, or has another hash.
+    If the folder contains several data sets, as with EMNIST, `path` is the folder and a prefix: raw/emnist-letters.
+    `sha256` maps each part in FILES to the expected hash of its unpacked content. Labels are the class numbers.
+    Raises DataError, which names the file, if a file is missing or damaged or has another hash.
     """
     files = _find(path)
     parts = {part: read(file, dimensions=3 if "images" in part else 1) for part, file in files.items()}
@@ -59,8 +59,12 @@ def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | Non
         images, labels = parts[f"{split}-images"].array, parts[f"{split}-labels"].array
         if len(images) != len(labels):
             raise DataError(f"{files[f'{split}-labels']}: {len(labels)} labels for {len(images)} images")
-    if parts["train-images"].array.shape[1:] != parts["test-images"].array.shape[1:]:
-        raise DataError(f"{files['test-images']}: its images have another size than the training images")
+    (height, width), test_size = parts["train-images"].array.shape[1:], parts["test-images"].array.shape[1:]
+    if test_size != (height, width):
+        raise DataError(
+            f"{files['test-images']}: images of {test_size[0]}x{test_size[1]} pixels, but the training images have "
+            f"{height}x{width}"
+        )
     classes = 1 + int(max(parts["train-labels"].array.max(), parts["test-labels"].array.max()))
     return ArrayDataSet(
         name=name or path.resolve().name,
@@ -75,7 +79,7 @@ def load(path: Path, *, name: str | None = None, sha256: Mapping[str, str] | Non
 
 
 def read(path: Path, *, dimensions: int) -> Idx:
-    """Read an IDX file that holds an array uint8 with `dimensions` dimensions.
+    """Read an IDX file that contains a uint8 array with `dimensions` dimensions.
 
     Raises DataError, which names the file, if its header or its length is wrong.
     """
@@ -90,16 +94,16 @@ def read(path: Path, *, dimensions: int) -> Idx:
                 raise DataError(f"{path}: {len(header)} bytes (unpacked) are too few for a header")
             actual, *shape = struct.unpack(f">{1 + dimensions}I", header)
             if actual != magic:
-                raise DataError(f"{path}: magic number {actual:#010x}, not {magic:#010x}")
+                raise DataError(f"{path}: not in MNIST's format: magic number {actual:#010x}, not {magic:#010x}")
             size = math.prod(shape)
             if not 0 < size <= MAX_ARRAY_BYTES:
-                raise DataError(f"{path}: its header claims {size:,} bytes, not 1 to {MAX_ARRAY_BYTES:,}")
-            body = file.read(size + 1)  # one more, to notice a file that is too long
+                raise DataError(f"{path}: the header declares {size:,} bytes, not 1 to {MAX_ARRAY_BYTES:,}")
+            body = file.read(size + 1)  # one more, to detect a file that is too long
     except (OSError, EOFError, zlib.error) as exc:
         raise DataError(f"{path}: cannot be read: {exc}") from None
     if len(body) != size:
         length = f"only {len(body):,} bytes" if len(body) < size else "more bytes"
-        raise DataError(f"{path}: {length} after the header, which claims {size:,} (unpacked)")
+        raise DataError(f"{path}: damaged: {length} after the header, which declares {size:,} (unpacked)")
     return Idx(np.frombuffer(body, np.uint8).reshape(shape), header + body)
 
 
@@ -108,7 +112,7 @@ def _find(path: Path) -> dict[str, Path]:
     sets = _sets_in(path) if path.is_dir() else {"": _sets_in(path.parent).get(path.name, {})}
     if len(sets) > 1 and "" not in sets:
         choices = ", ".join(str(path / name) for name in sorted(sets))
-        raise DataError(f"{path}: holds several data sets; choose one: {choices}")
+        raise DataError(f"{path}: contains several data sets; pass one with --data: {choices}")
     files = sets.get("") or next(iter(sets.values()), {})
     missing = [part for part in FILES if part not in files]
     if missing:
@@ -117,7 +121,7 @@ def _find(path: Path) -> dict[str, Path]:
 
 
 def _sets_in(folder: Path) -> dict[str, dict[str, Path]]:
-    """Return the IDX files in `folder`: prefix without its hyphen -> part -> file. Unpacked files win."""
+    """Return the IDX files in `folder`: prefix without its hyphen -> part -> file. Unpacked files take precedence."""
     sets: dict[str, dict[str, Path]] = {}
     for path in sorted(folder.iterdir(), reverse=True) if folder.is_dir() else ():
         match = NAME.fullmatch(path.name)

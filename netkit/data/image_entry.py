@@ -1,4 +1,4 @@
-"""ImageEntry: one labelled image file of a data set; and the division of such files into training and test images."""
+"""ImageEntry: one labelled image file of a data set. Also the split into training and test images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from netkit.core.errors import DataError
 from netkit.data.options import Options
 
-TRAIN = "train"  # a folder's name, and a value of a table's column `split`
+TRAIN = "train"  # the name of a folder, and a value in the column `split` of a table
 TEST_NAMES = ("test", "val")  # likewise; both mean test images
 
 
@@ -16,8 +16,8 @@ TEST_NAMES = ("test", "val")  # likewise; both mean test images
 class ImageEntry:
     """One image file: its `path`, its `name` within the data set, and its `label`.
 
-    The fields below are known once the file was inspected: the SHA-256 of its content, whether it has no colours, and
-    its height and width in pixels.
+    The other fields are set when the file is inspected: the SHA-256 of its content, whether it is grey, and its height
+    and width in pixels.
     """
 
     path: str
@@ -32,20 +32,21 @@ Split = tuple[list[ImageEntry], list[ImageEntry]]  # training images, test image
 
 
 def split_by_class(source: object, entries: Sequence[ImageEntry], options: Options) -> Split:
-    """Draw the share `options.val_split` of each class as test images: at least one, and never all.
+    """Select the share `options.val_split` of each class as test images: at least one image, and never all.
 
-    The draw depends on `options.seed` alone. Raises DataError, which names `source`, if a class has a single image.
+    The selection is random and depends only on `options.seed`. Raises DataError, which names `source`, if a class has
+    only one image.
     """
     random = np.random.default_rng(options.seed)
     classes: dict[str, list[ImageEntry]] = {}
     for entry in entries:
         classes.setdefault(entry.label, []).append(entry)
     train, test = [], []
-    for label, of_class in sorted(classes.items()):
-        if len(of_class) < 2:
-            raise DataError(f"{source}: class {label!r} has one image: none is left to test on")
-        order = random.permutation(len(of_class))
-        test_count = min(max(1, round(len(of_class) * options.val_split)), len(of_class) - 1)
-        test += [of_class[index] for index in sorted(order[:test_count])]
-        train += [of_class[index] for index in sorted(order[test_count:])]
+    for label, members in sorted(classes.items()):
+        if len(members) < 2:
+            raise DataError(f"{source}: class {label!r} has only one image; add another, or remove the class")
+        order = random.permutation(len(members))
+        test_count = min(max(1, round(len(members) * options.val_split)), len(members) - 1)
+        test += [members[index] for index in sorted(order[:test_count])]
+        train += [members[index] for index in sorted(order[test_count:])]
     return train, test

@@ -1,4 +1,4 @@
-"""Class folders, as torchvision's ImageFolder reads them: the name of an image's folder is its label."""
+"""Class folders, as in torchvision's ImageFolder: the name of a folder is the label of the images in it."""
 
 import os
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from netkit.images.files import SUFFIXES, find_images, is_image_name
 
 
 def read_folder(folder: Path) -> Split:
-    """List the images in a folder that holds one folder for each class, or `train` and maybe `test` or `val` of these.
+    """List the images in `folder`, which contains class folders, or `train` and optionally `test` or `val` with them.
 
-    Without `train` all images are training images. No file is opened. Raises DataError if there are no classes, or a
+    Without `train`, all images are training images. No file is opened. Raises DataError if there are no classes or a
     class has no images.
     """
     if not (folder / TRAIN).is_dir():
@@ -22,12 +22,12 @@ def read_folder(folder: Path) -> Split:
 
 
 def _in_classes(folder: Path, root: Path) -> Iterator[ImageEntry]:
-    """List the images in the class folders in `folder`, in sorted order, without hidden names."""
+    """List the images in the class folders in `folder`, in sorted order. Hidden files and folders are skipped."""
     labels = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
     if not labels:
-        raise DataError(f"{folder}: no class folders here, and no files in MNIST's format")
+        raise DataError(f"{folder}: contains neither one subfolder per class nor files in MNIST's format")
     for label in labels:
-        # the second test leaves out folders that cannot be listed
+        # is_image_name skips the folders that cannot be listed
         paths = [path for path in find_images(str(folder / label), skip_hidden=True) if is_image_name(path)]
         if not paths:
             raise DataError(f"{folder / label}: no images in this class (looked for {', '.join(SUFFIXES)})")

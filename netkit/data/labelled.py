@@ -1,4 +1,4 @@
-"""Labelled: images to evaluate a model on, with their classes as indices into the model's labels."""
+"""Labelled images for evaluating a model. Their classes are indices into the model's labels."""
 
 import logging
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ from netkit.data.options import Options
 
 logger = logging.getLogger(__name__)
 
-LABELS_LISTED = 5  # in a message
+MAX_LABELS_LISTED = 5  # in an error message
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """The `inputs`, which are paths or images uint8 (N, height, width, channels), and the `truth`, their classes (N,).
+class LabelledImages:
+    """`inputs` are paths or images uint8 (N, height, width, channels); `truth` are their classes (N,).
 
     `name` is the name of the data set.
     """
@@ -32,51 +32,51 @@ class Labelled:
     truth: NDArray[np.int64]
 
 
-def load(source: str | None, card: ModelCard) -> Labelled:
-    """Load the test images of a data set. The default is the data set of the model, if it is built in.
+def load(source: str | None, card: ModelCard) -> LabelledImages:
+    """Load the test images of a data set. The default is the model's own data set, if it is built in.
 
-    `source` is a value of --data. Without test images of their own, image files are all test images; if the model was
-    trained on the same files, only those that it was not trained on.
+    `source` is a value of --data. If image files have no separate test images, all of them are used; if the model was
+    trained on the same files, only those that were kept for testing.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
     if source is not None and registry.has_image_files(source):
         entries = _test_entries(Path(source), card)
         if not entries:
-            raise DataError(f"{source}: no images there")
+            raise DataError(f"{source}: contains no images")
         truth = _label_indices(source, [entry.label for entry in entries], card)
-        return Labelled(Path(source).resolve().name, [entry.path for entry in entries], truth)
+        return LabelledImages(Path(source).resolve().name, [entry.path for entry in entries], truth)
     data = _own_data_set(card) if source is None else registry.load(source)
     assert isinstance(data, ArrayDataSet)
     truth = _label_indices(data.name, [data.labels[label] for label in data.test_labels.tolist()], card)
-    return Labelled(data.name, data.test_images.transpose(0, 2, 3, 1), truth)
+    return LabelledImages(data.name, data.test_images.transpose(0, 2, 3, 1), truth)
 
 
 def _own_data_set(card: ModelCard) -> DataSet:
-    name = card.origin.data  # also the name of a folder, so the hash decides
+    name = card.origin.data  # a folder may have the same name, so compare the hash
     data = registry.load(name) if name in registry.BUILT_IN else None
     if data is None or data.sha256 != card.origin.data_sha256:
-        raise UsageError(f"this model was trained on images in {name!r}; name their folder with --data")
+        raise UsageError(f"the model was trained on images in {name!r}; pass their folder with --data")
     return data
 
 
 def _test_entries(path: Path, card: ModelCard) -> Sequence[ImageEntry]:
-    if not (path / TRAIN).is_dir():  # maybe only test images, as on a machine that trains nothing
+    if not (path / TRAIN).is_dir():  # there may be only test images
         path = next((path / name for name in TEST_NAMES if name not in card.labels and (path / name).is_dir()), path)
     train, test = image_files.list_images(path)
     return test or _not_trained_on(path, train, card) or train
 
 
 def _not_trained_on(path: Path, entries: Sequence[ImageEntry], card: ModelCard) -> Sequence[ImageEntry]:
-    """Return the images that were kept for testing, if the model was trained on these files; otherwise none."""
+    """Return the images that were kept for testing if the model was trained on these files, and otherwise none."""
     if card.origin.val_split is None or {entry.label for entry in entries} != set(card.labels):
         return ()
     try:
-        test, sha256 = image_files.list_test_images(path, Options.of(card))
-    except DataError:  # training would have refused these files
+        test, sha256 = image_files.list_test_images(path, Options.from_card(card))
+    except DataError:  # training rejects these files, so the model was not trained on them
         return ()
     if sha256 == card.origin.data_sha256:
         count = f"{len(test):,}"
-        logger.info("%s: the model was trained on it; evaluating on the %s images kept for testing", path, count)
+        logger.info("%s: used for training; evaluating on its %s test images", path, count)
         return test
     if path.resolve().name == card.origin.data:
         logger.warning(
@@ -91,10 +91,10 @@ def _label_indices(source: str, labels: Sequence[str], card: ModelCard) -> NDArr
     index = {label: index for index, label in enumerate(card.labels)}
     if unknown := sorted(set(labels) - set(index)):
         raise DataError(
-            f"{source}: classes that the model has no label for: {_first(unknown)}; its labels: {_first(card.labels)}"
+            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}"
         )
     return np.array([index[label] for label in labels], np.int64)
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:LABELS_LISTED])) + (", ..." if len(names) > LABELS_LISTED else "")
+    return ", ".join(map(repr, names[:MAX_LABELS_LISTED])) + (", ..." if len(names) > MAX_LABELS_LISTED else "")

@@ -11,7 +11,7 @@ from netkit.core.ordered_map import ordered_map
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
 
-DECODED_AHEAD = 2  # images, or batches of them, for each thread
+PREFETCH_PER_THREAD = 2  # images or batches
 
 
 class ImagesInFiles:
@@ -28,9 +28,9 @@ class ImagesInFiles:
         return len(self.paths)
 
     def __getitem__(self, indices: "slice | NDArray[np.int64]") -> NDArray[np.uint8]:
-        chosen = np.arange(len(self.paths))[indices]
-        images = np.empty((len(chosen), *self.shape[1:]), np.uint8)
-        for image, index in zip(images, chosen, strict=True):
+        positions = np.arange(len(self.paths))[indices]
+        images = np.empty((len(positions), *self.shape[1:]), np.uint8)
+        for image, index in zip(images, positions, strict=True):
             image[:] = self.decode(self.paths[index])
         return images
 
@@ -38,18 +38,18 @@ class ImagesInFiles:
         try:
             return self.decoder(path)
         except ImageError as exc:
-            raise DataError(f"{path}: {exc}; it could be read when the data set was loaded") from None
+            raise DataError(f"{path}: {exc}; it was readable when the data set was loaded") from None
 
 
 Images = NDArray[np.uint8] | ImagesInFiles
 
 
 def batches(images: Images, index_arrays: Iterable[NDArray[np.int64]]) -> Iterator[NDArray[np.uint8]]:
-    """Yield `images[indices]` for each index array, in order. Files are decoded ahead, by one thread a core."""
+    """Yield `images[indices]` for each index array, in order. Files are decoded ahead, with one thread per core."""
     if isinstance(images, np.ndarray):
         yield from (images[indices] for indices in index_arrays)
         return
     workers = usable_cores()
     yield from ordered_map(
-        ThreadPoolExecutor(workers), images.__getitem__, index_arrays, window=DECODED_AHEAD * workers
+        ThreadPoolExecutor(workers), images.__getitem__, index_arrays, window=PREFETCH_PER_THREAD * workers
     )

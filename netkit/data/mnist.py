@@ -1,4 +1,4 @@
-"""MNIST (LeCun, Cortes and Burges 1998): its folder, the hashes of its files, and their download."""
+"""MNIST (LeCun, Cortes and Burges 1998): folder, hashes of the files, and download."""
 
 import gzip
 import hashlib
@@ -33,17 +33,17 @@ SHA256 = {  # of the unpacked files
 }
 MAX_DOWNLOAD_BYTES = 16 * 2**20  # the largest of the four files has 9.9 MB
 MAX_UNPACKED_BYTES = 64 * 2**20  # the largest of the four files has 47 MB
-TIMEOUT_S = 20  # for a connection, and for each part of a response
+TIMEOUT_S = 20  # for connecting, and for each read of the response
 
 
 def load(*, mirrors: Sequence[str] = MIRRORS) -> ArrayDataSet:
-    """Load MNIST from the folder `mnist` in `data_folder()`. Missing files are downloaded to it.
+    """Load MNIST from the folder `mnist` in `data_folder()`. Missing files are downloaded to this folder.
 
     Raises DataError if a file cannot be downloaded or has a wrong hash, OSError if it cannot be written.
     """
     folder = data_folder() / "mnist"
     if folder.parent.exists() and not folder.parent.is_dir():
-        raise DataError(f"{folder.parent}: not a folder; NETKIT_DATA names the folder that contains mnist/")
+        raise DataError(f"{folder.parent}: is not a folder; set NETKIT_DATA to the folder that contains mnist/")
     for part, name in idx.FILES.items():
         if not (folder / name).exists() and not (folder / f"{name}.gz").exists():
             _download(folder / f"{name}.gz", mirrors, SHA256[part])
@@ -51,7 +51,7 @@ def load(*, mirrors: Sequence[str] = MIRRORS) -> ArrayDataSet:
 
 
 def data_folder() -> Path:
-    """Return the folder of data sets: NETKIT_DATA, or netkit's folder in the platform's cache.
+    """Return the folder for data sets: NETKIT_DATA, or netkit's folder in the platform's cache folder.
 
     Raises DataError if NETKIT_DATA is not set and there is no home folder.
     """
@@ -60,7 +60,7 @@ def data_folder() -> Path:
     try:
         return _cache_folder()
     except RuntimeError:
-        raise DataError("no home folder to keep data sets in; set NETKIT_DATA to a folder") from None
+        raise DataError("no home folder found; set NETKIT_DATA to a folder for data sets") from None
 
 
 def _cache_folder() -> Path:
@@ -72,7 +72,7 @@ def _cache_folder() -> Path:
 
 
 def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
-    """Download a file to `path` from the first mirror that has it with this SHA-256, which is of the unpacked file."""
+    """Download a file to `path` from the first mirror where the unpacked file has this SHA-256."""
     problems = []
     for mirror in mirrors:
         logger.info("downloading %s%s", mirror, path.name)
@@ -85,14 +85,14 @@ def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
         except (OSError, EOFError, ValueError, zlib.error, HTTPException, DataError) as exc:
             problems.append(f"{mirror}: {getattr(exc, 'reason', exc)}")
             if isinstance(exc, urllib.error.HTTPError):
-                exc.close()  # it is also the response, which keeps the connection open
+                exc.close()  # an HTTPError is also the response and keeps the connection open
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(path, packed)
             return
     raise DataError(
-        f"MNIST cannot be downloaded: no {path.name} from {'; '.join(problems)}. Without a network use --data digits, "
-        f"which is bundled, or put MNIST's four files into {path.parent}"
+        f"cannot download {path.name}: {'; '.join(problems)}; "
+        f"without a network, pass --data digits or put MNIST's four files into {path.parent}"
     )
 
 

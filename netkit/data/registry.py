@@ -1,4 +1,4 @@
-"""The only map from the value of --data to a DataSet."""
+"""Load the data set that --data names. No other module interprets the value of --data."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -18,18 +18,18 @@ BUILT_IN = ("mnist", "digits")
 def load(source: str, options: Options = DEFAULT) -> DataSet:
     """Load the data set that --data names: "mnist", "digits", a folder of files in MNIST's format, or image files.
 
-    Image files are in class folders, or a .csv table lists them.
+    Image files are in class folders or listed in a .csv table.
     Raises UsageError if there is no such source, DataError if its files are missing or damaged.
     """
     path = Path(source)
     if source == "mnist":
-        return _prepared(mnist.load(), options)
+        return _prepare(mnist.load(), options)
     if source == "digits":
-        return _prepared(digits.load(), options)
+        return _prepare(digits.load(), options)
     if has_image_files(source):
         return image_files.load(path, options)
     if idx.exists(path):
-        return _prepared(idx.load(path), options)
+        return _prepare(idx.load(path), options)
     if "/" in source:
         raise UsageError(f"{source}: no such folder; --data takes {', '.join(BUILT_IN)}, a folder or a .csv file")
     raise unknown_name("data set", source, [*BUILT_IN, "DIR", "FILE.csv"])
@@ -41,8 +41,8 @@ def has_image_files(source: str) -> bool:
     return source not in BUILT_IN and not idx.exists(path) and (path.is_dir() or path.suffix.lower() == ".csv")
 
 
-def _prepared(data: ArrayDataSet, options: Options) -> ArrayDataSet:
-    """Return the data set with images of the size and channels that `options` asks for."""
+def _prepare(data: ArrayDataSet, options: Options) -> ArrayDataSet:
+    """Convert the images to the size and channels that `options` specifies."""
     try:
         original = Input(*data.train_images.shape[1:])
         height, width = options.size or (original.height, original.width)
@@ -60,14 +60,6 @@ def _prepared(data: ArrayDataSet, options: Options) -> ArrayDataSet:
     return replace(data, train_images=train, test_images=test)
 
 
-def spell(data: DataSet) -> str:
+def data_argument(data: DataSet) -> str:
     """Return the shortest value of --data that loads `data` again."""
     return data.name if data.name in BUILT_IN else data.source
-
-
-def pictures(data: DataSet) -> Path | None:
-    """Return the folder that contains the image files of `data`; None if it is not made of image files."""
-    if isinstance(data, ArrayDataSet):
-        return None
-    source = Path(data.source)
-    return source if source.is_dir() else source.parent

@@ -1,4 +1,4 @@
-"""Test images as PNG files in class folders, to try a model on."""
+"""Test images as PNG files in class folders, for trying out a model."""
 
 from pathlib import Path
 
@@ -10,15 +10,15 @@ from netkit.data.dataset import DataSet
 
 
 def write_sample(data: DataSet, folder: Path, *, count: int | None = None) -> int:
-    """Write the first `count` test images (default: all) as folder/<label>/<index>.png. Returns how many were written.
+    """Write the first `count` test images (default: all) as folder/<label>/<index>.png. Return the number of files.
 
-    Raises UsageError if the folder holds any other file, which would be taken for a part of the sample.
+    Raises UsageError if the folder contains any other file, which would be mistaken for a part of the sample.
     """
     images = data.test_images[:count]
     paths = [
         folder / data.labels[label] / f"{index}.png" for index, label in enumerate(data.test_labels[:count].tolist())
     ]
-    _refuse_other_files(folder, set(paths))
+    _require_no_other_files(folder, set(paths))
     for parent in {path.parent for path in paths}:
         parent.mkdir(parents=True, exist_ok=True)
     for path, pixels in zip(paths, images, strict=True):
@@ -26,11 +26,11 @@ def write_sample(data: DataSet, folder: Path, *, count: int | None = None) -> in
     return len(paths)
 
 
-def _refuse_other_files(folder: Path, sample: set[Path]) -> None:
+def _require_no_other_files(folder: Path, sample: set[Path]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder}: a file, not a folder")
+        raise UsageError(f"{folder}: is a file, not a folder")
     for path in map(Path, walk([(str(folder), True)])):
         if path not in sample:
-            raise UsageError(f"{folder}: holds {path}, which is not part of this sample; name a new folder")
+            raise UsageError(f"{folder}: contains {path}, which is not part of this sample; pass a new folder")

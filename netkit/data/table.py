@@ -1,4 +1,4 @@
-"""A .csv table that lists image files: columns `path`, relative to the table, and `label`, and optionally `split`."""
+"""Read a .csv table that lists image files: columns `path` (relative to the table), `label` and optionally `split`."""
 
 import csv
 from pathlib import Path
@@ -21,10 +21,10 @@ def read_table(path: Path) -> Split:
     test: list[ImageEntry] = []
     for number, row in enumerate(rows, start=2):
         if not row.get("path") or not row.get("label"):
-            raise DataError(f"{path}, line {number}: a row has a path and a label, in columns of these names")
+            raise DataError(f"{path}, line {number}: a row needs a value in the columns 'path' and 'label'")
         split = row.get("split") or TRAIN
         if split not in (TRAIN, *TEST_NAMES):
-            raise DataError(f"{path}, line {number}: split is {TRAIN}, {' or '.join(TEST_NAMES)}, not {split!r}")
+            raise DataError(f"{path}, line {number}: split must be {TRAIN}, {' or '.join(TEST_NAMES)}, not {split!r}")
         part = train if split == TRAIN else test
         part.append(ImageEntry(str(path.parent / row["path"]), row["path"], row["label"]))
     return train, test

@@ -1,1 +1,1 @@
-"""Decoding of image files that nobody has checked. Needs only numpy and Pillow."""
+"""Decoding of untrusted image files. Imports only numpy and Pillow."""
