@@ -1,4 +1,4 @@
-"""What tests share: MNIST if it can be had, and one tiny run and model, trained on the bundled digits."""
+"""Shared fixtures: MNIST if it is available, and one small run and model trained on the bundled digits."""
 
 import fcntl
 import shutil
@@ -20,11 +20,11 @@ from tests.support.commands import Netkit, call_netkit
 
 @pytest.fixture(scope="session")
 def mnist_data() -> ArrayDataSet:
-    """The real MNIST; tests that need it skip, and say why, where it cannot be had."""
+    """The real MNIST. Tests that use it are skipped, with the reason, if it cannot be loaded."""
     try:
         return mnist.load()
-    except DataError as fault:
-        pytest.skip(str(fault))
+    except DataError as exc:
+        pytest.skip(str(exc))
 
 
 @pytest.fixture(scope="session")
@@ -34,19 +34,19 @@ def digits_data() -> ArrayDataSet:
 
 @pytest.fixture(scope="session")
 def card() -> ModelCard:
-    """A small card, of a residual net for 28x28 digits that was never trained."""
+    """The model card of an untrained residual network for 28x28 digits."""
     origin = Origin("digits", "0" * 64, {"name": "fast", "epochs": 1, "lr": 0.1}, 0, 0.5, "0.1.0", "2.14.1")
     return ModelCard("residual", tuple("0123456789"), 1, 28, 28, (0.1307,), (0.3081,), origin)
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A folder with one run in it, runs/residual: trained on the digits and exported, as the commands do.
+def workspace(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder with one run, runs/residual, trained on the digits and exported.
 
-    One test process trains it, and each has a copy of its own.
+    One pytest-xdist worker trains it; the others copy it.
     """
-    folder = tmp_path_factory.mktemp("workplace")
-    if worker_id == "master":  # there are no other test processes
+    folder = tmp_path_factory.mktemp("workspace")
+    if worker_id == "master":  # without pytest-xdist
         make_run(folder)
         return folder
     shared = tmp_path_factory.getbasetemp().parent
@@ -68,9 +68,9 @@ def make_run(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def model(workplace: Path) -> Model:
-    """The exported model of `workplace`."""
-    return onnx_file.read(workplace / "runs/residual/model.onnx")
+def model(workspace: Path) -> Model:
+    """The exported model of `workspace`."""
+    return onnx_file.read(workspace / "runs/residual/model.onnx")
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +80,8 @@ def session(model: Model) -> Session:
 
 @pytest.fixture(name="netkit")
 def netkit_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Netkit:
-    """Run the command in this process, in an empty folder or in `cwd`: netkit("infer", "a.png") -> as `run_netkit`.
+    """Run a command in this process, in an empty folder or in `cwd`; returns the same as `run_netkit`.
 
-    It saves a second or five, in which a process of its own imports torch.
+    Example: netkit("infer", "a.png"). This is faster than a new process, which imports torch for 1 to 5 s.
     """
-
     return partial(call_netkit, cwd=tmp_path, capfd=capfd)

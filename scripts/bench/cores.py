@@ -1,9 +1,9 @@
-"""What the cores do at best: multiply-adds a second in products of float32 matrices, and with nothing else to do.
+"""Measure the multiply-add rate of the cores: in a float32 matrix product, and as the FMA peak.
 
     python scripts/bench/cores.py
 
-Nothing that a model computes in float32 can be faster than the second, but for what two measurements differ by, 2 % or
-so. It needs a C compiler.
+The FMA peak is the rate of fused multiply-adds in registers, without memory access. No float32 model can exceed it by
+more than the difference between two measurements, about 2 %. Needs a C compiler.
 """
 
 import ctypes
@@ -28,11 +28,11 @@ typedef float V __attribute__((vector_size(64)));
 #else
 typedef float V __attribute__((vector_size(32)));
 #endif
-enum { SUMS = 12, LANES = sizeof(V) / sizeof(float) };  /* enough for two a cycle, and fewer than registers */
+enum { SUMS = 12, LANES = sizeof(V) / sizeof(float) };  /* keeps two FMA units busy, and fits into the registers */
 long run(long rounds, float *out) {
     V sums[SUMS], factor = {0}, term = {0};
     factor += out[0]; term += out[1];
-    for (int i = 0; i < SUMS; i++) sums[i] = term * (float)i;  /* else they are one to a compiler */
+    for (int i = 0; i < SUMS; i++) sums[i] = term * (float)i;  /* equal sums would be merged by the compiler */
     for (long round = 0; round < rounds; round++)
         for (int i = 0; i < SUMS; i++) sums[i] = sums[i] * factor + term;
     for (int i = 0; i < SUMS; i++) for (int j = 0; j < LANES; j++) *out += sums[i][j];
@@ -41,8 +41,8 @@ long run(long rounds, float *out) {
 """
 
 
-def peak(rounds: int = 10) -> float:
-    """Multiply-adds a second of a product of matrices, as ONNX Runtime does it; numpy took twice as long."""
+def matmul_rate(rounds: int = 10) -> float:
+    """Return the multiply-adds per second of a matrix product in ONNX Runtime, which took half the time of numpy's."""
     side = 2048
     a, b, c = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [side, side]) for name in "abc")
     graph = helper.make_graph([helper.make_node("MatMul", ["a", "b"], ["c"])], "g", [a, b], [c])
@@ -52,16 +52,16 @@ def peak(rounds: int = 10) -> float:
     session = ort.InferenceSession(model.SerializeToString(), options, providers=[CPU])
     matrix = np.random.default_rng(0).random((side, side), np.float32)
 
-    def once() -> float:
+    def run_s() -> float:
         started = time.perf_counter()
         session.run(None, {"a": matrix, "b": matrix})
         return time.perf_counter() - started
 
-    return side**3 / statistics.median(once() for _ in range(rounds))
+    return side**3 / statistics.median(run_s() for _ in range(rounds))
 
 
-def limit(rounds: int = 10, *, times: int = 2_000_000) -> float:
-    """Multiply-adds a second of all cores where they do nothing else, and need nothing from memory."""
+def fma_peak(rounds: int = 10, *, iterations: int = 2_000_000) -> float:
+    """Return the multiply-adds per second of all cores in a loop of FMA instructions on registers."""
     with tempfile.TemporaryDirectory() as folder:
         source, library = Path(folder) / "fma.c", Path(folder) / "fma.so"
         source.write_text(FMA)
@@ -69,17 +69,17 @@ def limit(rounds: int = 10, *, times: int = 2_000_000) -> float:
         run = ctypes.CDLL(str(library)).run
     run.restype = ctypes.c_long
 
-    def once(pool: ThreadPoolExecutor) -> float:
+    def rate(pool: ThreadPoolExecutor) -> float:
         started = time.perf_counter()
-        done = pool.map(lambda _: run(ctypes.c_long(times), (ctypes.c_float * 2)(0.5, 0.5)), range(CORES))
-        return sum(done) / (time.perf_counter() - started)
+        counts = pool.map(lambda _: run(ctypes.c_long(iterations), (ctypes.c_float * 2)(0.5, 0.5)), range(CORES))
+        return sum(counts) / (time.perf_counter() - started)
 
     with ThreadPoolExecutor(CORES) as pool:
-        return statistics.median(once(pool) for _ in range(rounds))
+        return statistics.median(rate(pool) for _ in range(rounds))
 
 
 def main() -> None:
-    print(f"{CORES} cores, multiply-adds a second: {peak():.3g} in products of matrices, {limit():.3g} at most")
+    print(f"{CORES} cores, multiply-adds/s: matrix product {matmul_rate():.3g}, FMA peak {fma_peak():.3g}")
 
 
 if __name__ == "__main__":

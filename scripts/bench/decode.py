@@ -1,12 +1,11 @@
-"""Which decoder: how fast each reads small PNG files, and what each makes of damaged ones.
+"""Compare image decoders: speed on small PNG files, and damaged files that they decode without an error.
 
     python scripts/bench/decode.py [--rounds N] [--count N]
 
-Test images of MNIST, as `netkit sample` writes them, become arrays (28, 28): by netkit's decoder, which is Pillow with
-the checksums of the file looked at; by Pillow alone; by OpenCV, if it is installed. Each in one thread, in a thread
-a core, and in a process a core; all take turns, and medians are compared. Then each single bit of one file is flipped,
-one at a time, and the file, and the same image as JPEG, is cut off after each of its bytes: how many of these files
-become another picture without a word. Prints one Markdown table.
+Decodes MNIST test images, as `netkit sample` writes them, with netkit's decoder (Pillow plus a check of all PNG
+checksums), with Pillow and, if it is installed, with OpenCV: in one thread, in one thread per core and in one process
+per core, in turns. Then damages one file in every possible way of two kinds, single-bit flips and truncations, and
+counts the results that decode to a different image without an exception. Prints one Markdown table with medians.
 """
 
 import argparse
@@ -35,33 +34,32 @@ from netkit.images.decoder import Decoder
 
 CORES = usable_cores()
 NETKIT = Decoder(Input(1, 28, 28))
-cv2: Any = import_module("cv2") if find_spec("cv2") else None  # a peer that need not be there
-Levels = NDArray[Any]
-Decode = Callable[[str], Levels]
+cv2: Any = import_module("cv2") if find_spec("cv2") else None
+Decode = Callable[[str], NDArray[Any]]  # path -> (28, 28)
 
 
-def by_pillow(path: str) -> Levels:
+def decode_with_pillow(path: str) -> NDArray[Any]:
     with Image.open(path) as image:
         return np.asarray(image)
 
 
-def by_netkit(path: str) -> Levels:
+def decode_with_netkit(path: str) -> NDArray[Any]:
     return NETKIT(path)[0]
 
 
-def by_opencv(path: str) -> Levels:
-    levels: Levels | None = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
-    if levels is None:
+def decode_with_opencv(path: str) -> NDArray[Any]:
+    image: NDArray[Any] | None = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    if image is None:
         raise ValueError(path)
-    return levels
+    return image
 
 
 def decoders() -> Iterator[tuple[str, Decode]]:
-    yield "netkit (Pillow, all checksums)", by_netkit
-    yield "Pillow", by_pillow
+    yield "netkit (Pillow, all checksums)", decode_with_netkit
+    yield "Pillow", decode_with_pillow
     if cv2:
         cv2.setNumThreads(1)
-        yield "OpenCV", by_opencv
+        yield "OpenCV", decode_with_opencv
 
 
 def decode_all(decode: Decode, paths: list[str]) -> None:
@@ -69,64 +67,67 @@ def decode_all(decode: Decode, paths: list[str]) -> None:
         decode(path)
 
 
-def per_s(decode: Decode, paths: list[str], pool: Executor, workers: int) -> float:
+def images_per_s(decode: Decode, paths: list[str], pool: Executor, workers: int) -> float:
     started = time.perf_counter()
-    shares = [pool.submit(decode_all, decode, paths[first::workers]) for first in range(workers)]
-    for share in shares:
-        share.result()
+    futures = [pool.submit(decode_all, decode, paths[first::workers]) for first in range(workers)]
+    for future in futures:
+        future.result()
     return len(paths) / (time.perf_counter() - started)
 
 
-def flipped(content: bytes) -> Iterator[bytes]:
-    for place in range(8 * len(content)):
-        bits = bytearray(content)
-        bits[place // 8] ^= 1 << place % 8
-        yield bytes(bits)
+def bit_flips(content: bytes) -> Iterator[bytes]:
+    for index in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[index // 8] ^= 1 << index % 8
+        yield bytes(flipped)
 
 
-def cut(content: bytes) -> Iterator[bytes]:
+def truncations(content: bytes) -> Iterator[bytes]:
     return (content[:size] for size in range(len(content)))
 
 
-def silently_wrong(decode: Decode, path: Path, damage: Callable[[bytes], Iterator[bytes]]) -> str:
-    """Of all that the damage makes of a file: how many become another picture."""
-    right, other = decode(str(path)), path.with_name(f"damaged{path.suffix}")
-    passed = []
+def undetected(decode: Decode, path: Path, damage: Callable[[bytes], Iterator[bytes]]) -> str:
+    """Count the damaged versions of a file that decode to a different image without an exception."""
+    original, damaged_path = decode(str(path)), path.with_name(f"damaged{path.suffix}")
+    wrong = []
     for content in damage(path.read_bytes()):
-        other.write_bytes(content)
-        passed.append(False)
-        with suppress(Exception):  # whatever it raises, it has not kept silent
-            passed[-1] = not np.array_equal(decode(str(other)), right)
-    return f"{sum(passed):,} of {len(passed):,}"
+        damaged_path.write_bytes(content)
+        wrong.append(False)
+        with suppress(Exception):  # any exception counts as detected
+            wrong[-1] = not np.array_equal(decode(str(damaged_path)), original)
+    return f"{sum(wrong):,} of {len(wrong):,}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--count", type=int, default=10_000)
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        write_sample(mnist.load(), Path(name), count=asked.count)
-        files = sorted(Path(name).rglob("*.png"))
-        paths, found = [str(path) for path in files], dict(decoders())
-        forks = ProcessPoolExecutor(CORES, get_context("fork"))
-        forks.submit(os.getpid).result()  # so that they are there before threads are
-        ways: list[tuple[Executor, int]] = [(ThreadPoolExecutor(1), 1), (ThreadPoolExecutor(CORES), CORES)]
-        ways.append((forks, CORES))
-        taken: dict[str, list[list[float]]] = {each: [[] for _ in ways] for each in found}
-        for _ in range(asked.rounds):
-            for place, (pool, workers) in enumerate(ways):
-                for each, decode in found.items():
-                    taken[each][place].append(per_s(decode, paths, pool, workers))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_sample(mnist.load(), Path(folder), count=arguments.count)
+        files = sorted(Path(folder).rglob("*.png"))
+        paths, peers = [str(path) for path in files], dict(decoders())
+        processes = ProcessPoolExecutor(CORES, get_context("fork"))
+        processes.submit(os.getpid).result()  # fork before any thread starts
+        pools: list[tuple[Executor, int]] = [(ThreadPoolExecutor(1), 1), (ThreadPoolExecutor(CORES), CORES)]
+        pools.append((processes, CORES))
+        speeds: dict[str, list[list[float]]] = {name: [[] for _ in pools] for name in peers}
+        for _ in range(arguments.rounds):
+            for index, (pool, workers) in enumerate(pools):
+                for name, decode in peers.items():
+                    speeds[name][index].append(images_per_s(decode, paths, pool, workers))
         jpeg = files[0].with_suffix(".jpg")
         Image.open(files[0]).save(jpeg)
-        print(f"| decoder | one thread | {CORES} threads | {CORES} processes | flips | cuts | cuts of JPEG |")
-        print("|---" * 7 + "|")
-        for each, decode in found.items():
-            speeds = (f"{statistics.median(speeds):,.0f}/s" for speeds in taken[each])
-            damages = ((files[0], flipped), (files[0], cut), (jpeg, cut))
-            wrong = (silently_wrong(decode, path, damage) for path, damage in damages)
-            print(f"| {each} | {' | '.join((*speeds, *wrong))} |")
+        columns = (
+            "decoder", "images/s, one thread", f"images/s, {CORES} threads", f"images/s, {CORES} processes",
+            "undetected bit flips, PNG", "undetected truncations, PNG", "undetected truncations, JPEG",
+        )  # fmt: skip
+        print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
+        for name, decode in peers.items():
+            medians = (f"{statistics.median(values):,.0f}" for values in speeds[name])
+            damages = ((files[0], bit_flips), (files[0], truncations), (jpeg, truncations))
+            wrong = (undetected(decode, path, damage) for path, damage in damages)
+            print(f"| {name} | {' | '.join((*medians, *wrong))} |")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""torchvision's classifiers, exported: how far each file is from PyTorch, how large it is, and how long that takes.
+"""Export torchvision classifiers and measure the error against PyTorch, the file size and the export time.
 
     python scripts/bench/export.py [NAME ...]
 
-Each has random weights and 10 classes, at its own input size; batch norms have seen one batch, of images of all kinds
-that are compared. The whole gate is passed: the error is the largest of all logits against PyTorch in float64, over
-images, synthetic ones, and batches of several sizes, with ONNX Runtime's optimisations and without. A net that cannot
-pass has the reason in its row. Prints one Markdown table.
+Each network has random weights, 10 classes and its usual input size; its batch norms take their statistics from one
+batch of test images and synthetic inputs. The error is the largest difference of a logit from PyTorch in float64, over
+all comparisons of `netkit export`. If an export fails, its row has the error message. Prints one Markdown table.
 """
 
 import argparse
@@ -31,56 +30,58 @@ NAMES = (
     "googlenet inception_v3 resnet18 resnet34 resnet50 densenet121 mobilenet_v3_small efficientnet_b0 convnext_tiny "
     "vit_b_16 swin_t"
 ).split()
-SIZES = {"inception_v3": 299}  # pixels; all others take 224
+IMAGE_SIZES = {"inception_v3": 299}  # pixels; all others: 224
 IMAGES = 32
-COARSE = 8  # patches of colour across an image: noise alone gives deep layers the same in every image
+PATCHES = 8  # per side; the deep layers hardly distinguish images of plain noise
 HEADER = """\
-| net | size | largest logit | largest error | bound | PyTorch's own | batches | file | export |
+| network | image size | largest logit | largest error | bound | float32 PyTorch error | batch sizes | file size \
+| export time |
 |---|---|---|---|---|---|---|---|---|"""
 
 
 def row(name: str, folder: Path) -> str:
-    side = SIZES.get(name, 224)
+    side = IMAGE_SIZES.get(name, 224)
     origin = Origin("noise", "0" * 64, {}, 0, 0.0, VERSION, torch.__version__)
     labels = tuple(map(str, range(10)))
     card = ModelCard(f"torchvision/{name}", labels, 3, side, side, (0.5,) * 3, (0.25,) * 3, origin)
     torch.manual_seed(0)
     net = build(card)
     images = _images(side)
-    for parameter in net.parameters():  # such as vit's last layer
+    for parameter in net.parameters():  # an all-zero layer, such as the head of vit_b_16, makes all logits 0
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # one batch gives all that it knows
-    seen = np.concatenate([images[:16], *synthetic_inputs(3, side, side, most=8).values()])
-    with torch.no_grad():  # else values become smaller, or larger, from layer to layer
-        FromPixels(net, card).train()(torch.from_numpy(seen))
-    answers = np.arange(IMAGES) % 10
-    data = ArrayDataSet("noise", "noise", "0" * 64, labels, images, answers, images, answers)
+            module.momentum = 1.0  # the running statistics become those of one batch
+    batch = np.concatenate([images[:16], *synthetic_inputs(3, side, side, max_per_kind=8).values()])
+    with torch.no_grad():  # without batch statistics the values grow or shrink from layer to layer
+        FromPixels(net, card).train()(torch.from_numpy(batch))
+    targets = np.arange(IMAGES) % 10
+    data = ArrayDataSet("noise", "noise", "0" * 64, labels, images, targets, images, targets)
     path = folder / "model.onnx"
     started = time.monotonic()
     try:
         certificate = exporter.export(net.eval(), {"fp32": path}, card=card, data=data, max_drop=0)["fp32"]
-    except NetkitError as fault:
-        return f"| {name} | {side} | {fault} |"
-    seconds = time.monotonic() - started
-    worst = max(certificate.comparisons, key=lambda each: each.error / each.bound)
+    except NetkitError as exc:
+        return f"| {name} | {side} | {exc} |"
+    export_s = time.monotonic() - started
+    worst = max(certificate.comparisons, key=lambda comparison: comparison.error / comparison.bound)
     with torch.no_grad():
         logits = FromPixels(net, card)(torch.from_numpy(images[:8]))
     return (
         f"| {name} | {side} | {logits.abs().max():.2g} "
         f"| {worst.error:.1e} | {worst.bound:.1e} | {worst.torch_error:.1e} "
-        f"| {', '.join(map(str, certificate.batches))} | {path.stat().st_size / 1e6:.0f} MB | {seconds:.0f} s |"
+        f"| {', '.join(map(str, certificate.batches))} | {path.stat().st_size / 1e6:.0f} MB | {export_s:.0f} s |"
     )
 
 
 def _images(side: int) -> NDArray[np.uint8]:
-    """Patches of colour with noise on them: uint8 (IMAGES, 3, side, side)."""
-    random = np.random.default_rng(0)
-    patches = random.integers(32, 224, (IMAGES, 3, COARSE, COARSE)).repeat(-(-side // COARSE), 2)
-    whole = patches.repeat(-(-side // COARSE), 3)[:, :, :side, :side]
-    return (whole + random.integers(-32, 32, whole.shape)).astype(np.uint8)
+    """Random colour patches with noise: uint8 (IMAGES, 3, side, side)."""
+    rng = np.random.default_rng(0)
+    scale = -(-side // PATCHES)  # rounded up
+    patches = rng.integers(32, 224, (IMAGES, 3, PATCHES, PATCHES))
+    images = patches.repeat(scale, 2).repeat(scale, 3)[:, :, :side, :side]
+    return (images + rng.integers(-32, 32, images.shape)).astype(np.uint8)
 
 
 def main() -> None:

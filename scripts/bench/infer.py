@@ -1,14 +1,13 @@
-"""How fast `netkit infer` is: against its own parts, and against what a user would write instead.
+"""Compare the speed of `netkit infer` with a lower bound and with what a user could write instead.
 
     python scripts/bench/infer.py [--arch NAME ...] [--rounds N] [--count N]
 
-D is decoding alone and N the network alone, in core-seconds, by one thread. A pipeline that wastes nothing takes
-(D + N) / cores; `share` is netkit's wall time, its start-up subtracted, as a multiple of that. `bare` is that of a
-process a core, each with its part of the files known beforehand, which decode and run the network and leave nothing:
-two busy cores share a cache and memory, and no pipeline comes below that. The peers are a plain loop of Image.open and
-runs of one image on the same model, and torchvision's ImageFolder with a DataLoader and eager PyTorch; both without
-their start-up, too. All take turns, and medians are compared. Then the network alone, by the ways to use all cores;
-and, over whole processes, one image against `import torch`. Prints two Markdown tables.
+The lower bound is (decode time + inference time) / cores, both measured alone in one thread. "Bare processes" are one
+process per core that decodes its share of the files and runs the model without any output: processes that share a cache
+and memory do not reach the lower bound. The peers are a loop that runs the same model on one image at a time, and
+torchvision's ImageFolder with a DataLoader and eager PyTorch. Start-up is subtracted or excluded everywhere. A second
+table compares ways to run ONNX Runtime on all cores, and a last line the start-up with `import torch`. The measured
+tasks alternate; the tables have medians.
 """
 
 import argparse
@@ -53,8 +52,8 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-class Contest:
-    """All who take part, on one net and one folder of images; each method is one turn."""
+class Tasks:
+    """What is measured for one network and one folder of images: each public method is one task."""
 
     def __init__(self, arch: str, folder: Path, images: Path) -> None:
         self.folder, self.images = folder, images
@@ -63,9 +62,9 @@ class Contest:
         netkit("export", "--arch", arch, cwd=folder)
         self.model = run / "model.onnx"
         self.files = sorted(str(path) for path in images.rglob("*.png"))
-        self.opened = open_session(onnx_file.read(self.model), device="cpu", threads=1)
-        self.pixels = np.stack([Decoder(self.opened.card.input)(path) for path in self.files])
-        self.plain = ort.InferenceSession(self.model, providers=[CPU])
+        self.session = open_session(onnx_file.read(self.model), device="cpu", threads=1)
+        self.images_u8 = np.stack([Decoder(self.session.card.input)(path) for path in self.files])
+        self.peer_session = ort.InferenceSession(self.model, providers=[CPU])
         net, card = checkpoint.load(run / "model.safetensors")
         self.net = net
         steps = [transforms.Grayscale(), transforms.ToTensor(), transforms.Normalize(card.mean, card.std)]
@@ -73,84 +72,92 @@ class Contest:
             ImageFolder(images, transforms.Compose(steps)), batch_size=64, num_workers=CORES, persistent_workers=True
         )
 
-    def whole(self) -> None:
+    def infer(self) -> None:
         netkit("infer", self.images, "--model", self.model, "--out", "all.csv", cwd=self.folder)
 
-    def start(self) -> None:
+    def infer_one(self) -> None:
         netkit("infer", self.files[0], "--model", self.model, "--out", "one.csv", cwd=self.folder)
 
     def decode(self) -> None:
-        decoder = Decoder(self.opened.card.input)
+        decoder = Decoder(self.session.card.input)
         for path in self.files:
             decoder(path)
 
-    def network(self) -> None:
-        for start in range(0, len(self.pixels), 64):
-            self.opened.run(self.pixels[start : start + 64])
+    def run_network(self) -> None:
+        for start in range(0, len(self.images_u8), 64):
+            self.session.run(self.images_u8[start : start + 64])
 
-    def bare(self) -> None:
-        self._by_forks(self.files)
+    def bare_processes(self) -> None:
+        self._fork(self.files)
 
-    def forks(self) -> None:
-        self._by_forks([])
+    def start_processes(self) -> None:
+        self._fork([])
 
-    def _by_forks(self, files: list[str]) -> None:
+    def _fork(self, files: list[str]) -> None:
         fork = get_context("fork").Process
-        members = [fork(target=self._decode_and_run, args=(files[first::CORES],)) for first in range(CORES)]
-        for member in members:
-            member.start()
-        for member in members:
-            member.join()
-            assert member.exitcode == 0
+        processes = [fork(target=self._decode_and_run, args=(files[first::CORES],)) for first in range(CORES)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join()
+            assert process.exitcode == 0
 
     def _decode_and_run(self, files: list[str]) -> None:
-        decoder = Decoder(self.opened.card.input)
+        decoder = Decoder(self.session.card.input)
         for start in range(0, len(files), 64):
-            self.opened.run(np.stack([decoder(path) for path in files[start : start + 64]]))
+            self.session.run(np.stack([decoder(path) for path in files[start : start + 64]]))
 
     def loop(self) -> None:
         for path in self.files:
             with Image.open(path) as image:
-                self.plain.run(None, {"images": np.asarray(image)[None, None]})
+                self.peer_session.run(None, {"images": np.asarray(image)[None, None]})
 
     @torch.no_grad()
-    def torch(self) -> None:
+    def image_folder(self) -> None:
         for images, _ in self.loader:
             self.net(images).argmax(1)
 
 
+COLUMNS = (
+    "network", "images/s", "decode time per image", "inference time per image", "time of `netkit infer` / lower bound",
+    "time of bare processes / lower bound", "time of one image at a time / `netkit infer`",
+    "time of ImageFolder and PyTorch / `netkit infer`",
+)  # fmt: skip
+
+
 def row(arch: str, folder: Path, images: Path, rounds: int) -> str:
-    contest = Contest(arch, folder, images)
-    turns = (
-        contest.whole, contest.start, contest.decode, contest.network, contest.bare, contest.forks, contest.loop,
-        contest.torch,
+    tasks = Tasks(arch, folder, images)
+    methods = (
+        tasks.infer, tasks.infer_one, tasks.decode, tasks.run_network, tasks.bare_processes, tasks.start_processes,
+        tasks.loop, tasks.image_folder,
     )  # fmt: skip
-    taken: dict[str, list[float]] = {turn.__name__: [] for turn in turns}
+    times_s: dict[str, list[float]] = {method.__name__: [] for method in methods}
     for _ in range(rounds):
-        for turn in turns:
-            taken[turn.__name__].append(seconds(turn))
-    s = {name: statistics.median(values) for name, values in taken.items()}
-    count, wall = len(contest.files), s["whole"] - s["start"]
-    micro, least = 1e6 / count, (s["decode"] + s["network"]) / CORES
+        for method in methods:
+            times_s[method.__name__].append(seconds(method))
+    s = {name: statistics.median(values) for name, values in times_s.items()}
+    count, infer_s = len(tasks.files), s["infer"] - s["infer_one"]
+    lower_bound_s = (s["decode"] + s["run_network"]) / CORES
+    bare_s = s["bare_processes"] - s["start_processes"]
     return (
-        f"| {arch} | {count / wall:,.0f}/s | {s['decode'] * micro:.0f} us | {s['network'] * micro:.0f} us "
-        f"| {wall / least:.2f} | {(s['bare'] - s['forks']) / least:.2f} | {s['loop'] / wall:.2f}x "
-        f"| {s['torch'] / wall:.2f}x |"
+        f"| {arch} | {count / infer_s:,.0f} | {s['decode'] / count * 1e6:.0f} us "
+        f"| {s['run_network'] / count * 1e6:.0f} us | {infer_s / lower_bound_s:.2f} | {bare_s / lower_bound_s:.2f} "
+        f"| {s['loop'] / infer_s:.2f} | {s['image_folder'] / infer_s:.2f} |"
     )
 
 
 @dataclass(frozen=True)
-class Way:
-    """A way to use all cores: so many sessions of so many threads, each given batches by so many others at once."""
+class Setup:
+    """A way to use all cores: `sessions` sessions of `threads` threads, each called by `callers` threads at once."""
 
     name: str
     sessions: int
     threads: int
-    givers: int
+    callers: int
     spinning: bool = True
     arena: bool = True
     pattern: bool = True
-    blocked: bool = True
+    nchwc: bool = True
 
     def open(self, model: Path) -> list[ort.InferenceSession]:
         options = ort.SessionOptions()
@@ -158,58 +165,63 @@ class Way:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self.spinning)))
         options.enable_cpu_mem_arena, options.enable_mem_pattern = self.arena, self.pattern
         level = ort.GraphOptimizationLevel
-        options.graph_optimization_level = level.ORT_ENABLE_ALL if self.blocked else level.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if self.nchwc else level.ORT_ENABLE_EXTENDED
         return [ort.InferenceSession(model, options, providers=[CPU]) for _ in range(self.sessions)]
 
 
-WAYS = (
-    Way("one session, a thread for each core", 1, CORES, 1),
-    Way("the same, not spinning", 1, CORES, 1, spinning=False),
-    Way("a session for each core, of one thread", CORES, 1, 1),
-    Way("one session of one thread, run by one for each core", 1, 1, CORES),
-    Way("the same, without an arena for memory", 1, 1, CORES, arena=False),
-    Way("the same, without a pattern for memory", 1, 1, CORES, pattern=False),
-    Way("the same, without the blocked layout (NCHWc)", 1, 1, CORES, blocked=False),
+SETUPS = (
+    Setup("one session, one thread per core", 1, CORES, 1),
+    Setup("one session, one thread per core, no spinning", 1, CORES, 1, spinning=False),
+    Setup("one single-threaded session per core", CORES, 1, 1),
+    Setup("one single-threaded session, one caller per core", 1, 1, CORES),
+    Setup("the same, no memory arena", 1, 1, CORES, arena=False),
+    Setup("the same, no memory pattern", 1, 1, CORES, pattern=False),
+    Setup("the same, no NCHWc layout", 1, 1, CORES, nchwc=False),
 )
-SIZES = (16, 64, 256)
+BATCH_SIZES = (16, 64, 256)
+MEASURE_S = 1
 
 
-def speed(sessions: list[ort.InferenceSession], images: NDArray[np.uint8], givers: int) -> float:
-    """Images a second by the network alone, over a second, of batches that come one after the other."""
-    ended = time.perf_counter() + 1
+def images_per_s(sessions: list[ort.InferenceSession], images: NDArray[np.uint8], callers: int) -> float:
+    """Measure one batch that runs repeatedly for MEASURE_S seconds."""
+    ends = time.perf_counter() + MEASURE_S
 
-    def give(session: ort.InferenceSession) -> int:
+    def call(session: ort.InferenceSession) -> int:
         runs = 0
-        while time.perf_counter() < ended:
+        while time.perf_counter() < ends:
             session.run(None, {"images": images})
             runs += 1
         return runs
 
-    with ThreadPoolExecutor(len(sessions) * givers) as pool:
-        runs = sum(pool.map(give, sessions * givers))
-    return runs * len(images)
+    with ThreadPoolExecutor(len(sessions) * callers) as pool:
+        runs = sum(pool.map(call, sessions * callers))
+    return runs * len(images) / MEASURE_S
 
 
-def ways(arch: str, model: Path, rounds: int) -> Iterator[str]:
-    """A line for each way, with the medians of all sizes of batches."""
-    random = np.random.default_rng(0)
-    opened = [(way, way.open(model)) for way in WAYS]
-    taken: dict[tuple[str, int], list[float]] = {(way.name, size): [] for way in WAYS for size in SIZES}
-    for size in SIZES * rounds:
-        images = random.integers(0, 256, (size, 1, 28, 28), np.uint8)
-        for way, sessions in opened:
-            taken[way.name, size].append(speed(sessions, images, way.givers))
-    for way in WAYS:
-        speeds = (f"{statistics.median(taken[way.name, size]):,.0f}" for size in SIZES)
-        yield f"| {arch} | {way.name} | {' | '.join(speeds)} |"
+def setup_rows(arch: str, model: Path, rounds: int) -> Iterator[str]:
+    rng = np.random.default_rng(0)
+    opened = [(setup, setup.open(model)) for setup in SETUPS]
+    speeds: dict[tuple[str, int], list[float]] = {(setup.name, size): [] for setup in SETUPS for size in BATCH_SIZES}
+    for size in BATCH_SIZES * rounds:
+        images = rng.integers(0, 256, (size, 1, 28, 28), np.uint8)
+        for setup, sessions in opened:
+            speeds[setup.name, size].append(images_per_s(sessions, images, setup.callers))
+    for setup in SETUPS:
+        medians = (f"{statistics.median(speeds[setup.name, size]):,.0f}" for size in BATCH_SIZES)
+        yield f"| {arch} | {setup.name} | {' | '.join(medians)} |"
 
 
-def cold_start(folder: Path, image: Path, model: Path, rounds: int) -> float:
-    ours, theirs = [], []
+def start_ratio(folder: Path, image: Path, model: Path, rounds: int) -> float:
+    """Return the time of `netkit infer` with one image, relative to `import torch`."""
+    infer_s, import_s = [], []
     for _ in range(rounds):
-        ours.append(seconds(lambda: netkit("infer", image, "--model", model, cwd=folder)))
-        theirs.append(seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True)))
-    return statistics.median(ours) / statistics.median(theirs)
+        infer_s.append(seconds(lambda: netkit("infer", image, "--model", model, cwd=folder)))
+        import_s.append(seconds(lambda: subprocess.run([sys.executable, "-c", "import torch"], check=True)))
+    return statistics.median(infer_s) / statistics.median(import_s)
+
+
+def print_header(*columns: str) -> None:
+    print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n", flush=True)
 
 
 def main() -> None:
@@ -217,27 +229,23 @@ def main() -> None:
     parser.add_argument("--arch", nargs="*", default=["inception", "residual"])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--count", type=int, default=10_000)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(CORES)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         images = folder / "images"
-        netkit("sample", images, "--count", str(asked.count), cwd=folder)
-        print(
-            "| net | netkit infer | D | N | share | bare | plain loop | ImageFolder |",
-            "|---" * 8 + "|",
-            sep="\n",
-            flush=True,
-        )
-        for arch in asked.arch:
-            print(row(arch, folder, images, asked.rounds), flush=True)
-        print(f"\n| net | images/s of | {' | '.join(f'batches of {size}' for size in SIZES)} |\n|{'---|' * 5}")
-        for arch in asked.arch:
-            for line in ways(arch, folder / "runs" / arch / "model.onnx", asked.rounds):
+        netkit("sample", images, "--count", str(arguments.count), cwd=folder)
+        print_header(*COLUMNS)
+        for arch in arguments.arch:
+            print(row(arch, folder, images, arguments.rounds), flush=True)
+        print()
+        print_header("network", "sessions and threads", *(f"images/s, batch size {size}" for size in BATCH_SIZES))
+        for arch in arguments.arch:
+            for line in setup_rows(arch, folder / "runs" / arch / "model.onnx", arguments.rounds):
                 print(line, flush=True)
-        first = next(images.rglob("*.png"))
-        share = cold_start(folder, first, folder / "runs" / asked.arch[0] / "model.onnx", asked.rounds)
-        print(f"\nOne image, all of the process: {share:.2f} of `import torch`.")
+        first, model = next(images.rglob("*.png")), folder / "runs" / arguments.arch[0] / "model.onnx"
+        ratio = start_ratio(folder, first, model, arguments.rounds)
+        print(f"\ntime of `netkit infer` with one image / `import torch`: {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,17 +1,15 @@
-"""How fast exported models run, alone, against what else a user could run the same net with, on the same cores.
+"""Compare the speed of exported models with other ways to run the same network on all cores.
 
     python scripts/bench/model.py [--arch NAME ...] [--batch-size N] [--rounds N] [--passes | --profile]
 
-netkit's models run as `netkit infer` runs them: a batch a core, each in one thread. The peers: torch's own export in
-ONNX Runtime, in one session of all cores, which is its default, and as netkit runs its own; OpenVINO on that export, in
-float32 and in the precision that it chooses itself, a stream a core; PyTorch, eager and compiled, channels_last. All
-take turns, round by round; the table has medians in images a second. `peak` is the share that netkit's float32 has of
-what a product of float32 matrices reaches here, by the multiply-adds of the net as it is defined; `limit` that of what
-the cores do where they do nothing but multiply and add, in registers. OpenVINO is a peer if it is installed.
+netkit's models run as in `netkit infer`: each core runs its own batch in one thread. The peers are torch's plain export
+in ONNX Runtime, with all cores per batch (the default) and with one core per batch; OpenVINO, if it is installed, on
+that export, with one stream per core, in float32 and in the precision that it selects by default; and PyTorch, eager
+and compiled, in channels_last. The peers alternate; the table has medians in images per second. "% of MatMul" and
+"% of FMA peak" compare the multiply-adds of netkit float32 with the rates of scripts/bench/cores.py.
 
-With --passes instead: netkit's float32 after each graph pass. With --profile: where a run of netkit's
-float32 and int8 spends its time, by ONNX Runtime's own clock, and what each node reaches of peak and limit. Needs a C
-compiler, as torch.compile does. Prints Markdown tables.
+--passes measures netkit float32 after each graph pass instead. --profile lists the nodes of netkit float32 and int8
+with their times from ONNX Runtime's profiler. Needs a C compiler, as torch.compile does. Prints Markdown tables.
 """
 
 import argparse
@@ -33,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import torch
-from cores import limit, peak
+from cores import fma_peak, matmul_rate
 from numpy.typing import NDArray
 
 from netkit.core.model_card import ModelCard
@@ -50,10 +48,12 @@ from netkit.nets.training import checkpoint
 
 NETKIT = Path(sys.executable).with_name("netkit")
 CORES = usable_cores()
-IMAGES = 8192  # a turn
-REST_S = 0.2  # before a turn: threads of the one before spin on, which made the next take 1.6 times as long
-KERNEL = "_kernel_time"  # by which ONNX Runtime's profile ends the names of nodes that it timed
-LEAST_SHARE = 0.01  # of the time: nodes that take less are not shown
+IMAGES = 8192  # per turn
+REST_S = 0.2  # before a turn: spinning threads of the previous turn slowed the next one down by a factor of 1.6
+KERNEL_SUFFIX = "_kernel_time"  # of the names of node timings in ONNX Runtime's profile
+MIN_SHARE = 0.01  # of the time; --profile omits the nodes below it
+FLOAT32_COLUMN = "**netkit float32**"
+RATE_COLUMNS = ("% of MatMul", "% of FMA peak")
 Batches = list[NDArray[np.uint8]]
 Turn = Callable[[Batches], object]
 
@@ -65,16 +65,16 @@ def trained(arch: str) -> tuple[torch.nn.Module, ModelCard]:
         return checkpoint.load(Path(folder) / "model.safetensors")
 
 
-def in_onnxruntime(content: bytes, *, sessions: int) -> Turn:
-    """As many batches at a time, each in its share of the cores."""
+def onnxruntime_turn(content: bytes, *, concurrent: int) -> Turn:
+    """Run `concurrent` batches at a time, each in CORES / concurrent threads."""
     options = ort.SessionOptions()
-    options.intra_op_num_threads = CORES // sessions
+    options.intra_op_num_threads = CORES // concurrent
     session = ort.InferenceSession(content, options, providers=[CPU])
-    pool = ThreadPoolExecutor(sessions)
+    pool = ThreadPoolExecutor(concurrent)
     return lambda batches: list(pool.map(lambda batch: session.run(None, {INPUT: batch}), batches))
 
 
-def in_openvino(content: bytes, **options: str) -> Turn:
+def openvino_turn(content: bytes, **options: str) -> Turn:
     openvino = import_module("openvino")
     core = openvino.Core()
     settings = {"INFERENCE_NUM_THREADS": CORES, "NUM_STREAMS": CORES, **options}
@@ -91,7 +91,7 @@ def in_openvino(content: bytes, **options: str) -> Turn:
     return turn
 
 
-def in_torch(net: torch.nn.Module, card: ModelCard, *, compiled: bool) -> Turn:
+def torch_turn(net: torch.nn.Module, card: ModelCard, *, compiled: bool) -> Turn:
     model = FromPixels(net, card).eval().to(memory_format=torch.channels_last)
     forward = torch.compile(model) if compiled else model
 
@@ -103,34 +103,34 @@ def in_torch(net: torch.nn.Module, card: ModelCard, *, compiled: bool) -> Turn:
     return turn
 
 
-def contestants(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
+def peers(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
     plain = translate(net, card).SerializeToString()
-    yield "torch's export, one session", in_onnxruntime(plain, sessions=1)
-    yield "a session a core", in_onnxruntime(plain, sessions=CORES)
+    yield "torch.onnx.export, all cores per batch", onnxruntime_turn(plain, concurrent=1)
+    yield "torch.onnx.export, one core per batch", onnxruntime_turn(plain, concurrent=CORES)
     with suppress(ImportError):
-        yield "OpenVINO float32", in_openvino(plain, INFERENCE_PRECISION_HINT="f32")
-        yield "its own choice", in_openvino(plain)
-    yield "PyTorch", in_torch(net, card, compiled=False)
-    yield "compiled", in_torch(net, card, compiled=True)
-    yield "**netkit float32**", in_onnxruntime(convert(net, card), sessions=CORES)
+        yield "OpenVINO float32", openvino_turn(plain, INFERENCE_PRECISION_HINT="f32")
+        yield "OpenVINO default precision", openvino_turn(plain)
+    yield "PyTorch eager", torch_turn(net, card, compiled=False)
+    yield "torch.compile", torch_turn(net, card, compiled=True)
+    yield FLOAT32_COLUMN, onnxruntime_turn(convert(net, card), concurrent=CORES)
     padded = convert(net, card, passes=float32_passes(multiple=16))
-    yield "--pad-channels 16", in_onnxruntime(padded, sessions=CORES)
-    eight = quantize.to_int8(net, card, mnist.load().train_images)
-    yield "**netkit int8**", in_onnxruntime(eight, sessions=CORES)
+    yield "netkit --pad-channels 16", onnxruntime_turn(padded, concurrent=CORES)
+    int8 = quantize.to_int8(net, card, mnist.load().train_images)
+    yield "**netkit int8**", onnxruntime_turn(int8, concurrent=CORES)
 
 
 def after_each_pass(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
     exported = translate(net, card)
-    for count, name in enumerate(("torch's export", *(step.__name__ for step in FLOAT32))):
+    for count, name in enumerate(("torch.onnx.export", *(step.__name__ for step in FLOAT32))):
         after = apply_passes(exported, FLOAT32[:count])
-        yield name, in_onnxruntime(after.SerializeToString(), sessions=CORES)
+        yield name, onnxruntime_turn(after.SerializeToString(), concurrent=CORES)
     after = apply_passes(exported, float32_passes(multiple=16))
-    yield "channels in 16s", in_onnxruntime(after.SerializeToString(), sessions=CORES)
+    yield "pad_channels (16)", onnxruntime_turn(after.SerializeToString(), concurrent=CORES)
 
 
-def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, float]:
-    """Images a second of each."""
-    taken: dict[str, list[float]] = {name: [] for name in turns}
+def images_per_s(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, float]:
+    """Return the median speed of each peer; the peers alternate, after one turn each to warm up."""
+    times_s: dict[str, list[float]] = {name: [] for name in turns}
     for turn in turns.values():
         turn(batches)
     for _ in range(rounds):
@@ -138,13 +138,13 @@ def medians(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[str, 
             time.sleep(REST_S)
             started = time.perf_counter()
             turn(batches)
-            taken[name].append(time.perf_counter() - started)
-    return {name: sum(map(len, batches)) / statistics.median(each) for name, each in taken.items()}
+            times_s[name].append(time.perf_counter() - started)
+    return {name: sum(map(len, batches)) / statistics.median(values) for name, values in times_s.items()}
 
 
 @dataclass(frozen=True)
 class NodeTime:
-    """What a node of the optimised graph takes for an image, and its multiply-adds where they are in float32."""
+    """The time of a node per image in the optimised graph, and its float32 multiply-adds per image."""
 
     name: str
     operator: str
@@ -153,7 +153,7 @@ class NodeTime:
     multiply_adds: float
 
     def row(self, total_micro_s: float, rates: Sequence[float]) -> str:
-        """With its shares of those rates, of multiply-adds a second of a core."""
+        """Format as a row; `rates` are multiply-adds per second of one core, in the order of RATE_COLUMNS."""
         cells = [self.name, self.operator, "x".join(map(str, self.output[1:]))]
         cells += [f"{self.micro_s:.1f} us", f"{self.micro_s / total_micro_s:.0%}"]
         if self.multiply_adds:
@@ -165,7 +165,7 @@ class NodeTime:
 
 
 def profile(content: bytes, batches: Batches) -> Iterator[NodeTime]:
-    """Medians over runs in one thread, in the order in which nodes run."""
+    """Yield the median times of one thread, in the order in which the nodes run."""
     with tempfile.TemporaryDirectory() as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads, options.enable_profiling = 1, True
@@ -174,16 +174,17 @@ def profile(content: bytes, batches: Batches) -> Iterator[NodeTime]:
         for batch in batches:
             session.run(None, {INPUT: batch})
         events = json.loads(Path(session.end_profiling()).read_text())
-    taken: dict[str, list[dict[str, Any]]] = {}
+    runs_of: dict[str, list[dict[str, Any]]] = {}
     for event in events:
-        if event["cat"] == "Node" and event["name"].endswith(KERNEL):
-            taken.setdefault(event["name"].removesuffix(KERNEL), []).append(event)
-    for name, runs in taken.items():
-        told, size = runs[0]["args"], len(batches[0])
-        (output,) = told["output_type_shape"][0].values()
-        inputs = [shape for typed in told["input_type_shape"] for shape in typed.values()]
-        micro_s = statistics.median(run["dur"] for run in runs) / size
-        yield NodeTime(name, told["op_name"], output, micro_s, _multiply_adds(told["op_name"], inputs, output) / size)
+        if event["cat"] == "Node" and event["name"].endswith(KERNEL_SUFFIX):
+            runs_of.setdefault(event["name"].removesuffix(KERNEL_SUFFIX), []).append(event)
+    for name, runs in runs_of.items():
+        details, batch_size = runs[0]["args"], len(batches[0])
+        (output,) = details["output_type_shape"][0].values()
+        inputs = [shape for typed in details["input_type_shape"] for shape in typed.values()]
+        micro_s = statistics.median(run["dur"] for run in runs) / batch_size
+        operator = details["op_name"]
+        yield NodeTime(name, operator, output, micro_s, _multiply_adds(operator, inputs, output) / batch_size)
 
 
 def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) -> int:
@@ -195,17 +196,21 @@ def _multiply_adds(operator: str, inputs: list[list[int]], output: list[int]) ->
 
 
 def print_profiles(net: torch.nn.Module, card: ModelCard, batches: Batches) -> None:
-    fast = convert(net, card)
-    of_core = peak() / CORES, limit() / CORES
-    for name, content in (("float32", fast), ("int8", quantize.to_int8(net, card, mnist.load().train_images))):
+    float32 = convert(net, card)
+    rates = matmul_rate() / CORES, fma_peak() / CORES
+    for name, content in (("float32", float32), ("int8", quantize.to_int8(net, card, mnist.load().train_images))):
         nodes = list(profile(content, batches))
         total = sum(node.micro_s for node in nodes)
-        print(f"\n{card.arch}, {name}: {total:.1f} us for an image\n")
-        columns = ("node", "operator", "output", "time", "share", "multiply-adds", "of peak", "of limit")
-        print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
-        print(
-            *(node.row(total, of_core) for node in nodes if node.micro_s >= LEAST_SHARE * total), sep="\n", flush=True
+        print(f"\n{card.arch}, {name}: {total:.1f} us per image\n")
+        print_header(
+            "node", "operator", "output shape", "time per image", "share of time", "multiply-adds", *RATE_COLUMNS
         )
+        rows = (node.row(total, rates) for node in nodes if node.micro_s >= MIN_SHARE * total)
+        print(*rows, sep="\n", flush=True)
+
+
+def print_header(*columns: str) -> None:
+    print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n", flush=True)
 
 
 def main() -> None:
@@ -213,28 +218,26 @@ def main() -> None:
     parser.add_argument("--arch", nargs="*", default=["inception", "residual", "preact", "densenet"])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=15)
-    instead = parser.add_mutually_exclusive_group()
-    instead.add_argument("--passes", action="store_true")
-    instead.add_argument("--profile", action="store_true")
-    asked = parser.parse_args()
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--passes", action="store_true")
+    mode.add_argument("--profile", action="store_true")
+    arguments = parser.parse_args()
     torch.set_num_threads(CORES)
-    pixels = mnist.load().test_images[:IMAGES]
-    batches = [pixels[start : start + asked.batch_size] for start in range(0, IMAGES, asked.batch_size)]
-    for place, arch in enumerate(asked.arch):
+    images_u8, size = mnist.load().test_images[:IMAGES], arguments.batch_size
+    batches = [images_u8[start : start + size] for start in range(0, IMAGES, size)]
+    for index, arch in enumerate(arguments.arch):
         net, card = trained(arch)
-        if asked.profile:
+        if arguments.profile:
             print_profiles(net.eval(), card, batches)
             continue
-        who = after_each_pass if asked.passes else contestants
-        found = medians(dict(who(net.eval(), card)), batches, asked.rounds)
-        if not place:
-            print(
-                f"| net | {' | '.join(found)} | peak | limit |", "|---" * (len(found) + 3) + "|", sep="\n", flush=True
-            )
-        float32 = found["explicit_padding" if asked.passes else "**netkit float32**"]
-        done = float32 * multiply_adds(net, (card.channels, card.height, card.width))
-        shares = f"{done / peak():.0%} | {done / limit():.0%}"
-        print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in found.values())} | {shares} |", flush=True)
+        turns = after_each_pass if arguments.passes else peers
+        speeds = images_per_s(dict(turns(net.eval(), card)), batches, arguments.rounds)
+        if not index:
+            print_header("network", *speeds, *RATE_COLUMNS)
+        float32 = speeds["explicit_padding" if arguments.passes else FLOAT32_COLUMN]
+        rate = float32 * multiply_adds(net, (card.channels, card.height, card.width))
+        shares = f"{rate / matmul_rate():.0%} | {rate / fma_peak():.0%}"
+        print(f"| {arch} | {' | '.join(f'{speed:,.0f}' for speed in speeds.values())} | {shares} |", flush=True)
 
 
 if __name__ == "__main__":

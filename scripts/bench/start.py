@@ -2,8 +2,8 @@
 
     python scripts/bench/start.py [--rounds N]
 
-Runs both commands in turn, as whole processes, and prints one Markdown table of medians. The goal is a ratio of at most
-1.3: the command line imports little more than click until a command runs.
+Runs both commands alternately and prints one Markdown table of medians. The goal is a ratio of at most 1.3: the command
+line imports little more than click until a command runs.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def seconds(command: list[str]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30)
     rounds = [[seconds(command) for command in COMMANDS.values()] for _ in range(parser.parse_args().rounds)]
     medians = [statistics.median(times) for times in zip(*rounds, strict=True)]

@@ -1,9 +1,9 @@
-"""Run a model over images again and again in one process, and see whether its memory stays what it was.
+"""Run a model over images repeatedly in one process, to check that results and memory stay constant.
 
     python scripts/tools/soak.py MODEL.onnx FOLDER [--minutes N]
 
-By netkit.load, as a service would: paths, arrays, single images, and files that cannot be read, in turns. Prints one
-Markdown table: after each tenth of the time the resident memory, and how fast that tenth was.
+Calls the predictor of netkit.load, as a service does, with paths, arrays, single images and unreadable files in turn.
+Prints one Markdown table with the speed and the resident memory of each tenth of the time.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def resident_mib() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("folder")
     parser.add_argument("--minutes", type=float, default=30)
@@ -35,15 +35,15 @@ def main() -> None:
     print("| minutes | calls | images | images/s | resident memory, MiB |\n|---|---|---|---|---|")
     started, calls, images = time.monotonic(), 0, 0
     for tenth in range(1, 11):
-        begun, before = time.monotonic(), images
+        tenth_started, images_before = time.monotonic(), images
         while time.monotonic() - started < tenth / 10 * arguments.minutes * 60:
             assert [row.label for row in classify(paths)] == expected
             assert [row.label for row in classify(arrays)] == expected[:1000]
             assert classify(paths[0]).label == expected[0]
-            assert [row.status for row in classify([__file__, "missing.png"])] == ["not-an-image", "vanished"]
+            assert [row.status for row in classify([__file__, "missing.png"])] == ["not-an-image", "not-found"]
             calls, images = calls + 4, images + len(paths) + len(arrays) + 3
         now = time.monotonic()
-        speed = (images - before) / (now - begun)
+        speed = (images - images_before) / (now - tenth_started)
         print(
             f"| {(now - started) / 60:.1f} | {calls:,} | {images:,} | {speed:,.0f} | {resident_mib():.1f} |", flush=True
         )

@@ -1,4 +1,4 @@
-"""The public functions, called for real in a folder with one run."""
+"""The public functions, called without mocks in a folder that contains one run."""
 
 import doctest
 import pkgutil
@@ -17,14 +17,14 @@ SUBPACKAGES = [module.name for module in pkgutil.walk_packages(netkit.__path__, 
 
 
 @pytest.fixture
-def folder(workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with runs/residual in it."""
-    shutil.copytree(workplace / "runs", tmp_path / "runs")
+def folder(workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, which contains runs/residual."""
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def test_every_function_works_after_every_subpackage_was_imported_and_prints_nothing(
+def test_public_functions_work_after_importing_all_subpackages_and_print_nothing(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for name in SUBPACKAGES:
@@ -34,13 +34,13 @@ def test_every_function_works_after_every_subpackage_was_imported_and_prints_not
     assert (fp32.path, int8.path) == (Path("mine/model.onnx"), Path("mine/model.int8.onnx"))
     assert fp32.data == "digits" and int8.certificate.precision == "int8"
     assert fp32.figures is not None and fp32.figures.bytes == fp32.path.stat().st_size
-    assert all(finding.ok for finding in netkit.verify(int8.path))
+    assert all(check.ok for check in netkit.verify(int8.path))
     evaluation = netkit.evaluate(fp32.path, out="report.html", progress=True)
     assert evaluation.accuracy == pytest.approx(run.card.origin.test_accuracy, abs=1e-12)
     assert "<html" in Path("report.html").read_text()
     (row,) = netkit.load(fp32.path, top_k=2)(np.zeros((1, 28, 28), np.uint8))
     assert row.label in run.card.labels and len(row.ranked) == 2
-    assert capfd.readouterr() == ("", "")  # a bar is for terminals
+    assert capfd.readouterr() == ("", "")  # no progress bar without a terminal
 
 
 def test_no_function_shares_its_name_with_a_subpackage() -> None:
@@ -52,15 +52,15 @@ def test_the_example_of_each_function_runs(folder: Path, name: str) -> None:
     function = getattr(netkit, name)
     (example,) = doctest.DocTestFinder(recurse=False).find(function, name, globs={"netkit": netkit})
     assert example.examples
-    said: list[str] = []
-    doctest.DocTestRunner(verbose=False).run(example, out=said.append)
-    assert not said, "".join(said)
+    failures: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(example, out=failures.append)
+    assert not failures, "".join(failures)
 
 
-def test_the_run_exported_by_default_is_the_newest(folder: Path) -> None:
-    earlier = Path("runs/residual/model.onnx").read_bytes()
-    (newest,) = netkit.export_model(out="again.onnx")
-    assert newest.path.read_bytes() == earlier
+def test_export_model_uses_the_newest_run_by_default(folder: Path) -> None:
+    expected = Path("runs/residual/model.onnx").read_bytes()
+    (exported,) = netkit.export_model(out="again.onnx")
+    assert exported.path.read_bytes() == expected
 
 
 def test_progress_counts_images_up_to_their_total(folder: Path) -> None:
@@ -81,7 +81,7 @@ def test_progress_counts_images_up_to_their_total(folder: Path) -> None:
     assert reports[-1] == (355, 355, "")
 
 
-def test_a_finished_run_is_not_trained_again_by_resume(folder: Path) -> None:
+def test_resume_does_not_train_a_finished_run_again(folder: Path) -> None:
     weights = Path("runs/residual/model.safetensors")
     before = weights.stat().st_mtime_ns
     run = netkit.train("residual", data="digits", epochs=2, resume=True)
@@ -97,19 +97,22 @@ def test_a_finished_run_is_not_trained_again_by_resume(folder: Path) -> None:
         (lambda: netkit.train(data="digits", device="cdua"), "did you mean 'cuda'"),
         (lambda: netkit.export_model("nowhere"), "nowhere: no such file"),
         (lambda: netkit.export_model("runs/residual", variants=("int9",)), "did you mean 'int8'"),
-        (lambda: netkit.export_model("runs/residual", arch="preact"), "holds the net residual, not preact"),
-        (lambda: netkit.evaluate("runs/residual/model.onnx", out="a.pdf"), "a report is written as .html"),
+        (
+            lambda: netkit.export_model("runs/residual", arch="preact"),
+            "contains the network residual, not preact; pass this file",
+        ),
+        (lambda: netkit.evaluate("runs/residual/model.onnx", out="a.pdf"), "the name of a report must end in .html"),
         (lambda: netkit.evaluate("none.onnx"), "none.onnx: no such file"),
         (lambda: netkit.verify("runs/residual/model.onnx", device="gpu"), "unknown device 'gpu'"),
         (lambda: netkit.load("none.onnx"), "none.onnx: no such file"),
     ],
 )
-def test_wrong_arguments_are_refused(folder: Path, call, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_arguments_raise_usage_error(folder: Path, call, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(UsageError, match=message):
         call()
 
 
-def test_an_unknown_attribute_is_named() -> None:
+def test_an_unknown_attribute_raises_attribute_error_with_its_name() -> None:
     with pytest.raises(AttributeError, match="module 'netkit' has no attribute 'lode'"):
         netkit.lode  # noqa: B018
     assert {*FUNCTIONS, "__version__"} <= set(dir(netkit))

@@ -1,4 +1,4 @@
-"""The command line, as people and scripts meet it: real processes, their output, their exit codes."""
+"""The commands: stdout, stderr and exit codes."""
 
 import csv
 import json
@@ -29,12 +29,12 @@ def digit(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def model_path(workplace: Path) -> Path:
-    return workplace / "runs/residual/model.onnx"
+def model_path(workspace: Path) -> Path:
+    return workspace / "runs/residual/model.onnx"
 
 
 def one_line(text: str) -> str:
-    """The only line of `text`, which is an error for a person."""
+    """Check that `text` is one line with an error message; returns it."""
     assert "Traceback" not in text
     assert text.count("\n") == 1, text
     assert text.startswith("netkit: ")
@@ -42,14 +42,14 @@ def one_line(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "says"),
+    ("arguments", "code", "message"),
     [
         (["infer", "nowhere/"], 2, "nowhere/: no such file or folder"),
         (["infer", "empty/"], 2, "empty/: no images in this folder"),
         (["infer", "*.webp"], 2, r"*.webp: matches nothing"),
         (["infer", "digit.png", "--arch", "incepton"], 2, "did you mean 'inception'?"),
         (["infer", "digit.png", "--arch", "densenet"], 2, "make it with 'netkit export --arch densenet'"),
-        (["infer", "digit.png"], 2, "no runs/*/model.onnx here; make one with 'netkit export'"),
+        (["infer", "digit.png"], 2, "no runs/*/model.onnx found; run 'netkit export' first"),
         (["infer", "digit.png", "--model", "none.onnx"], 2, "none.onnx: no such file"),
         (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: not an ONNX model"),
         (["infer", "digit.png", "--device", "gpu"], 2, "unknown device 'gpu'"),
@@ -59,61 +59,61 @@ def one_line(text: str) -> str:
         (["train", "--recipe", "fats"], 2, "did you mean 'fast'?"),
         (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
         (["train", "--data", "./nowhere"], 2, "./nowhere: no such folder"),
-        (["train", "--data", "empty/"], 1, "no class folders here, and no files in MNIST"),
+        (["train", "--data", "empty/"], 1, "contains neither one subfolder per class nor files in MNIST"),
         (
             ["train", "--data", "digits", "--lr", "-1"],
             2,
-            "the learning rate is a positive number up to 1,000,000, not -1.0",
+            "the learning rate must be above 0 and at most 1,000,000, not -1.0",
         ),
         (
             ["train", "--data", "digits", "--device", "cpu", "--out", "digit.png"],
             2,
-            "--out digit.png: cannot be made a folder",
+            "--out digit.png: the folder cannot be created",
         ),
         (["export", "--arch", "residual"], 2, "make it with 'netkit train --arch residual'"),
-        (["export"], 2, "no runs/*/model.safetensors here; make one with 'netkit train'"),
+        (["export"], 2, "no runs/*/model.safetensors found; run 'netkit train' first"),
         (["export", "--run", "empty"], 2, "empty/model.safetensors: no such file"),
-        (["export", "--run", ""], 2, "--run: an empty path"),
+        (["export", "--run", ""], 2, "--run: the path is empty"),
         (["export", "--precision", "int9"], 2, "did you mean 'int8'?"),
         (["export", "--variants", "fp32,,int8"], 2, "unknown precision ''"),
         (
             ["export", "--variants", "fp32,int8", "--out", "a.onnx"],
             2,
-            "--out names one file, and --variants makes several",
+            "--out names one file, but --variants writes several",
         ),
-        (["export", "--run", "empty", "--weights", "a.safetensors"], 2, "--run and --weights: choose one"),
+        (["export", "--run", "empty", "--weights", "a.safetensors"], 2, "--run and --weights exclude each other"),
         (["export", "--max-drop", "-1"], 2, "-1.0 is not in the range"),
-        (["export", "--pad-channels", "16", "--precision", "int8"], 2, "--pad-channels is for fp32, not for int8"),
+        (["export", "--pad-channels", "16", "--precision", "int8"], 2, "--pad-channels requires fp32, not int8"),
         (["verify", "none.onnx"], 2, "none.onnx: no such file"),
         (["verify", "digit.png"], 1, "digit.png: not an ONNX model"),
         (["verify"], 2, "Missing argument 'MODEL.onnx'"),
-        (["infer", "digit.png", "--model", "empty"], 2, "empty: not a file, but a folder"),
+        (["infer", "digit.png", "--model", "empty"], 2, "empty: is a folder, not a file"),
         (["infer", "no\nsuch\x07"], 2, r"no\nsuch\x07: no such file or folder"),
-        (["train", "--out", ""], 2, "--out: an empty path"),
+        (["train", "--out", ""], 2, "--out: the path is empty"),
         (["train", "--seed", str(2**64)], 2, f"{2**64} is not in the range"),
         (["train", "--batch-size", "1" + "0" * 30], 2, "is not in the range"),
         (["nets", "incption"], 2, "did you mean 'inception'?"),
         (["trian"], 2, "unknown command 'trian': did you mean 'train'?"),
         (["--bogus"], 2, "--bogus"),
-        (["sample", "digit.png", "--data", "digits"], 2, "digit.png: a file, not a folder"),
+        (["sample", "digit.png", "--data", "digits"], 2, "digit.png: is a file, not a folder"),
     ],
 )
-def test_wrong_input_gets_one_clear_line(
-    netkit: Netkit, digit: Path, arguments: list[str], code: int, says: str
+def test_invalid_input_prints_one_line(
+    netkit: Netkit, digit: Path, arguments: list[str], code: int, message: str
 ) -> None:
     (digit.parent / "empty").mkdir()
     done = netkit(*arguments)
-    assert says in one_line(done.stderr)
+    assert message in one_line(done.stderr)
     assert (done.returncode, done.stdout) == (code, "")
 
 
 @pytest.mark.skipif(missing_cuda_driver() is None, reason="needs a machine without a CUDA driver")
 @pytest.mark.parametrize("command", ["infer", "train"])
-def test_cuda_where_there_is_none_fails_with_the_cause(
+def test_device_cuda_fails_with_the_cause_if_there_is_no_driver(
     netkit: Netkit, digit: Path, model_path: Path, command: str
 ) -> None:
-    rest = (digit, "--model", model_path) if command == "infer" else ("--data", "digits")
-    done = netkit(command, *rest, "--device", "cuda")
+    arguments = (digit, "--model", model_path) if command == "infer" else ("--data", "digits")
+    done = netkit(command, *arguments, "--device", "cuda")
     assert "no NVIDIA driver on this machine" in one_line(done.stderr)
     assert done.returncode == 1
 
@@ -123,54 +123,55 @@ def test_a_model_without_a_card_is_refused(netkit: Netkit, digit: Path, model: M
     del proto.metadata_props[:]
     (digit.parent / "bare.onnx").write_bytes(proto.SerializeToString())
     done = netkit("infer", digit, "--model", "bare.onnx")
-    assert "bare.onnx: no netkit card in this model; make it again with 'netkit export'" in one_line(done.stderr)
+    assert (
+        "bare.onnx: not exported by netkit: its metadata has no netkit.card; export it with 'netkit export'"
+        in one_line(done.stderr)
+    )
     assert done.returncode == 1
 
 
-def test_verify_prints_what_it_checked_and_that_all_is_right(netkit: Netkit, model_path: Path) -> None:
+def test_verify_prints_a_row_for_each_check(netkit: Netkit, model_path: Path) -> None:
     done = netkit("verify", model_path)
     assert done.returncode == 0
-    head, *rows = done.stdout.splitlines()
-    assert head.split() == ["check", "status", "detail"]
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == ["check", "status", "detail"]
     assert [row.split()[:2] for row in rows] == [
         [name, "ok"] for name in ("graph", "probes", "labels", "card", "CPUExecutionProvider")
     ]
-    listed = [
+    checks = [
         json.loads(line) for line in netkit("verify", model_path, "--json", "--device", "cpu").stdout.splitlines()
     ]
-    assert [check["check"] for check in listed] == [row.split()[0] for row in rows]
-    assert all(check["ok"] for check in listed)
+    assert [check["check"] for check in checks] == [row.split()[0] for row in rows]
+    assert all(check["ok"] for check in checks)
 
 
-def test_a_changed_model_fails_to_verify_and_infers_only_when_told_to(
-    netkit: Netkit, digit: Path, model: Model
-) -> None:
+def test_infer_runs_a_changed_model_only_with_no_verify(netkit: Netkit, digit: Path, model: Model) -> None:
     proto = onnx.load_model_from_string(model.content)
     weight = next(tensor for tensor in proto.graph.initializer if len(tensor.dims) == 4)
     weight.raw_data = (np.frombuffer(weight.raw_data, np.float32) * np.float32(1.01)).tobytes()
     (digit.parent / "changed.onnx").write_bytes(proto.SerializeToString())
     done = netkit("verify", "changed.onnx")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[1].split() == ["graph", "FAILED", "changed", "since", "it", "was", "certified"]
+    assert done.stdout.splitlines()[1].split() == ["graph", "FAILED", "changed", "since", "export"]
     refused = netkit("infer", digit, "--model", "changed.onnx")
-    assert "changed.onnx: verification failed: graph: changed since it was certified" in one_line(refused.stderr)
+    assert "changed.onnx: verification failed: graph: changed since export" in one_line(refused.stderr)
     assert (refused.returncode, refused.stdout) == (1, "")
-    told = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
-    assert told.returncode == 0 and f"{digit},".encode() in told.stdout.encode()
+    unverified = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
+    assert unverified.returncode == 0 and f"{digit},".encode() in unverified.stdout.encode()
 
 
-def test_weights_are_exported_from_wherever_they_lie(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
-    shutil.copy(workplace / "runs/residual/model.safetensors", tmp_path / "mine.safetensors")
+def test_export_reads_weights_outside_of_a_run_folder(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
+    shutil.copy(workspace / "runs/residual/model.safetensors", tmp_path / "mine.safetensors")
     arguments = ("export", "--weights", "mine.safetensors", "--data", "digits")
-    another = netkit(*arguments, "--arch", "preact")
-    assert "mine.safetensors: holds the net residual, not preact" in one_line(another.stderr)
+    refused = netkit(*arguments, "--arch", "preact")
+    assert "mine.safetensors: contains the network residual, not preact" in one_line(refused.stderr)
     done = netkit(*arguments, "--arch", "residual", "--out", "mine.onnx")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("mine.onnx: largest error ")
-    assert (tmp_path / "mine.onnx").read_bytes() == (workplace / "runs/residual/model.onnx").read_bytes()
+    assert done.stdout.startswith("mine.onnx: largest absolute logit error ")
+    assert (tmp_path / "mine.onnx").read_bytes() == (workspace / "runs/residual/model.onnx").read_bytes()
 
 
-def test_a_data_set_with_a_wrong_hash_is_named_and_refused(netkit: Netkit, tmp_path: Path) -> None:
+def test_train_refuses_mnist_files_with_a_wrong_hash(netkit: Netkit, tmp_path: Path) -> None:
     folder = tmp_path / "mnist"
     folder.mkdir()
     for part, shape in (("train", 6), ("t10k", 2)):
@@ -182,7 +183,7 @@ def test_a_data_set_with_a_wrong_hash_is_named_and_refused(netkit: Netkit, tmp_p
     assert done.returncode == 1
 
 
-def test_unreadable_files_get_rows_and_the_rest_go_on(netkit: Netkit, digit: Path, model_path: Path) -> None:
+def test_unreadable_files_get_a_row_with_an_error(netkit: Netkit, digit: Path, model_path: Path) -> None:
     folder = digit.parent / "images"
     folder.mkdir()
     content = digit.read_bytes()
@@ -193,13 +194,13 @@ def test_unreadable_files_get_rows_and_the_rest_go_on(netkit: Netkit, digit: Pat
     done = netkit("infer", folder, "missing.png", "--model", model_path, "--json")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == [*(str(folder / f"{name}.png") for name in "abcd"), "missing.png"]
-    assert [row["status"] for row in rows] == ["ok", "not-an-image", "truncated", "ok", "vanished"]
+    assert [row["status"] for row in rows] == ["ok", "not-an-image", "truncated", "ok", "not-found"]
     assert "5 files, 3 of them with an error" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
 
 
-def test_results_go_to_stdout_and_all_else_to_stderr(netkit: Netkit, digit: Path, model_path: Path) -> None:
+def test_rows_go_to_stdout_and_messages_to_stderr(netkit: Netkit, digit: Path, model_path: Path) -> None:
     done = netkit("infer", digit, "--model", model_path, "--top-k", "3")
     header, row = csv.reader(done.stdout.splitlines())
     assert header == [
@@ -211,38 +212,38 @@ def test_results_go_to_stdout_and_all_else_to_stderr(netkit: Netkit, digit: Path
     assert done.returncode == 0
 
 
-def test_the_way_from_two_commands_to_predictions(netkit: Netkit, workplace: Path) -> None:
-    """On the digits: sample, infer, and the accuracy that training printed is the accuracy in the results."""
-    run = workplace / "runs/residual"
+def test_infer_on_the_sample_has_the_accuracy_that_training_printed(netkit: Netkit, workspace: Path) -> None:
+    run = workspace / "runs/residual"
     assert {path.name for path in run.iterdir()} == {*RUN, "model.onnx", "parity.md"}
-    assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0
-    assert netkit("sample", "images/", "--data", "digits", cwd=workplace).returncode == 0  # again is no fault
-    done = netkit("infer", "images/", "--out", "p.csv", cwd=workplace)
+    for _ in range(2):  # the second time, the files exist
+        assert netkit("sample", "images/", "--data", "digits", cwd=workspace).returncode == 0
+    done = netkit("infer", "images/", "--out", "p.csv", cwd=workspace)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "using the newest, runs/residual/model.onnx" in done.stderr
-    rows = list(csv.DictReader((workplace / "p.csv").read_text().splitlines()))
-    right = sum(row["label"] == Path(row["path"]).parent.name for row in rows)
+    assert "using the newest file: runs/residual/model.onnx" in done.stderr
+    rows = list(csv.DictReader((workspace / "p.csv").read_text().splitlines()))
+    correct = sum(row["label"] == Path(row["path"]).parent.name for row in rows)
     metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert len(rows) == 355
-    assert right / len(rows) == pytest.approx(float(metrics[-1]["test_accuracy"]), abs=1e-12)
-    assert f"accuracy {right / len(rows):.2%} ({right} of 355" in done.stderr
+    assert correct / len(rows) == pytest.approx(float(metrics[-1]["test_accuracy"]), abs=1e-12)
+    assert f"accuracy {correct / len(rows):.2%} ({correct} of 355" in done.stderr
 
 
-def test_dark_ink_on_white_is_warned_of_and_mended_by_invert(netkit: Netkit, workplace: Path, tmp_path: Path) -> None:
+def test_invert_fixes_dark_ink_on_white_which_causes_a_warning(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
     assert netkit("sample", tmp_path / "white", "--data", "digits").returncode == 0
     for path in (tmp_path / "white").rglob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
-    model = ("--model", workplace / "runs/residual/model.onnx")
-    plain = netkit("infer", tmp_path / "white", *model)
-    assert "for dark ink on white use --invert" in plain.stderr
+    model = ("--model", workspace / "runs/residual/model.onnx")
+    dark_on_white = netkit("infer", tmp_path / "white", *model)
+    assert "for dark ink on white pass --invert" in dark_on_white.stderr
     inverted = netkit("infer", tmp_path / "white", *model, "--invert")
     assert "warning" not in inverted.stderr
-    straight = netkit("sample", tmp_path / "black", "--data", "digits") and netkit("infer", tmp_path / "black", *model)
-    answers = [[line.split(",")[1:] for line in done.stdout.splitlines()] for done in (inverted, straight)]
-    assert answers[0] == answers[1]
+    assert netkit("sample", tmp_path / "black", "--data", "digits").returncode == 0
+    original = netkit("infer", tmp_path / "black", *model)
+    predictions = [[line.split(",")[1:] for line in done.stdout.splitlines()] for done in (inverted, original)]
+    assert predictions[0] == predictions[1]
 
 
-def test_nets_prints_numbers_sources_and_what_the_bottleneck_saves(netkit: Netkit) -> None:
+def test_nets_prints_sizes_papers_and_the_savings_of_bottlenecks(netkit: Netkit) -> None:
     table = netkit("nets")
     for cell in ("inception", "97,298", "6,019,200", "arXiv:1409.4842", "arXiv:1603.05027", "arXiv:1608.06993"):
         assert cell in table.stdout
@@ -252,11 +253,11 @@ def test_nets_prints_numbers_sources_and_what_the_bottleneck_saves(netkit: Netki
     assert [row["arch"] for row in rows] == ["inception", "residual", "preact", "densenet"]
 
 
-def test_a_failed_export_exits_with_1_and_leaves_the_earlier_model(
-    netkit: Netkit, workplace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_export_exits_with_1_and_keeps_the_earlier_model(
+    netkit: Netkit, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The residual net adds 0.001 to its logits while it is exported."""
-    shutil.copytree(workplace / "runs", tmp_path / "runs")
+    """The patched network adds 0.001 to its logits, but only during the export."""
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
     forward = ResidualNet.forward
 
     def wrong_in_export(self: ResidualNet, x: torch.Tensor) -> torch.Tensor:
@@ -264,26 +265,26 @@ def test_a_failed_export_exits_with_1_and_leaves_the_earlier_model(
 
     monkeypatch.setattr(ResidualNet, "forward", wrong_in_export)
     done = netkit("export")
-    *_, last = done.stderr.splitlines()
-    assert last.startswith(
-        "netkit: runs/residual/model.onnx: not written: the ONNX model does not compute what PyTorch"
+    *_, message = done.stderr.splitlines()
+    assert message.startswith(
+        "netkit: runs/residual/model.onnx: not written: the outputs of the ONNX model differ from PyTorch's: "
     )
-    assert "largest error 0.001, NOT within the bound" in last
+    assert "largest absolute logit error 0.001 against float64 PyTorch, NOT within the bound" in message
     assert (done.returncode, done.stdout) == (1, "")
-    assert last.endswith("; the earlier file stays as it was")
+    assert message.endswith("; the existing file is unchanged")
     for name in ("model.onnx", "parity.md"):
-        earlier = workplace / "runs/residual" / name
+        earlier = workspace / "runs/residual" / name
         assert (tmp_path / "runs/residual" / name).read_bytes() == earlier.read_bytes()
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-def test_closed_streams_are_no_fault(tmp_path: Path, digit: Path, model_path: Path, closed: str) -> None:
+def test_infer_succeeds_with_closed_streams(tmp_path: Path, digit: Path, model_path: Path, closed: str) -> None:
     command = shlex.join([str(NETKIT), "infer", str(digit), "--model", str(model_path)])
     done = subprocess.run(f"{command} {closed}", shell=True, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "Traceback" not in done.stderr
     assert (str(digit) in done.stdout) == (closed == "2>&-")
 
 
-def test_names_that_the_terminal_cannot_show_are_spelled_out(netkit: Netkit, tmp_path: Path) -> None:
+def test_file_names_that_stdout_cannot_encode_are_escaped(netkit: Netkit, tmp_path: Path) -> None:
     done = netkit("sample", "s\udcff☃", "--data", "digits", "--count", "3", PYTHONIOENCODING="utf-8:strict")
     assert (done.returncode, done.stdout) == (0, "s\\udcff☃: 3 images\n")

@@ -25,19 +25,19 @@ print("done")
 
 
 def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
-    """Run `program` with stdout on a pipe and stderr on a terminal or a pipe, and return what it writes to both."""
+    """Run `program` with stderr on a terminal or a pipe; returns its stdout and its stderr."""
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     clean |= {"TERM": "xterm-256color", "COLUMNS": "120", **environment}
-    ours, theirs = pty.openpty() if terminal else os.pipe()
-    with subprocess.Popen([sys.executable, "-c", program], env=clean, stdout=subprocess.PIPE, stderr=theirs) as process:
-        os.close(theirs)
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    with subprocess.Popen([sys.executable, "-c", program], env=clean, stdout=subprocess.PIPE, stderr=writer) as process:
+        os.close(writer)
         errors = b""
         try:
-            while some := os.read(ours, 65536):
-                errors += some
-        except OSError:  # Linux reports a terminal whose other end was closed like this
+            while chunk := os.read(reader, 65536):
+                errors += chunk
+        except OSError:  # Linux raises it at the end of a terminal
             pass
-        os.close(ours)
+        os.close(reader)
         assert process.stdout is not None
         output = process.stdout.read().decode()
     assert process.returncode == 0, errors
@@ -54,7 +54,7 @@ def test_no_bar_is_shown_if_stderr_is_not_a_terminal(environment: dict[str, str]
     assert run(BAR.format(show=True), terminal=False, **environment) == ("done\n", "")
 
 
-def test_no_bar_is_shown_if_it_is_switched_off() -> None:
+def test_no_bar_is_shown_with_show_false() -> None:
     assert run(BAR.format(show=False), terminal=True) == ("done\n", "")
 
 
@@ -65,16 +65,16 @@ def test_a_bar_shows_count_speed_and_note_without_markup_and_is_erased_at_the_en
     assert errors.endswith("\x1b[2K") and output == "done\n"  # the bar's line is erased
 
 
-def test_no_color_is_honoured() -> None:
+def test_the_bar_has_no_colours_with_no_color_set() -> None:
     assert COLOUR.search(run(BAR.format(show=True), terminal=True)[1])
     uncoloured = run(BAR.format(show=True), terminal=True, NO_COLOR="1")[1]
     assert "3000/3000" in plain(uncoloured) and not COLOUR.search(uncoloured)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_messages_are_neither_wrapped_nor_coloured_nor_read_as_markup(terminal: bool) -> None:
+def test_messages_are_not_wrapped_coloured_or_parsed_as_markup(terminal: bool) -> None:
     program = "import logging; from netkit.cli.console import open_terminal\n"
-    program += "open_terminal(); terminal = open_terminal()\n"  # twice, and each message is printed once
+    program += "open_terminal(); terminal = open_terminal()\n"  # a second terminal does not print messages twice
     program += (
         f"terminal.print({LONG!r}); logging.getLogger('netkit.images.decoder').info('%s: 1,234 files', {LONG!r})\n"
     )
@@ -89,7 +89,7 @@ TABLE = [
 ]
 
 
-def test_a_table_on_a_pipe_is_whole_with_thousands_separated(
+def test_a_table_on_a_pipe_is_not_truncated_and_separates_thousands(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "40")
@@ -100,21 +100,21 @@ def test_a_table_on_a_pipe_is_whole_with_thousands_separated(
         [LONG, "97,298", "0.5", "1 x 28 x 28"],
         ["b", "6", "0.25", "3 x 2"],
     ]
-    assert lines[0].index("97,298") + 6 == lines[1].index(" 6 ") + 2  # numbers end under one another
+    assert lines[0].index("97,298") + 6 == lines[1].index(" 6 ") + 2  # right-aligned
     assert max(map(len, lines)) < len(LONG) + 40
 
 
-def test_a_table_on_a_pipe_holds_no_escape_sequence() -> None:
+def test_a_table_on_a_pipe_has_no_escape_sequences() -> None:
     output, errors = run(f"from netkit.cli.console import print_table; print_table({TABLE!r})", terminal=True)
     assert errors == "" and "\x1b" not in output and LONG in output
 
 
-def test_training_on_a_terminal_shows_epoch_loss_accuracy_speed_and_time_left(tmp_path: Path) -> None:
+def test_the_bar_of_train_shows_epoch_loss_accuracy_speed_and_remaining_time(tmp_path: Path) -> None:
     arguments = ["train", "--arch", "residual", "--data", "digits", "--epochs", "3", "--out", str(tmp_path / "run")]
     output, errors = run(f"import netkit.cli; netkit.cli.cli({arguments})", terminal=True)
     shown = plain(errors)
     assert re.search(
-        r"residual .*\d+/\d+ [\d,]+ images/s \d:\d\d:\d\d epoch \d, loss \d\.\d{3}, train \d+\.\d\d%", shown
+        r"residual .*\d+/\d+ [\d,]+ images/s \d:\d\d:\d\d epoch \d, loss \d\.\d{3}, train accuracy \d+\.\d\d%", shown
     )
     assert [line[:8] for line in shown.splitlines() if re.match(r"epoch \d: ", line)] == [
         "epoch 1:",

@@ -1,4 +1,4 @@
-"""Help texts: of the group, which loads no command, and of each command."""
+"""Help texts of the group and of each command."""
 
 import click
 import pytest
@@ -25,5 +25,5 @@ def test_each_option_has_one_line_of_help(name: str) -> None:
     context = click.Context(command, info_name=name, parent=click.Context(cli, **cli.context_settings))
     lines = command.get_help(context).partition("Options:\n")[2].splitlines()
     options = [param for param in command.params if isinstance(param, click.Option)]
-    assert len(lines) == len(options) + 1  # and --help
+    assert len(lines) == len(options) + 1  # the additional line is --help
     assert max(map(len, lines)) <= 100

@@ -1,4 +1,4 @@
-"""The last line of each command, `next: ...`: it can be typed as printed."""
+"""The last line of each command, `next: ...`, is a command that runs as printed."""
 
 import os
 import shutil
@@ -19,20 +19,20 @@ from netkit.cli import COMMANDS, hints
 from netkit.cli.params import NUMBERS, PATH, SIZE, VARIANT, ChoiceList, option
 from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
-from tests.support.commands import NETKIT, TRAIN, Netkit, heeding_interrupts, wait_for_an_epoch
+from tests.support.commands import NETKIT, TRAIN, Netkit, restore_sigint, wait_for_an_epoch
 
 
 def words_in(line: str) -> list[str]:
-    """The words of a command line, as bash reads it."""
+    """Split a command line into words with bash."""
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True)
     return [os.fsdecode(word) for word in done.stdout.split(b"\0")[:-1]]
 
 
-def suggested(text: str) -> str:
+def suggested(stderr: str) -> str:
     """The command line that the last line of stderr suggests."""
-    *_, last = text.splitlines()
-    assert last.startswith("next: "), text
-    return last.removeprefix("next: ")
+    *_, last_line = stderr.splitlines()
+    assert last_line.startswith("next: "), stderr
+    return last_line.removeprefix("next: ")
 
 
 @click.command("try")
@@ -50,7 +50,7 @@ def try_command(**params: Any) -> dict[str, Any]:
     return params
 
 
-ODD = ["it's", "a b", "*.png", "$HOME", "a\nb", "'\\\t", "\udcff", "日本"]
+ODD_PATHS = ["it's", "a b", "*.png", "$HOME", "a\nb", "'\\\t", "\udcff", "日本"]
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ ODD = ["it's", "a b", "*.png", "$HOME", "a\nb", "'\\\t", "\udcff", "日本"]
          ["--size", "24x24", "--mean", "1,0.001", "--variants", "int8,fp32"]),
         (["--batch-size", "4", "-0", "-", "--batch-size=1"], ["-", "--batch-size", "4", "--batch-size", "1", "-0"]),
         (["--out", "-x.csv", "--json", "--", "--json", "a"], ["--out", "-x.csv", "--json", "--", "--json", "a"]),
-        (ODD, ODD),
+        (ODD_PATHS, ODD_PATHS),
     ],
 )  # fmt: skip
-def test_a_repeated_command_means_what_was_typed(
+def test_suggest_again_repeats_the_typed_command(
     capfd: pytest.CaptureFixture[str], typed: list[str], words: list[str]
 ) -> None:
     params = try_command.main(typed, standalone_mode=False)
@@ -74,7 +74,7 @@ def test_a_repeated_command_means_what_was_typed(
     assert try_command.main(repeated, standalone_mode=False) == params
 
 
-def test_changes_replace_add_and_remove_parameters_and_the_launcher_comes_first(
+def test_suggest_again_applies_changes_and_puts_the_launcher_first(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     @click.command("try", params=try_command.params)
@@ -85,7 +85,7 @@ def test_changes_replace_add_and_remove_parameters_and_the_launcher_comes_first(
     assert suggested(capfd.readouterr().err) == "torchrun -m netkit try a --out r.csv --lr 0.5 -0"
 
 
-LINES = {  # command -> what to type in `place`, and what comes on stdin
+LINES = {  # name of the case -> command line to run in `place`, and its stdin
     "train": ("netkit train --arch residual --data digits --epochs 0.2 --out 'my run'", b""),
     "export": ("netkit export --arch residual --json", b""),
     "verify": ("netkit verify runs/residual/model.onnx", b""),
@@ -102,10 +102,10 @@ LINES = {  # command -> what to type in `place`, and what comes on stdin
 
 
 @pytest.fixture(scope="module")
-def place(workplace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data: ArrayDataSet) -> Path:
-    """A folder with runs/residual, images/, weights of PyTorch's, and two pictures with difficult names."""
+def place(workspace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data: ArrayDataSet) -> Path:
+    """A folder with runs/residual, images/, a PyTorch state dict, and two images whose names need quoting."""
     folder = tmp_path_factory.mktemp("place")
-    shutil.copytree(workplace / "runs", folder / "runs")
+    shutil.copytree(workspace / "runs", folder / "runs")
     write_sample(digits_data, folder / "images", count=20)
     for name in ("-x.png", "a\nb.png"):
         Image.fromarray(digits_data.test_images[0, 0]).save(folder / name)
@@ -113,41 +113,41 @@ def place(workplace: Path, tmp_path_factory: pytest.TempPathFactory, digits_data
     return folder
 
 
-Type = Callable[..., str]
+RunLine = Callable[..., str]
 
 
 @pytest.fixture
-def type_line(netkit: Netkit) -> Type:
-    """Run a command line in a folder, with words as bash reads them; it must succeed. Returns its stderr."""
+def run_line(netkit: Netkit) -> RunLine:
+    """Return a function that runs a command line, which must succeed, in a folder and returns its stderr."""
 
-    def type_line(line: str, folder: Path, stdin: bytes = b"") -> str:
+    def run_line(line: str, folder: Path, stdin: bytes = b"") -> str:
         command, *arguments = words_in(line)
         assert command == "netkit"
         done = netkit(*arguments, cwd=folder, stdin=stdin)
         assert done.returncode == 0, done.stderr
         return done.stderr
 
-    return type_line
+    return run_line
 
 
 @pytest.mark.parametrize(("line", "stdin"), LINES.values(), ids=LINES)
-def test_the_suggested_command_runs_as_printed(type_line: Type, place: Path, line: str, stdin: bytes) -> None:
-    type_line(suggested(type_line(line, place, stdin)), place, stdin)
+def test_the_suggested_command_runs_as_printed(run_line: RunLine, place: Path, line: str, stdin: bytes) -> None:
+    run_line(suggested(run_line(line, place, stdin)), place, stdin)
 
 
-def test_every_command_is_tried() -> None:
+def test_every_command_has_a_case() -> None:
     assert set(COMMANDS) <= set(LINES)
 
 
-def test_from_train_to_a_report_each_command_suggests_the_next(type_line: Type, tmp_path: Path) -> None:
-    """In a folder with a space in its name, and without a model in runs/."""
+def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_path: Path) -> None:
+    """The run folder has a space in its name, and runs/ has no model."""
     line = "netkit train --arch residual --data digits --epochs 0.2 --out 'my run'"
     for expected in (
         "netkit export --run 'my run'",
         "netkit sample images/ --data digits",
-        "netkit infer --help",  # only with --model it finds one
+        "netkit infer --help",  # because runs/ has no model
     ):
-        line = suggested(type_line(line, tmp_path))
+        line = suggested(run_line(line, tmp_path))
         assert line == expected
     line = "netkit verify 'my run/model.onnx'"
     for expected in (
@@ -155,20 +155,18 @@ def test_from_train_to_a_report_each_command_suggests_the_next(type_line: Type, 
         "netkit infer images/ --model 'my run/model.onnx' --out results.csv",
         "netkit infer images/ --model 'my run/model.onnx' --top-k 3 --out results.csv",
     ):
-        line = suggested(type_line(line, tmp_path))
+        line = suggested(run_line(line, tmp_path))
         assert line == expected
 
 
 @pytest.mark.slow
-def test_a_network_of_nets_is_trained_by_the_suggested_command(
-    type_line: Type, tmp_path: Path, mnist_data: ArrayDataSet
-) -> None:
-    type_line(suggested(type_line("netkit nets residual", tmp_path)), tmp_path)
+def test_the_hint_of_nets_trains_that_network(run_line: RunLine, tmp_path: Path, mnist_data: ArrayDataSet) -> None:
+    run_line(suggested(run_line("netkit nets residual", tmp_path)), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("launcher", "suggests"),
+    ("launcher", "prefix"),
     [
         ([str(NETKIT)], ""),
         (
@@ -178,19 +176,17 @@ def test_a_network_of_nets_is_trained_by_the_suggested_command(
     ],
     ids=["alone", "torchrun"],
 )
-def test_an_interrupted_training_is_resumed_by_the_suggested_command(
-    tmp_path: Path, launcher: list[str], suggests: str
-) -> None:
+def test_the_hint_of_an_interrupted_training_resumes_it(tmp_path: Path, launcher: list[str], prefix: str) -> None:
     process = subprocess.Popen(
-        [*launcher, *TRAIN, "--json"], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=heeding_interrupts
+        [*launcher, *TRAIN, "--json"], cwd=tmp_path, stderr=subprocess.PIPE, preexec_fn=restore_sigint
     )
     wait_for_an_epoch(tmp_path, process)
-    process.send_signal(signal.SIGINT if not suggests else signal.SIGTERM)
+    process.send_signal(signal.SIGTERM if prefix else signal.SIGINT)
     errors = process.communicate(timeout=120)[1].decode()
     assert process.returncode != 0
     (line,) = [line.removeprefix("next: ") for line in errors.splitlines() if line.startswith("next: ")]
     options = " ".join(TRAIN[1:])
-    assert line == f"{suggests}netkit train {options} --resume --json"
+    assert line == f"{prefix}netkit train {options} --resume --json"
     environment = {**os.environ, "PATH": f"{NETKIT.parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0 and "going on after step" in done.stderr, done.stderr
+    assert done.returncode == 0 and "resuming after step" in done.stderr, done.stderr

@@ -1,4 +1,4 @@
-"""`netkit infer` as people run it: lists on stdin, odd names and files, limits, signals, and going on after them."""
+"""`netkit infer`: paths on stdin, unusual file names, limits, signals and resume."""
 
 import csv
 import io
@@ -16,13 +16,13 @@ import pytest
 from PIL import Image
 
 from netkit.data.dataset import ArrayDataSet
-from tests.support.commands import NETKIT, Netkit, heeding_interrupts
+from tests.support.commands import NETKIT, Netkit, restore_sigint
 from tests.support.rows import NAMES
 
 
 @pytest.fixture(scope="module")
-def model(workplace: Path) -> Path:
-    return workplace / "runs/residual/model.onnx"
+def model(workspace: Path) -> Path:
+    return workspace / "runs/residual/model.onnx"
 
 
 @pytest.fixture
@@ -35,21 +35,21 @@ def infer(*arguments: str | Path, cwd: Path, stdin: bytes = b"") -> "subprocess.
     return subprocess.run([NETKIT, "infer", *arguments], cwd=cwd, input=stdin, capture_output=True, timeout=300)
 
 
-def odd_files(folder: Path, digit: Path) -> list[bytes]:
-    """The same digit under each odd name, twice: in two folders."""
+def link_unusual_names(folder: Path, digit: Path) -> list[bytes]:
+    """Link the same digit under each of NAMES in two folders; returns the paths."""
     names = [os.fsencode(name).replace(b"/", b"") for name in NAMES if name]
     paths = []
-    for inner in (b"a", b"b"):
-        (folder / os.fsdecode(inner)).mkdir()
+    for subfolder in (b"a", b"b"):
+        (folder / os.fsdecode(subfolder)).mkdir()
         for name in names:
-            path = inner + b"/" + name
+            path = subfolder + b"/" + name
             os.link(digit, os.path.join(os.fsencode(folder), path))
             paths.append(path)
     return paths
 
 
-def test_nul_separated_paths_on_stdin_come_back_byte_for_byte(tmp_path: Path, digit: Path, model: Path) -> None:
-    paths = odd_files(tmp_path, digit)
+def test_nul_separated_paths_on_stdin_are_written_byte_for_byte(tmp_path: Path, digit: Path, model: Path) -> None:
+    paths = link_unusual_names(tmp_path, digit)
     done = infer("-", "-0", "--model", model, cwd=tmp_path, stdin=b"\0".join(paths))
     assert done.returncode == 0, done.stderr
     _, *rows = csv.reader(io.StringIO(done.stdout.decode("utf-8", "surrogateescape"), newline=""))
@@ -59,20 +59,20 @@ def test_nul_separated_paths_on_stdin_come_back_byte_for_byte(tmp_path: Path, di
     assert [os.fsencode(json.loads(line)["path"]) for line in as_json.stdout.splitlines()] == paths
 
 
-def test_lines_on_stdin_are_files_and_stand_where_the_dash_stands(tmp_path: Path, digit: Path, model: Path) -> None:
+def test_paths_on_stdin_take_the_position_of_the_dash(tmp_path: Path, digit: Path, model: Path) -> None:
     done = infer("-", digit.name, "--model", model, "--json", cwd=tmp_path, stdin=b"digit.png\n\nno file\n.\ndigit.png")
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == ["digit.png", "no file", ".", "digit.png", "digit.png"]
-    assert [row["status"] for row in rows] == ["ok", "vanished", "unreadable", "ok", "ok"]
+    assert [row["status"] for row in rows] == ["ok", "not-found", "unreadable", "ok", "ok"]
     assert done.returncode == 1
 
 
-def test_an_empty_list_on_stdin_gives_no_rows(tmp_path: Path, model: Path) -> None:
+def test_empty_stdin_gives_no_rows(tmp_path: Path, model: Path) -> None:
     done = infer("-", "--model", model, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, b"path,label,probability,status,message\n")
 
 
-def test_who_reads_no_further_ends_it_quietly(tmp_path: Path, digit: Path, model: Path) -> None:
+def test_a_closed_pipe_on_stdout_ends_infer_without_an_error(tmp_path: Path, digit: Path, model: Path) -> None:
     for index in range(2000):
         os.link(digit, tmp_path / f"{index}.png")
     command = f"{NETKIT} infer . --model {model} --batch-size 1 | head -1"
@@ -81,7 +81,7 @@ def test_who_reads_no_further_ends_it_quietly(tmp_path: Path, digit: Path, model
     assert "Traceback" not in done.stderr and "rror" not in done.stderr
 
 
-def test_limits_can_be_set(tmp_path: Path, digit: Path, model: Path, netkit: Netkit) -> None:
+def test_files_above_the_limits_are_too_large(tmp_path: Path, digit: Path, model: Path, netkit: Netkit) -> None:
     size = digit.stat().st_size
     for option, value, status in [
         ("--max-bytes", size - 1, "too-large"), ("--max-bytes", size, "ok"),
@@ -91,21 +91,21 @@ def test_limits_can_be_set(tmp_path: Path, digit: Path, model: Path, netkit: Net
         assert json.loads(done.stdout)["status"] == status
 
 
-def test_resuming_needs_a_file_and_has_nothing_to_do_where_the_run_has_ended(
+def test_resume_needs_out_and_does_nothing_after_a_finished_run(
     tmp_path: Path, digit: Path, model: Path, netkit: Netkit
 ) -> None:
     arguments = ("infer", digit, "--model", model)
-    assert "name it with --out" in netkit(*arguments, "--resume").stderr
-    assert netkit(*arguments, "--out", "r.csv", "--resume").returncode == 0  # nothing to go on with: from the start
+    assert "--resume requires --out, the results to continue" in netkit(*arguments, "--resume").stderr
+    assert netkit(*arguments, "--out", "r.csv", "--resume").returncode == 0  # no run to resume: starts a new one
     content = (tmp_path / "r.csv").read_bytes()
     done = netkit(*arguments, "--out", "r.csv", "--resume")
     assert done.returncode == 0
-    assert "r.csv: this run has ended: nothing is left to do; leave out --resume to start anew\n" in done.stderr
+    assert "r.csv: this run is already complete\n" in done.stderr
     assert (tmp_path / "r.csv").read_bytes() == content
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_leaves_no_results_but_what_can_be_gone_on_with(
+def test_an_interrupted_run_can_be_resumed_to_the_same_results(
     tmp_path: Path, digit: Path, model: Path, number: int, code: int
 ) -> None:
     for index in range(3000):
@@ -115,15 +115,15 @@ def test_an_interrupted_run_leaves_no_results_but_what_can_be_gone_on_with(
     program = "import sys; from netkit.cli import cli; from netkit.infer.output import results_file\n"
     program += "results_file.SAVE_EVERY_S = 0; cli(sys.argv[1:])"
     slow = [sys.executable, "-c", program, *map(str, common[1:]), "r.csv"]
-    process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=heeding_interrupts)
+    process = subprocess.Popen(slow, cwd=tmp_path, stderr=subprocess.PIPE, text=True, preexec_fn=restore_sigint)
     journal = tmp_path / ".r.csv.journal"
     while not (journal.exists() and json.loads(journal.read_text())["counts"]["ok"] > 5):
         assert process.poll() is None
         time.sleep(0.002)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == code
-    assert "rows are kept; go on with --resume" in told and "Traceback" not in told
+    assert "rows are kept; continue with --resume" in stderr and "Traceback" not in stderr
     assert not (tmp_path / "r.csv").exists()
     done = subprocess.run([*common, "r.csv", "--resume"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -132,24 +132,24 @@ def test_an_interrupted_run_leaves_no_results_but_what_can_be_gone_on_with(
     assert not (tmp_path / ".r.csv.part").exists()
 
 
-def test_a_full_disk_is_told_with_the_results_file(tmp_path: Path, digit: Path, model: Path) -> None:
+def test_a_full_disk_prints_an_error_with_the_results_file(tmp_path: Path, digit: Path, model: Path) -> None:
     for index in range(500):
         os.link(digit, tmp_path / f"{index}.png")
 
-    def little_room() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails as on a full disk
+    def limit_file_size() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # write() then raises OSError, as on a full disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))
 
     done = subprocess.run(
         [NETKIT, "infer", ".", "--model", model, "--out", "r.csv"],
-        cwd=tmp_path, capture_output=True, text=True, preexec_fn=little_room,
+        cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit_file_size,
     )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "netkit: r.csv: File too large"
     assert not list(tmp_path.glob("*r.csv*")) and not list(tmp_path.glob(".r.csv*"))
 
 
-LITTLE_MEMORY = """
+PREDICT = """
 import resource, sys, pathlib
 from dataclasses import replace
 import numpy as np
@@ -164,16 +164,16 @@ if "fixed" in sys.argv:
     session = replace(session, bindings=Bindings(session.runtime, session.card, "cpu"))
 images = np.random.default_rng(0).integers(0, 256, (6001, 28, 28), np.uint8)
 session.run(images[:1, None])
-if "little" in sys.argv:
+if "limited" in sys.argv:
     for _ in range(2):
-        np.ones(30_000_000, np.uint8)  # leaves some room for small things, of which ONNX Runtime would take the last
+        np.ones(30_000_000, np.uint8)  # leaves free memory for small allocations besides those of ONNX Runtime
     size = int(pathlib.Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + 190_000_000, -1))
 sizes, run = [], type(session).run
-def noted(self, images_u8, *, size=None):
+def recording_run(self, images_u8, *, size=None):
     sizes.append(size)
     return run(self, images_u8, size=size)
-type(session).run = noted
+type(session).run = recording_run
 for batch in predict(session, images, decoder=Decoder(session.card.input), batch_size=6000, workers=1):
     for row in rows_of(batch, session.card.labels, top_k=1):
         print(row.status, row.label, round(row.probability, 5))
@@ -181,32 +181,30 @@ print(*sizes, file=sys.stderr)
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
-@pytest.mark.parametrize("more", [(), ("fixed",)], ids=["as it is", "padded, as on CUDA"])
-def test_a_batch_that_the_memory_is_too_small_for_is_halved_with_the_same_rows(
-    model: Path, more: tuple[str, ...]
-) -> None:
-    """The last batch has one image, which is padded where batches are of fixed sizes."""
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and RLIMIT_AS")
+@pytest.mark.parametrize("options", [(), ("fixed",)], ids=["dynamic", "padded, as on CUDA"])
+def test_a_batch_that_exceeds_memory_is_halved_with_the_same_rows(model: Path, options: tuple[str, ...]) -> None:
+    """The last batch has one image. It is padded if batches have fixed sizes."""
     rows, sizes = {}, {}
-    for memory in ("all", "little"):
-        program = [sys.executable, "-c", LITTLE_MEMORY, model, memory, *more]
+    for memory in ("unlimited", "limited"):
+        program = [sys.executable, "-c", PREDICT, model, memory, *options]
         done = subprocess.run(program, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         rows[memory], sizes[memory] = done.stdout.splitlines(), done.stderr.split()
-    assert len(rows["all"]) == 6001
-    assert rows["little"] == rows["all"]
-    assert sizes["all"] == ["6000", "6000"] and "3000" in sizes["little"]
+    assert len(rows["unlimited"]) == 6001
+    assert rows["limited"] == rows["unlimited"]
+    assert sizes["unlimited"] == ["6000", "6000"] and "3000" in sizes["limited"]
 
 
-def test_one_run_of_each_size_of_batches_gives_the_same_rows(
+def test_batch_size_and_threads_do_not_change_the_rows(
     tmp_path: Path, model: Path, netkit: Netkit, digits_data: ArrayDataSet
 ) -> None:
     for index, image in enumerate(digits_data.test_images[:50]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")
-    found = []
+    runs = []
     for options in (("--batch-size", "1"), ("--batch-size", "7", "--threads", "1"), ("--threads", "1000")):
         done = netkit("infer", ".", "--model", model, *options)
-        found.append([row.split(",") for row in done.stdout.splitlines()[1:]])
-    for rows in found[1:]:
-        assert [(row[0], row[1]) for row in rows] == [(row[0], row[1]) for row in found[0]]
-        np.testing.assert_allclose([float(row[2]) for row in rows], [float(row[2]) for row in found[0]], atol=2e-6)
+        runs.append([row.split(",") for row in done.stdout.splitlines()[1:]])
+    for rows in runs[1:]:
+        assert [(row[0], row[1]) for row in rows] == [(row[0], row[1]) for row in runs[0]]
+        np.testing.assert_allclose([float(row[2]) for row in rows], [float(row[2]) for row in runs[0]], atol=2e-6)

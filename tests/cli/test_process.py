@@ -1,4 +1,4 @@
-"""A command ends with its exit code and at most one line on stderr, whenever a signal comes and wherever it fails."""
+"""Exit codes, and at most one line on stderr, after exceptions and signals at any time."""
 
 import os
 import pty
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 START = "import os, signal, sys, threading; from netkit.cli import process\n"
-# the parent of the tests may have them ignored
+# the parent process of the tests may ignore these signals
 START += "signal.signal(signal.SIGINT, signal.default_int_handler); signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
 INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
 
@@ -18,23 +18,23 @@ INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
 @pytest.mark.parametrize(
     ("program", "code", "stderr"),
     [
-        # a second interrupt, while the message about the first is printed
+        # a second interrupt, while the message for the first is printed
         ("def work(): raise KeyboardInterrupt", 130, ""),
         (f"process.fail = {INTERRUPT}\ndef work(): raise MemoryError", 130, ""),
         # an interrupt while Python waits for the last threads
         (f"def late(): threading.main_thread().join(); ({INTERRUPT})()\n"
          "def work(): threading.Thread(target=late).start()", -signal.SIGINT, ""),
-        # cleaning up after a signal fails
+        # an exception in the cleanup after a signal
         ("def work():\n try: os.kill(os.getpid(), signal.SIGTERM)\n finally: 1 / 0", 143, "netkit: terminated\n"),
         ("def work():\n try: os.kill(os.getpid(), signal.SIGINT)\n finally: open('/nowhere/a')", 130, ""),
         ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
-         "netkit: ZeroDivisionError: division by zero\n"),
+         "netkit: internal error: ZeroDivisionError: division by zero\n"),
         ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
         ("def work(): raise OSError('a sentence\\nand more')", 1, "netkit: system: a sentence\n"),
         ("def work(): open('/nowhere/a')", 1, "netkit: /nowhere/a: No such file or directory\n"),
     ],
 )  # fmt: skip
-def test_a_command_ends_with_at_most_one_line(program: str, code: int, stderr: str) -> None:
+def test_a_failing_command_prints_at_most_one_line(program: str, code: int, stderr: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"{START}{program}\nprocess.run(work)"], capture_output=True, text=True, timeout=60
     )
@@ -49,7 +49,7 @@ STOPS = [("SIGTERM", 143, "netkit: terminated\n"), ("SIGHUP", 129, "netkit: term
 def test_a_signal_ends_a_command_even_if_its_exception_is_discarded(
     name: str, code: int, stderr: str, wait: str
 ) -> None:
-    """Python discards exceptions in destructors, and goes on."""
+    """Python discards exceptions in destructors."""
     program = f"{START}import time\n"
     program += "class Late:\n    def __del__(self):\n"
     program += f"        os.kill(os.getpid(), signal.{name}); [number for number in range(100)]\n"
@@ -71,7 +71,7 @@ except BaseException:
     ("name", "code", "stderr"), [*STOPS[:2], ("SIGINT", 130, "netkit: interrupted\n")], ids=lambda value: str(value)
 )
 def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path, name: str, code: int, stderr: str) -> None:
-    """A module can discard the exception, or abort the process."""
+    """The module discards the exception."""
     (tmp_path / "module.py").write_text(DISCARDS.format(name))
     done = subprocess.run(
         [sys.executable, "-c", f"{START}def work(): import module\nprocess.run(work)"],
@@ -80,7 +80,7 @@ def test_a_signal_during_an_import_ends_the_process_at_once(tmp_path: Path, name
     assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
 
 
-def test_a_signal_during_an_import_shows_the_cursor_that_progress_hides(tmp_path: Path) -> None:
+def test_a_signal_during_an_import_shows_the_hidden_cursor_again(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(DISCARDS.format("SIGINT"))
     program = f"{START}from netkit.cli.console import open_terminal\n"
     program += "def work():\n with open_terminal().status('working'): import module\nprocess.run(work)"
@@ -94,7 +94,7 @@ def test_a_signal_during_an_import_shows_the_cursor_that_progress_hides(tmp_path
     assert "\x1b[?25l" in shown and shown.endswith("\x1b[?25hnetkit: interrupted\r\n")
 
 
-def test_each_process_of_torchrun_prints_its_rank() -> None:
+def test_processes_of_torchrun_print_their_rank() -> None:
     program = f"{START}process.run(lambda: process.fail('no', 2))"
     done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, capture_output=True)
     assert (done.returncode, done.stderr) == (2, b"netkit: rank 1: no\n")
@@ -112,4 +112,12 @@ def test_a_missing_package_names_the_extra_that_installs_it() -> None:
     program = f"{START}def work(): raise ModuleNotFoundError('no', name='sklearn.datasets')\nprocess.run(work)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("netkit: this needs sklearn, which netkit's extra [train] installs")
+    assert done.stderr.startswith("netkit: sklearn is not installed; install netkit's extra [train]")
+
+
+@pytest.mark.parametrize(("command", "fix"), [("evaluate", "; reduce --batch-size"), ("verify", "")])
+def test_out_of_memory_suggests_a_smaller_batch_only_where_the_command_has_that_option(command: str, fix: str) -> None:
+    program = "import netkit\nfrom netkit.cli import cli\ndef fail(*arguments, **options): raise MemoryError\n"
+    program += f"netkit.{command} = fail\ncli(['{command}', 'model.onnx'])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, f"netkit: out of memory{fix}\n")

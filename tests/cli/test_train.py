@@ -1,4 +1,4 @@
-"""`netkit train` as people run it: what its options change."""
+"""The options of `netkit train`."""
 
 import csv
 import json
@@ -10,23 +10,23 @@ from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit
 
 
-def test_options_change_the_recipe_that_is_printed_and_kept(netkit: Netkit, tmp_path: Path) -> None:
+def test_options_override_the_printed_and_saved_recipe(netkit: Netkit, tmp_path: Path) -> None:
     options = ["--epochs", "1", "--batch-size", "256", "--lr", "0.05", "--ema", "0.5", "--precision", "fp32"]
     done = netkit("train", "--arch", "residual", "--data", "digits", "--seed", "3", "--deterministic", *options)
     assert done.returncode == 0, done.stderr
     _, card = checkpoint.load(tmp_path / "runs/residual/model.safetensors")
-    asked = {"epochs": 1, "batch_size": 256, "lr": 0.05, "ema": 0.5, "precision": "fp32"}
-    assert {name: card.origin.recipe[name] for name in asked} == asked and card.origin.seed == 3
+    overrides = {"epochs": 1, "batch_size": 256, "lr": 0.05, "ema": 0.5, "precision": "fp32"}
+    assert {name: card.origin.recipe[name] for name in overrides} == overrides and card.origin.seed == 3
     arguments = json.loads((tmp_path / "runs/residual/run.json").read_text())
     assert arguments["deterministic"] is True and arguments["compiled"] is False
     line = next(
         line for line in done.stderr.splitlines() if line.startswith("training residual on digits (1,442 images")
     )
-    for name, value in asked.items():
+    for name, value in overrides.items():
         assert f"{name.replace('_', ' ')} {value}" in line
 
 
-def test_half_an_epoch_learns_from_half_of_the_images(netkit: Netkit, tmp_path: Path) -> None:
+def test_half_an_epoch_trains_on_half_of_the_images(netkit: Netkit, tmp_path: Path) -> None:
     options = ("--arch", "residual", "--data", "digits", "--epochs", "1.5", "--batch-size", "103")
     done = netkit("train", *options)
     assert done.returncode == 0, done.stderr
@@ -35,24 +35,24 @@ def test_half_an_epoch_learns_from_half_of_the_images(netkit: Netkit, tmp_path: 
         rows = list(csv.DictReader(file))
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "14"), ("2", "21")]  # 1,442 and 721 images
     resumed = netkit("train", *options, "--resume")
-    assert resumed.returncode == 0 and "this run has ended" in resumed.stderr
+    assert resumed.returncode == 0 and "this run is already complete" in resumed.stderr
 
 
 @pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
-def test_epochs_that_cannot_be_are_refused_in_a_line(netkit: Netkit, epochs: str) -> None:
+def test_an_invalid_number_of_epochs_prints_one_line(netkit: Netkit, epochs: str) -> None:
     done = netkit("train", "--data", "digits", f"--epochs={epochs}")
     assert done.returncode == 2
-    assert done.stderr.splitlines() == [f"netkit: epochs are a number above 0 and up to 100,000, not {float(epochs)}"]
+    assert done.stderr.splitlines() == [f"netkit: epochs must be above 0 and at most 100,000, not {float(epochs)}"]
 
 
 @pytest.mark.slow
-def test_a_compiled_step_trains_as_well(netkit: Netkit, tmp_path: Path) -> None:
+def test_a_compiled_step_reaches_the_same_accuracy(netkit: Netkit, tmp_path: Path) -> None:
     options = ("--arch", "residual", "--data", "digits", "--epochs", "3", "--precision", "fp32")
-    found = []
-    for more in ((), ("--compile",)):
-        done = netkit("train", *options, *more, "--json")
+    accuracies = []
+    for flags in ((), ("--compile",)):
+        done = netkit("train", *options, *flags, "--json")
         assert done.returncode == 0, done.stderr
-        found.append(json.loads(done.stdout)["test_accuracy"])
-    plain, compiled = found
-    assert compiled == pytest.approx(plain, abs=0.05)
+        accuracies.append(json.loads(done.stdout)["test_accuracy"])
+    eager, compiled = accuracies
+    assert compiled == pytest.approx(eager, abs=0.05)
     assert json.loads((tmp_path / "runs/residual/run.json").read_text())["compiled"] is True

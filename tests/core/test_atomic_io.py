@@ -1,4 +1,4 @@
-"""A file is replaced as a whole or not at all, also when its writer raises or is killed."""
+"""Atomic writes: a file is replaced completely or not at all, even if its writer raises or is killed."""
 
 import fcntl
 import os
@@ -14,19 +14,19 @@ from netkit.core.atomic_io import locked_folder, open_atomic, write_atomic
 from netkit.core.errors import UsageError
 
 
-def test_content_arrives_whole_under_its_name_and_nothing_else_stays(tmp_path: Path) -> None:
+def test_a_write_replaces_the_file_and_leaves_no_other_file(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a", b"old")
     write_atomic(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
 
-@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit])
-def test_an_exception_leaves_the_old_file_and_no_other(tmp_path: Path, fault: type[BaseException]) -> None:
+@pytest.mark.parametrize("exception", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_exception_leaves_only_the_old_file(tmp_path: Path, exception: type[BaseException]) -> None:
     write_atomic(tmp_path / "a", b"old")
-    with pytest.raises(fault), open_atomic(tmp_path / "a") as file:
+    with pytest.raises(exception), open_atomic(tmp_path / "a") as file:
         file.write(b"half of the new")
-        raise fault
+        raise exception
     assert (tmp_path / "a").read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
 
@@ -35,8 +35,8 @@ def make_old(path: Path, age_s: int = 3700) -> None:
     os.utime(path, (path.stat().st_mtime - age_s,) * 2)
 
 
-def test_a_killed_process_leaves_the_old_file_whole_and_at_most_one_temporary_file(tmp_path: Path) -> None:
-    """The process is killed ten times in a loop that writes 1 MB of one digit after the other."""
+def test_a_killed_process_leaves_a_complete_file_and_at_most_one_temporary_file(tmp_path: Path) -> None:
+    """Ten processes are killed while each rewrites the file in a loop, with 1 MB of another digit each time."""
     path = tmp_path / "a"
     program = (
         "import sys, itertools; from pathlib import Path; from netkit.core.atomic_io import write_atomic\n"
@@ -52,51 +52,51 @@ def test_a_killed_process_leaves_the_old_file_whole_and_at_most_one_temporary_fi
         process.wait()
         content = path.read_bytes()
         assert len(content) == 1_000_000 and len(set(content)) == 1
-        left = [found for found in tmp_path.iterdir() if found != path]
-        assert len(left) <= 1
-        for temporary in left:
+        temporary_files = [other for other in tmp_path.iterdir() if other != path]
+        assert len(temporary_files) <= 1
+        for temporary in temporary_files:
             make_old(temporary)
         write_atomic(path, b"")
         assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_new_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+def test_a_written_file_has_the_default_permissions(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a", b"")
     (tmp_path / "b").write_bytes(b"")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-def test_a_missing_folder_is_an_error_that_names_it(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"nowhere/a: there is no folder .*nowhere"):
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nowhere/a: the folder .*nowhere does not exist"):
         write_atomic(tmp_path / "nowhere/a", b"")
 
 
-def test_what_a_file_cannot_replace_stays(tmp_path: Path) -> None:
+def test_pipes_and_folders_are_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="pipe: not a regular file"):
+    with pytest.raises(UsageError, match="pipe: is not a regular file"):
         write_atomic(tmp_path / "pipe", b"")
     assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(UsageError, match="a folder, not a file"):
+    with pytest.raises(UsageError, match="is a folder, not a file"):
         write_atomic(tmp_path, b"")
 
 
-def test_a_fault_names_the_file_that_was_asked_for_not_the_temporary_one(tmp_path: Path) -> None:
+def test_a_write_error_names_the_destination_rather_than_the_temporary_file(tmp_path: Path) -> None:
     program = (
         "import resource, sys; from pathlib import Path; from netkit.core.atomic_io import write_atomic\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "try: write_atomic(Path(sys.argv[1]), bytes(2000))\n"
-        "except OSError as fault: print(fault)"
+        "except OSError as exc: print(exc)"
     )
     path = tmp_path / "a"
     path.write_bytes(b"old")
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
     assert done.stdout == f"[Errno 27] File too large: '{path}'\n"
-    assert {found: found.read_bytes() for found in tmp_path.iterdir()} == {path: b"old"}
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == {path: b"old"}
 
 
-def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """They are in one process: their PIDs are equal, as those of two containers may be."""
+def test_concurrent_writers_of_one_file_do_not_conflict(tmp_path: Path) -> None:
+    """Both writers have the same process ID, which can also happen in two containers."""
     path = tmp_path / "a"
     with open_atomic(path) as slow:
         slow.write(b"slow")
@@ -106,21 +106,21 @@ def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_write_deletes_old_temporary_files_that_no_process_has_open(tmp_path: Path) -> None:
-    stale, young, locked = (f".a.{digit * 16}.tmp" for digit in "0ef")
+def test_a_write_deletes_old_temporary_files_that_no_process_has_locked(tmp_path: Path) -> None:
+    stale, recent, locked = (f".a.{digit * 16}.tmp" for digit in "0ef")
     others = [".b.0000000000000000.tmp", ".a.000000000000000g.tmp", ".a.00.tmp", ".a.tmp", "a.0000000000000000.tmp"]
-    for name in (stale, young, locked, *others):
+    for name in (stale, recent, locked, *others):
         (tmp_path / name).write_bytes(b"half")
-        make_old(tmp_path / name, age_s=3500 if name == young else 3700)
+        make_old(tmp_path / name, age_s=3500 if name == recent else 3700)
     with open(tmp_path / locked, "r+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         write_atomic(tmp_path / "a", b"new")
-        assert {path.name for path in tmp_path.iterdir()} == {"a", young, locked, *others}
+        assert {path.name for path in tmp_path.iterdir()} == {"a", recent, locked, *others}
     write_atomic(tmp_path / "a", b"new")
-    assert {path.name for path in tmp_path.iterdir()} == {"a", young, *others}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", recent, *others}
 
 
-def test_an_old_temporary_file_stays_while_its_writer_lives(tmp_path: Path) -> None:
+def test_an_old_temporary_file_is_kept_while_its_writer_is_running(tmp_path: Path) -> None:
     with open_atomic(tmp_path / "a") as slow:
         (temporary,) = tmp_path.iterdir()
         make_old(temporary)
@@ -129,8 +129,8 @@ def test_an_old_temporary_file_stays_while_its_writer_lives(tmp_path: Path) -> N
     assert (tmp_path / "a").read_bytes() == b"slow"
 
 
-def test_a_folder_is_locked_for_one_user_at_a_time(tmp_path: Path) -> None:
-    with locked_folder(tmp_path), pytest.raises(UsageError, match="another run is writing it"), locked_folder(tmp_path):
+def test_a_folder_can_be_locked_only_once_at_a_time(tmp_path: Path) -> None:
+    with locked_folder(tmp_path), pytest.raises(UsageError, match="in use by another run"), locked_folder(tmp_path):
         pass
     with locked_folder(tmp_path):
         pass

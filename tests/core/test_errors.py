@@ -1,4 +1,4 @@
-"""The exceptions form the tree that the module draws, and names and messages are printed safely."""
+"""The exception tree matches its documentation, and names and messages are printed safely."""
 
 import re
 
@@ -8,8 +8,8 @@ from netkit.core import errors
 from netkit.core.errors import NetkitError, one_line, unknown_name
 
 
-def drawn() -> dict[str, tuple[str | None, int]]:
-    """Name -> parent and exit code, from the drawing in the module's docstring."""
+def documented_tree() -> dict[str, tuple[str | None, int]]:
+    """Return name -> parent and exit code, parsed from the module's docstring."""
     tree: dict[str, tuple[str | None, int]] = {}
     ancestors: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
@@ -21,13 +21,13 @@ def drawn() -> dict[str, tuple[str | None, int]]:
     return tree
 
 
-def test_the_drawing_in_the_docstring_shows_every_exception_with_its_parent_and_exit_code() -> None:
-    real: dict[str, tuple[str | None, int]] = {}
+def test_the_docstring_lists_every_exception_with_its_parent_and_exit_code() -> None:
+    actual: dict[str, tuple[str | None, int]] = {}
     for name, kind in vars(errors).items():
         if isinstance(kind, type) and issubclass(kind, NetkitError):
             parent = kind.__bases__[0].__name__ if kind is not NetkitError else None
-            real[name] = (parent, kind.exit_code)
-    assert drawn() == real
+            actual[name] = (parent, kind.exit_code)
+    assert documented_tree() == actual
 
 
 @pytest.mark.parametrize(

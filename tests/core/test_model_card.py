@@ -1,4 +1,4 @@
-"""The card: it survives its round trip, and names what is wrong with one that is not right."""
+"""The model card: the JSON round trip, and the error message for each invalid card."""
 
 import json
 import re
@@ -14,12 +14,12 @@ from netkit.core.model_card import ModelCard
 
 
 @pytest.mark.parametrize("resize", [None, 32])
-def test_card_survives_the_round_trip_through_json(card: ModelCard, resize: int | None) -> None:
+def test_a_json_round_trip_preserves_the_card(card: ModelCard, resize: int | None) -> None:
     card = replace(card, resize=resize)
     assert ModelCard.from_json(card.to_json()) == card
 
 
-def test_json_is_the_same_byte_for_byte_after_a_round_trip() -> None:
+def test_a_round_trip_preserves_every_byte_of_the_json() -> None:
     text = (
         '{"version": 2, "input": {"channels": 3, "height": 28, "width": 30, "resize": null}, "arch": "residual", '
         '"labels": ["cat", "\\u00e9"], "mean": [0.5, 0.25, 0.1], "std": [1.0, 2.0, 0.3], "origin": {"data": "digits", '
@@ -29,7 +29,7 @@ def test_json_is_the_same_byte_for_byte_after_a_round_trip() -> None:
     assert ModelCard.from_json(text).to_json() == text
 
 
-def test_json_holds_the_input_as_one_thing_and_the_version(card: ModelCard) -> None:
+def test_json_contains_the_version_and_the_input_as_one_object(card: ModelCard) -> None:
     fields = json.loads(card.to_json())
     assert fields["version"] == 2
     assert fields["input"] == {"channels": 1, "height": 28, "width": 28, "resize": None}
@@ -37,16 +37,16 @@ def test_json_holds_the_input_as_one_thing_and_the_version(card: ModelCard) -> N
 
 
 def changed(card: ModelCard, path: str, value: Any) -> str:
-    """The card's JSON with the field at `path` (a.b) replaced, or taken out where `value` is ..."""
+    """Return the card's JSON with the field at `path` (a.b) replaced, or removed if `value` is `...`."""
     fields = json.loads(card.to_json())
     *parents, name = path.split(".")
-    place = fields
+    target = fields
     for parent in parents:
-        place = place[parent]
+        target = target[parent]
     if value is ...:
-        del place[name]
+        del target[name]
     else:
-        place[name] = value
+        target[name] = value
     return json.dumps(fields)
 
 
@@ -66,43 +66,43 @@ def test_a_missing_field_is_named(card: ModelCard, path: str) -> None:
 @pytest.mark.parametrize("path", FIELDS)
 @pytest.mark.parametrize("value", [None, True])
 def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: object) -> None:
-    with pytest.raises(CardError, match=f"the model card(: '{path}' is| has version) {value}"):
+    with pytest.raises(CardError, match=f"the model card(: '{path}' is| has format version) {value}"):
         ModelCard.from_json(changed(card, path, value))
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "says"),
+    ("path", "value", "message"),
     [
-        ("version", 1, "has version 1; this netkit reads version 2"),
+        ("version", 1, "has format version 1; this netkit reads version 2"),
         ("input.channels", 2, "1 or 3 channels, not 2"),
-        ("input.height", 0, "sides of 1 to 4096 pixels, not 0x28"),
-        ("input.width", 10**9, "sides of 1 to 4096 pixels"),
-        ("input.resize", 27, "images of 28x28 cannot be cut from the middle of images with a shorter side of 27"),
-        ("input.resize", 4097, "with a shorter side of 4097"),
+        ("input.height", 0, "image sides must be 1 to 4096 pixels, not 0x28"),
+        ("input.width", 10**9, "image sides must be 1 to 4096 pixels, not 28x1000000000"),
+        ("input.resize", 27, "resize must be 28 to 4096 pixels for a crop of 28x28, not 27"),
+        ("input.resize", 4097, "for a crop of 28x28, not 4097"),
         ("input.resize", True, "'input.resize' is True, not of type int | None"),
         ("input.resize", ..., "lacks 'input.resize'"),
-        ("origin.val_split", 1.0, "val_split lies between 0 and 1, not at 1.0"),
-        ("labels", ["a"], "two or more different names"),
-        ("labels", ["a", "b", "a"], "two or more different names"),
+        ("origin.val_split", 1.0, "val_split must be between 0 and 1, not 1.0"),
+        ("labels", ["a"], "at least two labels, all different"),
+        ("labels", ["a", "b", "a"], "at least two labels, all different"),
         ("labels", ["a", 1], "'labels[1]' is 1, not of type str"),
-        ("labels", ["a", ""], "labels are text that can be written"),
-        ("labels", ["a", "b\ud800"], "labels are text that can be written"),
+        ("labels", ["a", ""], "labels must be valid Unicode text and not empty"),
+        ("labels", ["a", "b\ud800"], "labels must be valid Unicode text and not empty"),
         ("labels", "0123456789", "'labels' is '0123456789', not of type list"),
-        ("mean", [0.1, 0.2], "one mean and std a channel"),
-        ("std", [0], "std above 0"),
-        ("std", [-0.5], "std above 0"),
+        ("mean", [0.1, 0.2], "mean and std must have one number per channel"),
+        ("std", [0], "std must be positive"),
+        ("std", [-0.5], "std must be positive"),
         ("mean", [float("nan")], "'mean[0]' is nan, not a finite float"),
         ("std", [float("inf")], "'std[0]' is inf, not a finite float"),
         ("mean", [10**400], "'mean[0]' is 1000"),
     ],
 )
-def test_impossible_values_are_refused(card: ModelCard, path: str, value: object, says: str) -> None:
-    with pytest.raises(CardError, match=re.escape(says)):
+def test_invalid_values_are_refused(card: ModelCard, path: str, value: object, message: str) -> None:
+    with pytest.raises(CardError, match=re.escape(message)):
         ModelCard.from_json(changed(card, path, value))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"version": 1', "nul", "\x00"])
-def test_what_is_not_json_is_refused(text: str) -> None:
+def test_text_that_is_not_json_is_refused(text: str) -> None:
     with pytest.raises(CardError, match="the model card is not JSON"):
         ModelCard.from_json(text)
 
@@ -113,6 +113,6 @@ def test_any_other_json_is_refused_as_a_card(value: object) -> None:
         ModelCard.from_json(json.dumps(value))
 
 
-def test_a_card_in_memory_is_checked_as_one_from_a_file(card: ModelCard) -> None:
+def test_a_card_is_also_checked_when_it_is_built_in_memory(card: ModelCard) -> None:
     with pytest.raises(CardError, match="1 or 3 channels, not 4"):
         replace(card, channels=4)

@@ -1,4 +1,4 @@
-"""ordered_map: the order of results, how many calls it submits, and what happens when a call or the caller stops."""
+"""ordered_map: the order of results, the number of submitted calls, exceptions, and early stops."""
 
 import multiprocessing
 import threading
@@ -32,7 +32,7 @@ def test_results_come_in_input_order_when_a_later_call_finishes_first(pool: Thre
 
 @pytest.mark.parametrize("window", [1, 2, 7, 100])
 @pytest.mark.parametrize("items", [range(50), []])
-def test_every_item_gives_one_result_whatever_the_window(
+def test_every_item_gives_one_result_with_any_window(
     pool: ThreadPoolExecutor, window: int, items: Sequence[int]
 ) -> None:
     assert list(ordered_map(pool, str, items, window=window)) == [str(number) for number in items]
@@ -41,19 +41,19 @@ def test_every_item_gives_one_result_whatever_the_window(
 def test_items_are_pulled_only_to_fill_the_window(pool: ThreadPoolExecutor) -> None:
     pulled: list[int] = []
 
-    def endless() -> Iterator[int]:
+    def infinite_items() -> Iterator[int]:
         for item in count():
             pulled.append(item)
             yield item
 
-    with closing(ordered_map(pool, abs, endless(), window=3)) as results:
+    with closing(ordered_map(pool, abs, infinite_items(), window=3)) as results:
         assert pulled == []
         for taken in range(1, 5):
             assert next(results) == taken - 1
             assert len(pulled) == taken + 3
 
 
-def test_an_exception_of_a_call_comes_in_place_of_its_result(pool: ThreadPoolExecutor) -> None:
+def test_an_exception_in_a_call_is_raised_in_place_of_its_result(pool: ThreadPoolExecutor) -> None:
     results = ordered_map(pool, lambda item: 12 // item, [4, 3, 0, 2], window=4)
     assert [next(results), next(results)] == [3, 4]
     with pytest.raises(ZeroDivisionError):
@@ -90,11 +90,11 @@ def test_the_executor_is_shut_down_at_the_end(pool: ThreadPoolExecutor) -> None:
         pool.submit(int)
 
 
-def test_processes_work_as_threads_do() -> None:
+def test_a_process_pool_works_like_a_thread_pool() -> None:
     executor = ProcessPoolExecutor(2, multiprocessing.get_context("spawn"))
     assert list(ordered_map(executor, abs, range(-9, 0), window=4)) == list(range(9, 0, -1))
 
 
-def test_a_window_without_room_for_a_call_is_refused(pool: ThreadPoolExecutor) -> None:
+def test_a_window_of_zero_is_refused(pool: ThreadPoolExecutor) -> None:
     with pytest.raises(ValueError, match="window must be at least 1, not 0"):
         next(ordered_map(pool, abs, [1], window=0))

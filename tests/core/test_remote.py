@@ -1,4 +1,4 @@
-"""Folders behind URLs give the same rows as the same files in a local folder, with both engines."""
+"""Files at URLs give the same rows as the same files in a local folder, with both engines."""
 
 import shutil
 import sys
@@ -26,7 +26,7 @@ from netkit.infer.model.onnx_file import Model
 from netkit.infer.output.prediction import Row
 from netkit.infer.pipeline.inputs import find_inputs
 from netkit.infer.runtime.session import open_session
-from tests.support.clusters import engine_of, in_turn
+from tests.support.clusters import engine_of, run_in_process
 from tests.support.commands import run_netkit
 
 URL = "memory:///bucket/images"
@@ -34,13 +34,13 @@ URL = "memory:///bucket/images"
 
 @pytest.fixture
 def local(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
-    """Digits in folders, a text file beside them, and files named like images that are none."""
+    """A folder with images of digits in subfolders, a text file, and files that are only named like images."""
     folder = tmp_path / "images"
     for number in range(40):
         path = folder / str(digits_data.test_labels[number]) / f"{number}.PNG"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits_data.test_images[number][0]).save(path, "PNG")
-    (folder / "notes.txt").write_text("no image, by its name")
+    (folder / "notes.txt").write_text("not an image, by its name")
     (folder / "1/empty.png").write_bytes(b"")
     (folder / "broken.jpg").write_bytes(b"no image")
     (folder / "large.png").write_bytes(bytes(70_000))
@@ -49,27 +49,27 @@ def local(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
 
 @pytest.fixture
 def bucket(local: Path) -> Iterator[MemoryFileSystem]:
-    """The same files in memory, behind URL."""
-    system = fsspec.filesystem("memory")
-    system.put(str(local), "/bucket/images", recursive=True)
-    yield system
-    system.rm("/bucket", recursive=True)
+    """The same files in fsspec's memory file system, at URL."""
+    filesystem = fsspec.filesystem("memory")
+    filesystem.put(str(local), "/bucket/images", recursive=True)
+    yield filesystem
+    filesystem.rm("/bucket", recursive=True)
 
 
 def rows_of(inputs: list[str], model: Model) -> list[Row]:
     rows: list[Row] = []
-    decoder = replace(Decoder(model.card.input), largest_file=60_000)
-    alone = job.Job(tuple(inputs), decoder, 8, None, 1, rows.extend, False)
+    decoder = replace(Decoder(model.card.input), max_bytes=60_000)
+    local_job = job.Job(tuple(inputs), decoder, 8, None, 1, rows.extend, False)
     session = open_session(model, device="cpu", threads=1)
-    job.run(alone, session, find_inputs(inputs), advance=lambda count, note: None)
+    job.run(local_job, session, find_inputs(inputs), advance=lambda count, note: None)
     return rows
 
 
 @pytest.mark.usefixtures("bucket")
 def test_rows_of_a_url_equal_those_of_the_same_local_folder(local: Path, model: Model) -> None:
-    here = [row._replace(path=row.path.replace(str(local), URL)) for row in rows_of([str(local)], model)]
-    assert rows_of([URL], model) == here
-    assert {row.status for row in here} == {"ok", "not-an-image", "too-large"} and len(here) == 43
+    expected = [row._replace(path=row.path.replace(str(local), URL)) for row in rows_of([str(local)], model)]
+    assert rows_of([URL], model) == expected
+    assert {row.status for row in expected} == {"ok", "not-an-image", "too-large"} and len(expected) == 43
 
 
 @pytest.mark.usefixtures("bucket")
@@ -87,10 +87,10 @@ def test_each_folder_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_globs_are_expanded_and_a_named_file_is_a_row_even_if_it_is_missing(model: Model) -> None:
+def test_globs_are_expanded_and_a_missing_file_that_is_named_gives_a_row(model: Model) -> None:
     assert list(find_inputs([f"{URL}/*.jpg"])) == [f"{URL}/broken.jpg"]
     assert [row.status for row in rows_of([f"{URL}/none.png", f"{URL}/broken.jpg"], model)] == [
-        "vanished", "not-an-image",
+        "not-found", "not-an-image",
     ]  # fmt: skip
 
 
@@ -107,30 +107,29 @@ def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFil
 
 @pytest.mark.usefixtures("bucket")
 def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
-    plan = Plan(
-        tmp_path / "out", model.sha256, replace(Decoder(model.card.input), largest_file=60_000), "cpu", 8, 1, True
-    )
-    found = find_inputs([URL])
-    driver.run(plan, model, [URL], found, engine_of(in_turn), workers=1, resume=False, advance=lambda count, note: None)
+    plan = Plan(tmp_path / "out", model.sha256, replace(Decoder(model.card.input), max_bytes=60_000), "cpu", 8, 1, True)
+    paths = find_inputs([URL])
+    engine = engine_of(run_in_process)
+    driver.run(plan, model, [URL], paths, engine, workers=1, resume=False, advance=lambda count, note: None)
     expected = [(row.path, row.label, row.status) for row in rows_of([URL], model)]
     table = pq.read_table(tmp_path / "out").to_pylist()
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
 
 
 @pytest.mark.slow
-def test_both_engines_accept_urls_on_the_command_line(local: Path, workplace: Path) -> None:
-    command = ("infer", local.as_uri(), "--model", str(workplace / "runs/residual/model.onnx"))
-    alone = run_netkit(*command, "--out", "alone.parquet", cwd=local.parent)
+def test_both_engines_accept_urls_on_the_command_line(local: Path, workspace: Path) -> None:
+    command = ("infer", local.as_uri(), "--model", str(workspace / "runs/residual/model.onnx"))
+    locally = run_netkit(*command, "--out", "local.parquet", cwd=local.parent)
     on_ray = run_netkit(*command, "--engine", "ray", "--out", "out", cwd=local.parent)
-    assert alone.returncode == on_ray.returncode == 1, alone.stderr + on_ray.stderr
-    rows = pq.read_table(local.parent / "alone.parquet").to_pylist()
+    assert locally.returncode == on_ray.returncode == 1, locally.stderr + on_ray.stderr
+    rows = pq.read_table(local.parent / "local.parquet").to_pylist()
     assert len(rows) == 43 and rows[0]["path"].startswith("file:///")
     parts = [pq.read_table(part).to_pylist() for part in sorted((local.parent / "out").glob("part-*"))]
     assert [row for part in parts for row in part] == rows
 
 
-class Hosted(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
-    """Files on a host, which is part of the URL but not of the path, as with hdfs and ftp."""
+class HostFileSystem(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
+    """A file system whose URLs contain a host that is not part of the path, as with hdfs and ftp."""
 
     protocol = "hosted"
     cachable = False
@@ -151,15 +150,15 @@ class Hosted(MemoryFileSystem):  # type: ignore[misc]  # fsspec ships no types
 
 @pytest.mark.usefixtures("bucket")
 def test_urls_keep_their_host_and_their_chain(tmp_path: Path, local: Path) -> None:
-    fsspec.register_implementation("hosted", Hosted, clobber=True)
-    found = list(find_inputs(["hosted://there:80/bucket/images"]))
-    assert len(found) == 43 and {url[:31] for url in found} == {"hosted://there:80/bucket/images"}
+    fsspec.register_implementation("hosted", HostFileSystem, clobber=True)
+    urls = list(find_inputs(["hosted://there:80/bucket/images"]))
+    assert len(urls) == 43 and {url[:31] for url in urls} == {"hosted://there:80/bucket/images"}
     assert list(find_inputs(["hosted://there:80/bucket/im*/1/e*"])) == ["hosted://there:80/bucket/images/1/empty.png"]
     shutil.make_archive(str(tmp_path / "all"), "zip", local)
-    inside = list(find_inputs([f"zip://::file://{tmp_path}/all.zip"]))
-    assert len(inside) == 43
-    assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", largest=100_000) == b"no image"
-    assert f"zip://broken.jpg::file://{tmp_path}/all.zip" in inside
+    urls_in_zip = list(find_inputs([f"zip://::file://{tmp_path}/all.zip"]))
+    assert len(urls_in_zip) == 43
+    assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", max_bytes=100_000) == b"no image"
+    assert f"zip://broken.jpg::file://{tmp_path}/all.zip" in urls_in_zip
 
 
 def test_a_name_with_glob_characters_is_a_file_if_it_exists(bucket: MemoryFileSystem) -> None:
@@ -168,22 +167,22 @@ def test_a_name_with_glob_characters_is_a_file_if_it_exists(bucket: MemoryFileSy
     assert list(find_inputs(["memory:///bucket/imag*/1*"])) == list(find_inputs([f"{URL}/1"]))
 
 
-def test_a_subfolder_that_cannot_be_listed_is_yielded_itself(
+def test_a_subfolder_that_cannot_be_listed_is_itself_yielded(
     bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listing = MemoryFileSystem.ls
+    original_ls = MemoryFileSystem.ls
 
-    def refusing(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
+    def refuse_subfolder(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
         if path.endswith("/1"):
             raise PermissionError("Access Denied")
-        return listing(self, path, detail=detail, **options)
+        return original_ls(self, path, detail=detail, **options)
 
-    monkeypatch.setattr(MemoryFileSystem, "ls", refusing)
-    found = list(find_inputs([URL]))
-    assert f"{URL}/1" in found and not any(url.startswith(f"{URL}/1/") for url in found)
+    monkeypatch.setattr(MemoryFileSystem, "ls", refuse_subfolder)
+    urls = list(find_inputs([URL]))
+    assert f"{URL}/1" in urls and not any(url.startswith(f"{URL}/1/") for url in urls)
 
 
-def test_a_parquet_list_of_paths_may_be_behind_a_url(bucket: MemoryFileSystem, tmp_path: Path) -> None:
+def test_a_parquet_list_of_paths_may_be_at_a_url(bucket: MemoryFileSystem, tmp_path: Path) -> None:
     pq.write_table(pa.table({"path": [f"{URL}/1/0.png", "b.png"]}), tmp_path / "list.parquet")
     bucket.put(str(tmp_path / "list.parquet"), "/bucket/list.parquet")
     assert list(find_inputs(["memory:///bucket/list.parquet"])) == [f"{URL}/1/0.png", "b.png"]
@@ -191,8 +190,8 @@ def test_a_parquet_list_of_paths_may_be_behind_a_url(bucket: MemoryFileSystem, t
         find_inputs(["memory:///bucket/none.parquet"])
 
 
-class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
-    """Local files through Arrow, which also serves hdfs://."""
+class LocalFilesByArrow(ArrowFSWrapper):  # type: ignore[misc]  # fsspec ships no types
+    """Local files read by Arrow, which fsspec also uses for hdfs://."""
 
     protocol = "on-arrow"
 
@@ -205,22 +204,22 @@ class OnArrow(ArrowFSWrapper):  # type: ignore[misc]  # as above
 
 
 def test_files_opened_by_arrow_give_the_same_rows(local: Path, model: Model) -> None:
-    fsspec.register_implementation("on-arrow", OnArrow, clobber=True)
-    found = [(row.label, row.status) for row in rows_of([f"on-arrow://{local}"], model)]
-    assert found == [(row.label, row.status) for row in rows_of([str(local)], model)]
-    assert {status for _, status in found} == {"ok", "not-an-image", "too-large"}
+    fsspec.register_implementation("on-arrow", LocalFilesByArrow, clobber=True)
+    results = [(row.label, row.status) for row in rows_of([f"on-arrow://{local}"], model)]
+    assert results == [(row.label, row.status) for row in rows_of([str(local)], model)]
+    assert {status for _, status in results} == {"ok", "not-an-image", "too-large"}
 
 
 def test_an_empty_file_is_not_requested(bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.pipe("/bucket/none.png", b"")
-    monkeypatch.setattr(bucket, "cat_file", None)  # object stores refuse a range of nothing
-    with pytest.raises(ImageError, match="an empty file"):
-        remote.read("memory:///bucket/none.png", largest=1)
+    monkeypatch.setattr(bucket, "cat_file", None)  # object stores reject an empty range
+    with pytest.raises(ImageError, match="the file is empty"):
+        remote.read("memory:///bucket/none.png", max_bytes=1)
 
 
 def test_a_missing_package_is_an_error_rather_than_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match=r"s3://bucket/a\.png: .*s3fs"):
-        remote.read("s3://bucket/a.png", largest=1)
+        remote.read("s3://bucket/a.png", max_bytes=1)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(MissingExtraError, match=r"pip install '\.\[remote\]'"):
-        remote.read(f"{URL}/a.png", largest=1)
+        remote.read(f"{URL}/a.png", max_bytes=1)

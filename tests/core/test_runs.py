@@ -1,4 +1,4 @@
-"""Runs have one folder an architecture, and commands use the newest file or the one that is named."""
+"""Run folders: one per architecture, and how commands choose the newest file or the file that is named."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from netkit.core.runs import MODEL, WEIGHTS, choose, is_external, is_user_code, 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, which is empty."""
+    """An empty working directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -36,7 +36,7 @@ def make_run(arch: str, *names: str, age_s: int = 0) -> None:
         ("..", "runs/--"),
     ],
 )
-def test_a_run_folder_is_in_runs_for_every_architecture_name(here: Path, arch: str, folder: str) -> None:
+def test_the_run_folder_of_any_architecture_name_is_in_runs(here: Path, arch: str, folder: str) -> None:
     assert run_folder(arch) == Path(folder)
     assert run_folder(arch).resolve().parent == here / "runs"
 
@@ -47,9 +47,9 @@ def test_the_newest_file_is_used_and_logged(here: Path, caplog: pytest.LogCaptur
     make_run("densenet", name, age_s=20)
     make_run("inception", name, age_s=10)
     make_run("preact", name, age_s=30)
-    make_run("residual", WEIGHTS if name == MODEL else MODEL)  # newer, but without the file that is asked for
+    make_run("residual", WEIGHTS if name == MODEL else MODEL)  # newer, but without the file `name`
     assert choose(name, file=None, arch=None) == Path("runs/inception") / name
-    assert caplog.messages == [f"using the newest, runs/inception/{name}"]
+    assert caplog.messages == [f"using the newest file: runs/inception/{name}"]
 
 
 def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -65,17 +65,17 @@ def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pyt
 @pytest.mark.parametrize(
     ("name", "file", "arch", "message"),
     [
-        (MODEL, None, None, "no runs/*/model.onnx here; make one with 'netkit export'"),
-        (WEIGHTS, None, None, "no runs/*/model.safetensors here; make one with 'netkit train'"),
+        (MODEL, None, None, "no runs/*/model.onnx found; run 'netkit export' first"),
+        (WEIGHTS, None, None, "no runs/*/model.safetensors found; run 'netkit train' first"),
         (MODEL, None, "preact", "runs/preact/model.onnx: no such file; make it with 'netkit export --arch preact'"),
         (WEIGHTS, None, "a/b", "runs/a-b/model.safetensors: no such file; make it with 'netkit train --arch a/b'"),
         (MODEL, "my.onnx", None, "my.onnx: no such file"),
-        (MODEL, "folder", None, "folder: not a file, but a folder"),
-        (MODEL, "pipe", None, "pipe: not a file, but a pipe or a device"),
-        (MODEL, "my.onnx", "preact", "my.onnx and --arch preact: name one of them"),
+        (MODEL, "folder", None, "folder: is a folder, not a file"),
+        (MODEL, "pipe", None, "pipe: is a pipe or a device, not a file"),
+        (MODEL, "my.onnx", "preact", "my.onnx and --arch preact: pass only one of them"),
     ],
 )
-def test_a_file_that_is_not_there_is_reported_with_the_command_that_writes_it(
+def test_the_message_for_a_missing_file_names_the_command_that_writes_it(
     here: Path, name: str, file: str | None, arch: str | None, message: str
 ) -> None:
     Path("folder").mkdir()
@@ -93,7 +93,7 @@ def test_a_file_that_is_not_there_is_reported_with_the_command_that_writes_it(
         ("mypkg.mymodule:MyNet", True, True, None),
     ],
 )
-def test_the_name_of_an_architecture_tells_whose_code_it_is(
+def test_the_name_of_an_architecture_shows_where_its_code_comes_from(
     arch: str, external: bool, user_code: bool, channels: int | None
 ) -> None:
     assert (is_external(arch), is_user_code(arch), required_channels(arch)) == (external, user_code, channels)

@@ -1,4 +1,4 @@
-"""Dataclasses are filled from JSON by their annotations, and a wrong field is named with its place and value."""
+"""Dataclasses are built from JSON, and the message for a wrong field names its location and value."""
 
 import json
 import re
@@ -32,26 +32,26 @@ class Outer:
     note: str | None = None
 
 
-SOUND: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "name": "x", "flag": True, "kind": "b", "pair": [1, 2], "parts": [{"size": 3, "scale": None}],
     "table": {"a": 1, "b": 1.0, "c": "1"}, "anything": [{}], "note": None,
 }  # fmt: skip
 
 
 def load(values: Any) -> Outer:
-    return schema.load(Outer, json.dumps(values), what="the file", error=DataError)
+    return schema.load(Outer, json.dumps(values), subject="the file", error=DataError)
 
 
 def test_fields_have_the_types_of_their_annotations() -> None:
-    outer = load(SOUND)
+    outer = load(VALID)
     assert outer == Outer("x", True, "b", (1, 2.0), (Inner(3, None),), {"a": 1, "b": 1.0, "c": "1"}, [{}])
     assert [type(number) for number in outer.pair] == [int, float]
     assert [type(item) for item in outer.table.values()] == [int, float, str]
 
 
-def test_parsed_json_is_read_as_text_is_and_other_fields_are_ignored() -> None:
-    values = {**SOUND, "more": 1}
-    assert schema.load(Outer, values, what="the file", error=DataError) == load(values)
+def test_parsed_json_is_loaded_like_text_and_unknown_fields_are_ignored() -> None:
+    values = {**VALID, "more": 1}
+    assert schema.load(Outer, values, subject="the file", error=DataError) == load(values)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +75,15 @@ def test_parsed_json_is_read_as_text_is_and_other_fields_are_ignored() -> None:
         ({"name": list(range(1000))}, "the file: 'name' is [0, 1, 2, 3, 4, 5, ...], not of type str"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_place(change: dict[str, Any], message: str) -> None:
+def test_the_message_for_a_wrong_value_names_its_location(change: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=f"^{re.escape(message)}$"):
-        load({**SOUND, **change})
+        load({**VALID, **change})
 
 
-@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("name", VALID)
 def test_a_missing_field_is_named_even_if_it_has_a_default(name: str) -> None:
     with pytest.raises(DataError, match=f"^the file lacks '{name}'$"):
-        load({key: value for key, value in SOUND.items() if key != name})
+        load({key: value for key, value in VALID.items() if key != name})
 
 
 @pytest.mark.parametrize(
@@ -94,13 +94,13 @@ def test_a_missing_field_is_named_even_if_it_has_a_default(name: str) -> None:
         ("1" * 5000, "the file is not JSON: "),
         ("[1]", r"the file is \[1\], not a JSON object$"),
         ("{}", "the file lacks 'version'$"),
-        ('{"version": 2}', "the file has version 2; this netkit reads version 1$"),
-        ('{"version": true}', "the file has version True; this netkit reads version 1$"),
+        ('{"version": 2}', "the file has format version 2; this netkit reads version 1$"),
+        ('{"version": true}', "the file has format version True; this netkit reads version 1$"),
     ],
 )
-def test_other_text_and_other_versions_are_refused(text: str | bytes, message: str) -> None:
+def test_text_that_is_not_json_and_other_versions_are_refused(text: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}"):
-        schema.parse(text, what="the file", error=DataError, version=1)
+        schema.parse(text, subject="the file", error=DataError, version=1)
 
 
 @given(
@@ -109,10 +109,10 @@ def test_other_text_and_other_versions_are_refused(text: str | bytes, message: s
         lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["size", "scale"]) | st.text(), inner),
         max_leaves=8,
     ),
-    st.sampled_from(sorted(SOUND)),
+    st.sampled_from(sorted(VALID)),
 )
 def test_any_json_is_loaded_or_refused(value: object, name: str) -> None:
-    for values in (value, {**SOUND, name: value}):
+    for values in (value, {**VALID, name: value}):
         try:
             assert isinstance(load(values), Outer)
         except DataError as exc:

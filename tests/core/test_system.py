@@ -1,4 +1,4 @@
-"""Usable cores follow from CPU affinity and cgroup quota, and a missing CUDA driver is named."""
+"""The number of usable cores depends on CPU affinity and cgroup quota, and a missing CUDA driver is named."""
 
 import os
 import subprocess
@@ -29,24 +29,24 @@ def test_cgroup_quota_is_read_in_both_versions(tmp_path: Path, files: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("member", "cores"),
+    ("membership", "cores"),
     [("0::/\n", 8.0), ("0::/a\n", 2.0), ("12:cpu:/x\n0::/a/b\n", 2.0), ("0::/a/c\n", 1.0), ("0::/gone\n", 8.0)],
 )
-def test_the_smallest_quota_of_nested_cgroups_counts(tmp_path: Path, member: str, cores: float) -> None:
+def test_the_smallest_quota_of_nested_cgroups_applies(tmp_path: Path, membership: str, cores: float) -> None:
     for folder, quota in ((".", 8), ("a", 2), ("a/b", 3), ("a/c", 1)):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / "cpu.max").write_text(f"{quota}00000 100000\n")
-    (tmp_path / "member").write_text(member)
-    assert cgroup_quota(tmp_path, tmp_path / "member") == cores
+    (tmp_path / "membership").write_text(membership)
+    assert cgroup_quota(tmp_path, tmp_path / "membership") == cores
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
-def test_a_quota_lowers_the_number_of_cores_but_never_below_one(
+def test_a_quota_lowers_the_number_of_cores_but_not_below_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int | None
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota)
-    monkeypatch.setattr("netkit.core.system.CGROUP", tmp_path)
-    monkeypatch.setattr("netkit.core.system.MEMBER", tmp_path / "none")
+    monkeypatch.setattr("netkit.core.system.CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr("netkit.core.system.CGROUP_MEMBERSHIP", tmp_path / "none")
     assert usable_cores() == (cores or len(os.sched_getaffinity(0)))
 
 

@@ -1,4 +1,4 @@
-"""Folder walks: the order of files, and which folders are walked."""
+"""Folder walks: the order of files, and which folders are entered."""
 
 import os
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def test_files_and_subfolders_come_in_one_sorted_order() -> None:
     ]  # fmt: skip
 
 
-def test_the_current_folder_may_have_no_name() -> None:
+def test_the_empty_path_is_the_current_folder() -> None:
     assert list(list_folder("")) == [("top", True)]
     assert list(list_folder(".")) == [("./top", True)]
 
@@ -34,12 +34,12 @@ def test_hidden_names_are_skipped_on_request() -> None:
     assert list(list_folder("top", skip_hidden=True)) == [("top/a", False), ("top/b", True), ("top/c", False)]
 
 
-def test_a_link_to_a_folder_is_a_file() -> None:
+def test_a_symbolic_link_to_a_folder_counts_as_a_file() -> None:
     os.symlink("b", "top/link")
     assert ("top/link", False) in list_folder("top")
 
 
-def test_a_folder_that_cannot_be_listed_is_yielded_in_its_place() -> None:
+def test_a_folder_that_cannot_be_listed_is_itself_yielded() -> None:
     def refuse_b(folder: str) -> Iterator[Entry]:
         if folder == "top/b":
             raise PermissionError
@@ -49,7 +49,7 @@ def test_a_folder_that_cannot_be_listed_is_yielded_in_its_place() -> None:
     assert list(walk([("nowhere", True)])) == ["nowhere"]
 
 
-def test_a_folder_is_listed_only_when_its_turn_comes() -> None:
+def test_a_folder_is_listed_only_when_the_walk_reaches_it() -> None:
     listed: list[str] = []
 
     def record(folder: str) -> Iterator[Entry]:

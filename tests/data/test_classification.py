@@ -1,4 +1,4 @@
-"""The confusion matrix and the worst mistakes, against scikit-learn and a plain sort."""
+"""The confusion matrix, compared with scikit-learn, and the worst mistakes."""
 
 import numpy as np
 from sklearn import metrics
@@ -6,7 +6,7 @@ from sklearn import metrics
 from netkit.data.classification import confusion_matrix, worst_mistakes
 
 
-def test_the_confusion_matrix_is_that_of_scikit_learn() -> None:
+def test_the_confusion_matrix_equals_scikit_learns() -> None:
     random = np.random.default_rng(0)
     labels, predictions = random.integers(0, 7, (2, 500))
     expected = metrics.confusion_matrix(labels, predictions, labels=range(8))

@@ -1,4 +1,4 @@
-"""Mean and std of a data set, compared with numpy in float64 and the literature, and the values that --data takes."""
+"""Mean and std of a data set, compared with numpy in float64 and the literature, and the values of --data."""
 
 import os
 from dataclasses import replace
@@ -14,7 +14,7 @@ from netkit.data.dataset import ArrayDataSet
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with a data set of 8x9 images in fashion/, and another in emnist/ with a prefix."""
+    """The current folder. It contains a data set of 8x9 images in fashion/, and one with a prefix in emnist/."""
     monkeypatch.chdir(tmp_path)
     for folder, prefix in (("fashion", ""), ("emnist", "emnist-letters-")):
         Path(folder).mkdir()
@@ -48,7 +48,7 @@ def test_mean_and_std_ignore_the_test_images(digits_data: ArrayDataSet) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "name", "found_at"),
+    ("source", "name", "path"),
     [
         ("fashion", "fashion", "fashion"),
         ("./fashion/", "fashion", "fashion"),
@@ -57,17 +57,15 @@ def test_mean_and_std_ignore_the_test_images(digits_data: ArrayDataSet) -> None:
         ("emnist/../fashion", "fashion", "fashion"),
     ],
 )
-def test_the_source_of_a_folder_loads_it_again_from_any_folder(
-    here: Path, source: str, name: str, found_at: str
-) -> None:
+def test_the_source_of_a_folder_loads_it_again_from_any_folder(here: Path, source: str, name: str, path: str) -> None:
     data = registry.load(source)
-    assert (data.name, data.source, data.train_images.shape) == (name, str(here / found_at), (3, 1, 8, 9))
+    assert (data.name, data.source, data.train_images.shape) == (name, str(here / path), (3, 1, 8, 9))
     os.chdir("/")
     again = registry.load(data.source)
     assert (again.name, again.sha256) == (name, data.sha256)
 
 
-def test_mnist_and_digits_name_the_data_sets_even_if_such_folders_exist(
+def test_mnist_and_digits_are_the_built_in_data_sets_even_if_folders_have_these_names(
     here: Path, mnist_data: ArrayDataSet, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NETKIT_DATA", str(Path(mnist_data.source).parent))
@@ -76,7 +74,9 @@ def test_mnist_and_digits_name_the_data_sets_even_if_such_folders_exist(
         data = registry.load(name)
         assert (data.name, data.sha256) == (name, expected.sha256)
         assert registry.load(data.source).sha256 == expected.sha256
-        with pytest.raises(DataError, match=f"^{name}: no class folders here, and no files in MNIST's format$"):
+        with pytest.raises(
+            DataError, match=f"^{name}: contains neither one subfolder per class nor files in MNIST's format$"
+        ):
             registry.load(f"./{name}")
 
 
@@ -91,7 +91,7 @@ def test_mnist_and_digits_name_the_data_sets_even_if_such_folders_exist(
         ("emnist/mnist", "emnist/mnist: no such folder; --data takes mnist, digits, a folder or a .csv file"),
     ],
 )
-def test_an_unknown_source_is_refused_with_the_known_ones(here: Path, source: str, message: str) -> None:
+def test_the_message_for_an_unknown_source_lists_the_known_ones(here: Path, source: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         registry.load(source)
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""MNIST's file format, compared with torchvision's reader, and the error message for each kind of damaged file."""
+"""MNIST's file format, compared with torchvision's reader, and the error message for each kind of damage."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ def label_file(*labels: int) -> bytes:
 
 
 def make_set(folder: Path, *, prefix: str = "", test: str = "t10k", gz: bool = False) -> Path:
-    """Write six training and two test images of 5x7 pixels, of classes 0 to 9, and return the folder."""
+    """Write six training and two test images of 5x7 pixels with labels from 0 to 9, and return the folder."""
     folder.mkdir(exist_ok=True)
     contents = [image_file(6), label_file(3, 1, 4, 1, 5, 9), image_file(2), label_file(2, 6)]
     for name, content in zip(NAMES, contents, strict=True):
@@ -46,8 +46,8 @@ def make_set(folder: Path, *, prefix: str = "", test: str = "t10k", gz: bool = F
     return folder
 
 
-def loaded(path: Path) -> list[list[int]]:
-    """The labels of the data set at `path`, which show which files were read."""
+def labels_at(path: Path) -> list[list[int]]:
+    """Return the labels of the data set at `path`; they show which files were read."""
     data = idx.load(path)
     return [data.train_labels.tolist(), data.test_labels.tolist()]
 
@@ -72,8 +72,8 @@ def test_packed_and_unpacked_files_give_what_torchvision_reads(tmp_path: Path) -
 def test_unpacked_files_take_precedence_over_packed_ones(tmp_path: Path) -> None:
     make_set(tmp_path)
     for name in NAMES:
-        (tmp_path / f"{name}.gz").write_bytes(b"not read at all")
-    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+        (tmp_path / f"{name}.gz").write_bytes(b"never read")
+    assert labels_at(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
 
 
 @pytest.mark.parametrize("test", ["test", "t10k"])
@@ -82,37 +82,37 @@ def test_unpacked_files_take_precedence_over_packed_ones(tmp_path: Path) -> None
 def test_a_folder_with_one_set_needs_no_prefix(tmp_path: Path, test: str, prefix: str, gz: bool) -> None:
     make_set(tmp_path, prefix=prefix, test=test, gz=gz)
     (tmp_path / "README").touch()
-    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+    assert labels_at(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
 
 
-def test_a_dot_in_place_of_the_last_hyphen_is_accepted(tmp_path: Path) -> None:
+def test_names_may_have_a_dot_in_place_of_the_last_hyphen(tmp_path: Path) -> None:
     for path in list(make_set(tmp_path).iterdir()):
         path.rename(path.with_name(path.name.replace("-idx", ".idx")))
-    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+    assert labels_at(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
 
 
-def test_a_folder_with_several_sets_lists_choices_that_can_be_loaded(tmp_path: Path) -> None:
+def test_the_message_for_a_folder_with_several_sets_lists_paths_that_can_be_labels_at(tmp_path: Path) -> None:
     prefixes = ["emnist-", "emnist-letters-", "kmnist_"]
     for number, prefix in enumerate(prefixes):
         make_set(tmp_path, prefix=prefix, test="test")
         (tmp_path / f"{prefix}test-{LABELS}").write_bytes(label_file(number, number))
     with pytest.raises(DataError) as caught:
         idx.load(tmp_path)
-    start, _, choices = str(caught.value).partition("choose one: ")
-    assert start == f"{tmp_path}: holds several data sets; "
+    start, _, choices = str(caught.value).partition("pass one with --data: ")
+    assert start == f"{tmp_path}: contains several data sets; "
     assert choices.split(", ") == [str(tmp_path / name) for name in ("emnist", "emnist-letters", "kmnist")]
     for number, choice in enumerate(map(Path, choices.split(", "))):
         assert idx.exists(choice)
-        assert loaded(choice) == [[3, 1, 4, 1, 5, 9], [number, number]]
+        assert labels_at(choice) == [[3, 1, 4, 1, 5, 9], [number, number]]
         assert (idx.load(choice).name, idx.load(choice).source) == (choice.name, str(choice))
 
 
-def test_a_folder_without_prefix_names_the_set_without_prefix(tmp_path: Path) -> None:
+def test_the_path_of_a_folder_loads_the_set_without_prefix(tmp_path: Path) -> None:
     make_set(tmp_path)
     make_set(tmp_path, prefix="emnist-")
     (tmp_path / f"emnist-t10k-{LABELS}").write_bytes(label_file(7, 8))
-    assert loaded(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
-    assert loaded(tmp_path / "emnist") == [[3, 1, 4, 1, 5, 9], [7, 8]]
+    assert labels_at(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
+    assert labels_at(tmp_path / "emnist") == [[3, 1, 4, 1, 5, 9], [7, 8]]
 
 
 def test_a_path_that_is_not_the_prefix_of_a_set_does_not_exist(tmp_path: Path) -> None:
@@ -120,52 +120,72 @@ def test_a_path_that_is_not_the_prefix_of_a_set_does_not_exist(tmp_path: Path) -
     assert not any(idx.exists(tmp_path / name) for name in ("mnist", "letters", "emnist-l", "nowhere/emnist-letters"))
 
 
-def test_labels_are_the_numbers_up_to_the_largest_class_in_either_part(tmp_path: Path) -> None:
+def test_labels_are_the_numbers_up_to_the_largest_class_in_either_split(tmp_path: Path) -> None:
     make_set(tmp_path)
     (tmp_path / f"t10k-{LABELS}").write_bytes(label_file(25, 0))
     assert idx.load(tmp_path).labels == tuple(map(str, range(26)))
 
 
-def cut_gzip(content: bytes) -> bytes:
+def truncated_gzip(content: bytes) -> bytes:
     packed = gzip.compress(content)
     return packed[: len(packed) // 2]
 
 
-def changed_gzip(content: bytes) -> bytes:
+def gzip_with_wrong_checksum(content: bytes) -> bytes:
     packed = bytearray(gzip.compress(content))
-    packed[-6] ^= 1  # in the checksum
+    packed[-6] ^= 1
     return bytes(packed)
 
 
 DAMAGES: list[tuple[str, Callable[[bytes], bytes], str]] = [
     (f"train-{IMAGES}", lambda content: content[:10], "10 bytes (unpacked) are too few for a header"),
     (f"train-{IMAGES}", lambda content: b"", "0 bytes (unpacked) are too few for a header"),
-    (f"train-{IMAGES}", lambda content: label_file(*range(20)), "magic number 0x00000801, not 0x00000803"),
-    (f"t10k-{LABELS}", lambda content: image_file(), "magic number 0x00000803, not 0x00000801"),
-    (f"t10k-{LABELS}", lambda content: b"\0\0\x0d\1" + content[4:], "magic number 0x00000d01, not 0x00000801"),
-    (f"t10k-{LABELS}", gzip.compress, "magic number 0x1f8b08"),
+    (
+        f"train-{IMAGES}",
+        lambda content: label_file(*range(20)),
+        "not in MNIST's format: magic number 0x00000801, not 0x00000803",
+    ),
+    (f"t10k-{LABELS}", lambda content: image_file(), "not in MNIST's format: magic number 0x00000803, not 0x00000801"),
+    (
+        f"t10k-{LABELS}",
+        lambda content: b"\0\0\x0d\1" + content[4:],
+        "not in MNIST's format: magic number 0x00000d01, not 0x00000801",
+    ),
+    (f"t10k-{LABELS}", gzip.compress, "not in MNIST's format: magic number 0x1f8b08"),
     (f"t10k-{LABELS}.gz", lambda content: content, r"cannot be read: Not a gzipped file (b'\x00\x00')"),
-    (f"t10k-{LABELS}.gz", cut_gzip, "cannot be read: Compressed file ended before the end-of-stream marker"),
-    (f"t10k-{IMAGES}.gz", changed_gzip, "cannot be read: CRC check failed"),
+    (f"t10k-{LABELS}.gz", truncated_gzip, "cannot be read: Compressed file ended before the end-of-stream marker"),
+    (f"t10k-{IMAGES}.gz", gzip_with_wrong_checksum, "cannot be read: CRC check failed"),
     (f"t10k-{IMAGES}.gz", lambda content: gzip.compress(content)[:10] + b"\xff" * 99, "cannot be read: Error -3"),
-    (f"train-{IMAGES}", lambda content: content[:-1], "only 209 bytes after the header, which claims 210 (unpacked)"),
-    (f"train-{IMAGES}", lambda content: content + b"\0", "more bytes after the header, which claims 210 (unpacked)"),
+    (
+        f"train-{IMAGES}",
+        lambda content: content[:-1],
+        "damaged: only 209 bytes after the header, which declares 210 (unpacked)",
+    ),
+    (
+        f"train-{IMAGES}",
+        lambda content: content + b"\0",
+        "damaged: more bytes after the header, which declares 210 (unpacked)",
+    ),
     (
         f"train-{IMAGES}.gz",
         lambda content: gzip.compress(packed_numbers(0x0803, 2**20, 2**10, 2**10)),
-        "its header claims 1,099,511,627,776 bytes, not 1 to 2,147,483,648",
+        "the header declares 1,099,511,627,776 bytes, not 1 to 2,147,483,648",
     ),
     (f"train-{LABELS}", lambda content: label_file(1, 2, 3), "3 labels for 6 images"),
     (f"t10k-{LABELS}", lambda content: label_file(1, 2, 3), "3 labels for 2 images"),
-    (f"t10k-{IMAGES}", lambda content: image_file(2, height=7, width=5), "its images have another size than the"),
-    (f"train-{IMAGES}", lambda content: image_file(6, width=0), "its header claims 0 bytes, not 1 to 2,147,483,648"),
-    (f"t10k-{IMAGES}", lambda content: image_file(0), "its header claims 0 bytes"),
-    (f"t10k-{LABELS}", lambda content: label_file(), "its header claims 0 bytes"),
+    (
+        f"t10k-{IMAGES}",
+        lambda content: image_file(2, height=7, width=5),
+        "images of 7x5 pixels, but the training images have 5x7",
+    ),
+    (f"train-{IMAGES}", lambda content: image_file(6, width=0), "the header declares 0 bytes, not 1 to 2,147,483,648"),
+    (f"t10k-{IMAGES}", lambda content: image_file(0), "the header declares 0 bytes"),
+    (f"t10k-{LABELS}", lambda content: label_file(), "the header declares 0 bytes"),
 ]
 
 
 @pytest.mark.parametrize(("name", "change", "message"), DAMAGES, ids=range(len(DAMAGES)))
-def test_the_message_for_a_damaged_file_names_it_and_the_damage(
+def test_the_message_for_a_damaged_file_names_the_file_and_the_damage(
     tmp_path: Path, name: str, change: Callable[[bytes], bytes], message: str
 ) -> None:
     unpacked = make_set(tmp_path) / name.removesuffix(".gz")

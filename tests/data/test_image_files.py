@@ -1,4 +1,4 @@
-"""Image files as a data set, compared with what Pillow reads from the same files, and how damaged sets are refused."""
+"""Data sets of image files, compared with what Pillow reads from the same files, and errors for unusable data sets."""
 
 import logging
 from collections import Counter
@@ -14,7 +14,7 @@ from netkit.core.errors import DataError, UsageError
 from netkit.core.system import usable_cores
 from netkit.data import image_files, registry
 from netkit.data.dataset import DataSet
-from netkit.data.lazy import DECODED_AHEAD, ImagesInFiles, batches
+from netkit.data.lazy import PREFETCH_PER_THREAD, ImagesInFiles, batches
 from netkit.data.options import Options
 from netkit.images.files import find_images
 
@@ -23,9 +23,9 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Write a random image, a different one for each name, into the folder `set`: write("cat/1.png")."""
+    """A function that writes a random image, different for each name, into the folder `set`: write("cat/1.png")."""
 
-    def one(name: str, *, size: tuple[int, int] = (6, 5), mode: str = "L") -> Path:
+    def write_image(name: str, *, size: tuple[int, int] = (6, 5), mode: str = "L") -> Path:
         path = tmp_path / "set" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         shape = (*size, 3) if mode == "RGB" else size
@@ -33,12 +33,12 @@ def write(tmp_path: Path) -> Write:
         Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8)).save(path)
         return path
 
-    return one
+    return write_image
 
 
 @pytest.fixture
 def two_classes(write: Write, tmp_path: Path) -> Path:
-    """Ten images of cats and twenty of dogs, one of them in a subfolder."""
+    """A folder with ten images of cats and twenty of dogs, one of them in a subfolder."""
     for number in range(10):
         write(f"cat/{number}.png")
     for number in range(19):
@@ -48,11 +48,11 @@ def two_classes(write: Write, tmp_path: Path) -> Path:
 
 
 def pixels_and_labels(data: DataSet) -> Counter[tuple[bytes, str]]:
-    """The pixels and labels of all images, for training and for testing."""
-    total: Counter[tuple[bytes, str]] = Counter()
+    """Count the pairs of pixels and label in the training and test images."""
+    counts: Counter[tuple[bytes, str]] = Counter()
     for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels)):
-        total.update((image.tobytes(), data.labels[label]) for image, label in zip(images[:], labels, strict=True))
-    return total
+        counts.update((image.tobytes(), data.labels[label]) for image, label in zip(images[:], labels, strict=True))
+    return counts
 
 
 def test_each_file_becomes_one_image_labelled_by_its_folder(two_classes: Path) -> None:
@@ -74,23 +74,23 @@ def test_the_same_share_of_each_class_is_kept_for_testing(two_classes: Path) -> 
     assert data.val_split == 0.3
 
 
-def test_only_the_seed_decides_which_images_are_kept_for_testing(two_classes: Path) -> None:
+def test_the_seed_determines_which_images_are_kept_for_testing(two_classes: Path) -> None:
     first, again, other = (image_files.load(two_classes, Options(seed=seed)) for seed in (1, 1, 2))
     assert np.array_equal(first.test_images[:], again.test_images[:]) and first.sha256 == again.sha256
     assert not np.array_equal(first.test_images[:], other.test_images[:]) and first.sha256 != other.sha256
     assert pixels_and_labels(first) == pixels_and_labels(other)
 
 
-@pytest.mark.parametrize("tests", ["val", "test"])
-def test_existing_training_and_test_folders_are_used_as_they_are(write: Write, tmp_path: Path, tests: str) -> None:
-    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png", f"{tests}/a/3.png", f"{tests}/b/2.png"):
+@pytest.mark.parametrize("test_name", ["val", "test"])
+def test_existing_training_and_test_folders_are_not_split(write: Write, tmp_path: Path, test_name: str) -> None:
+    for name in ("train/a/1.png", "train/a/2.png", "train/b/1.png", f"{test_name}/a/3.png", f"{test_name}/b/2.png"):
         write(name)
     data = image_files.load(tmp_path / "set", Options())
     assert np.bincount(data.train_labels).tolist() == [2, 1]
     assert data.val_split is None
-    kept = {image.tobytes() for image in data.test_images[:]}
-    assert kept == {
-        np.asarray(Image.open(tmp_path / "set" / tests / name)).tobytes() for name in ("a/3.png", "b/2.png")
+    actual = {image.tobytes() for image in data.test_images[:]}
+    assert actual == {
+        np.asarray(Image.open(tmp_path / "set" / test_name / name)).tobytes() for name in ("a/3.png", "b/2.png")
     }
 
 
@@ -120,7 +120,7 @@ def test_a_table_without_splits_keeps_a_share_for_testing(write: Write, tmp_path
     assert len(image_files.load(table, Options(val_split=0.4)).test_labels) == 4
 
 
-def test_one_colour_image_makes_all_images_rgb(two_classes: Path, write: Write) -> None:
+def test_all_images_are_rgb_if_one_image_has_colours(two_classes: Path, write: Write) -> None:
     write("cat/colour.png", mode="RGB")
     assert image_files.load(two_classes, Options()).train_images.shape[1] == 3
     assert image_files.load(two_classes, Options(channels=1)).train_images.shape[1] == 1
@@ -129,13 +129,13 @@ def test_one_colour_image_makes_all_images_rgb(two_classes: Path, write: Write) 
 def test_images_of_mixed_sizes_need_an_image_size(two_classes: Path, write: Write) -> None:
     write("cat/large.png", size=(12, 10))
     with pytest.raises(
-        DataError, match=r"images of 2 sizes, 6x5 \(30\), 12x10 \(1\); make them alike with --image-size"
+        DataError, match=r"images have 2 different sizes, such as 6x5 \(30\), 12x10 \(1\); pass --image-size"
     ):
         image_files.load(two_classes, Options())
     assert image_files.load(two_classes, Options(size=(8, 7))).train_images.shape[1:] == (1, 8, 7)
 
 
-def test_training_sees_the_files_that_inference_sees_apart_from_hidden_ones(two_classes: Path, write: Write) -> None:
+def test_training_finds_the_same_files_as_inference_except_hidden_ones(two_classes: Path, write: Write) -> None:
     write("cat/.hidden/1.png")
     (two_classes / "dog/notes.txt").touch()
     listed = [entry.path for part in image_files.list_images(two_classes) for entry in part]
@@ -145,18 +145,20 @@ def test_training_sees_the_files_that_inference_sees_apart_from_hidden_ones(two_
 
 
 def test_images_decoded_on_use_equal_images_in_memory(two_classes: Path) -> None:
-    in_memory, in_files = (image_files.load(two_classes, Options(size=(7, 9)), memory=memory) for memory in (10**9, 0))
+    in_memory, in_files = (
+        image_files.load(two_classes, Options(size=(7, 9)), max_memory_bytes=max_bytes) for max_bytes in (10**9, 0)
+    )
     assert isinstance(in_memory.train_images, np.ndarray) and isinstance(in_files.train_images, ImagesInFiles)
     assert (in_memory.sha256, in_memory.mean_and_std()) == (in_files.sha256, in_files.mean_and_std())
     index_arrays = [np.array([3, 1, 4]), np.array([1]), np.arange(12)] * 20
     decoded = batches(in_files.train_images, index_arrays)
-    for one, other in zip(batches(in_memory.train_images, index_arrays), decoded, strict=True):
-        assert one.dtype == other.dtype == np.uint8 and np.array_equal(one, other)
+    for expected, actual in zip(batches(in_memory.train_images, index_arrays), decoded, strict=True):
+        assert expected.dtype == actual.dtype == np.uint8 and np.array_equal(expected, actual)
     assert np.array_equal(in_memory.test_images[:], in_files.test_images[:])
 
 
 def test_only_a_few_batches_are_decoded_ahead(two_classes: Path) -> None:
-    data = image_files.load(two_classes, Options(), memory=0)
+    data = image_files.load(two_classes, Options(), max_memory_bytes=0)
     pulled: list[int] = []
 
     def index_arrays() -> Iterator[NDArray[np.int64]]:
@@ -165,18 +167,18 @@ def test_only_a_few_batches_are_decoded_ahead(two_classes: Path) -> None:
             yield np.array([0])
 
     next(batches(data.train_images, index_arrays()))
-    assert len(pulled) == DECODED_AHEAD * usable_cores() + 1
+    assert len(pulled) == PREFETCH_PER_THREAD * usable_cores() + 1
 
 
 def test_a_file_deleted_after_loading_is_named(two_classes: Path) -> None:
-    data = image_files.load(two_classes, Options(), memory=0)
+    data = image_files.load(two_classes, Options(), max_memory_bytes=0)
     for path in two_classes.rglob("*.PNG"):
         path.unlink()
-    with pytest.raises(DataError, match=r"dog/.*PNG: no such file; it could be read when the data set was loaded"):
+    with pytest.raises(DataError, match=r"dog/.*PNG: no such file; it was readable when the data set was loaded"):
         data.train_images[:]
 
 
-def test_an_unreadable_image_is_logged_and_left_out(
+def test_an_unreadable_image_is_logged_and_skipped(
     write: Write, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for number in range(120):
@@ -200,10 +202,10 @@ def test_more_than_one_percent_of_unreadable_images_is_an_error(write: Write, tm
 def test_class_sizes_are_logged(two_classes: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         image_files.load(two_classes, Options())
-    assert "2 classes, of 8 (cat) to 16 (dog) training images" in caplog.messages
+    assert "2 classes; training images per class: 8 (cat) to 16 (dog)" in caplog.messages
 
 
-def test_hidden_names_are_left_out(two_classes: Path, write: Write) -> None:
+def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -> None:
     write(".thumbnails/1.png")
     write("cat/.1.png")
     assert sum(pixels_and_labels(image_files.load(two_classes, Options())).values()) == 30
@@ -212,10 +214,10 @@ def test_hidden_names_are_left_out(two_classes: Path, write: Write) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "no class folders here, and no files in MNIST's format"),
-        (["only/1.png", "only/2.png"], "one class only, 'only'"),
+        ([], "contains neither one subfolder per class nor files in MNIST's format"),
+        (["only/1.png", "only/2.png"], "only one class, 'only'"),
         (["a/1.png", "b/notes.txt"], "b: no images in this class"),
-        (["a/1.png", "a/2.png", "b/1.png"], "class 'b' has one image: none is left to test on"),
+        (["a/1.png", "a/2.png", "b/1.png"], "class 'b' has only one image; add another"),
         (
             ["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/c/1.png"],
             "with test images but no training images: c",
@@ -235,10 +237,10 @@ def test_a_folder_that_is_not_a_data_set_is_refused(
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,class\n1.png,a\n", "line 2: a row has a path and a label"),
-        ("path,label\n1.png,a\n2.png,\n", "line 3: a row has a path and a label"),
-        ("path,label,split\n1.png,a,dev\n", "line 2: split is train, test or val, not 'dev'"),
-        ("path,label\n", "no images for training"),
+        ("file,class\n1.png,a\n", "line 2: a row needs a value in the columns 'path' and 'label'"),
+        ("path,label\n1.png,a\n2.png,\n", "line 3: a row needs a value in the columns 'path' and 'label'"),
+        ("path,label,split\n1.png,a,dev\n", "line 2: split must be train, test or val, not 'dev'"),
+        ("path,label\n", "no images for training; check its rows and the column 'split'"),
     ],
 )
 def test_a_table_that_is_not_a_data_set_is_refused(tmp_path: Path, table: str, message: str) -> None:
@@ -251,8 +253,8 @@ def test_a_table_that_is_not_a_data_set_is_refused(tmp_path: Path, table: str, m
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_split": 0.0}, "--val-split lies between 0 and 1"),
-        ({"mean": (0.5,)}, "--mean and --std: give both"),
+        ({"val_split": 0.0}, "--val-split must be between 0 and 1"),
+        ({"mean": (0.5,)}, "--mean and --std: pass both"),
         ({"resize": 9}, "--resize needs --image-size"),
     ],
 )

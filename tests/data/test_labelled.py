@@ -1,4 +1,4 @@
-"""Which images a model is evaluated on, and the class of each."""
+"""Which images a model is evaluated on, and their classes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +16,16 @@ from netkit.data.options import Options
 
 @pytest.fixture
 def images(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
-    """Ten images of each of the digits 0 and 1."""
-    top = tmp_path / "images"
+    """A folder with ten images of each of the digits 0 and 1."""
+    folder = tmp_path / "images"
     for label in (0, 1):
-        (top / str(label)).mkdir(parents=True)
+        (folder / str(label)).mkdir(parents=True)
         for index in np.flatnonzero(digits_data.train_labels == label)[:10].tolist():
-            Image.fromarray(digits_data.train_images[index, 0]).save(top / str(label) / f"{index:04}.png")
-    return top
+            Image.fromarray(digits_data.train_images[index, 0]).save(folder / str(label) / f"{index:04}.png")
+    return folder
 
 
-def classes(data: labelled.Labelled) -> list[int]:
+def classes(data: labelled.LabelledImages) -> list[int]:
     return data.truth.tolist()
 
 
@@ -48,23 +48,23 @@ def test_all_images_in_class_folders_are_test_images(card: ModelCard, images: Pa
     assert classes(data) == [0] * 10 + [1] * 10
 
 
-def test_a_folder_of_test_images_only_is_found(card: ModelCard, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    images.rename(tmp_path / "alone/test")
-    assert classes(labelled.load(str(tmp_path / "alone"), card)) == [0] * 10 + [1] * 10
+def test_a_folder_may_contain_only_test_images(card: ModelCard, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    images.rename(tmp_path / "set/test")
+    assert classes(labelled.load(str(tmp_path / "set"), card)) == [0] * 10 + [1] * 10
 
 
 def test_the_models_own_data_set_is_identified_by_its_hash(card: ModelCard, digits_data: ArrayDataSet) -> None:
-    mine = replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
-    assert len(labelled.load(None, mine).truth) == 355
-    for name in ("digits", "scans"):  # a folder that was called digits
-        another = replace(card, origin=replace(card.origin, data=name))
-        with pytest.raises(UsageError, match=f"trained on images in '{name}'; name their folder with --data"):
-            labelled.load(None, another)
+    digits_card = replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
+    assert len(labelled.load(None, digits_card).truth) == 355
+    for name in ("digits", "scans"):  # a folder that is also called digits
+        folder_card = replace(card, origin=replace(card.origin, data=name))
+        with pytest.raises(UsageError, match=f"trained on images in '{name}'; pass their folder with --data"):
+            labelled.load(None, folder_card)
 
 
 @pytest.mark.parametrize("name", ["test", "val"])
-def test_beside_training_images_only_the_test_images_are_used(
+def test_only_the_test_images_are_used_if_there_are_also_training_images(
     card: ModelCard, images: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "split").mkdir()
@@ -78,7 +78,7 @@ def test_beside_training_images_only_the_test_images_are_used(
 def test_only_the_test_images_of_a_table_are_used(card: ModelCard, images: Path) -> None:
     names = [path.relative_to(images) for path in sorted(images.rglob("*.png"))]
     table = images / "table.csv"
-    rows = [f"{name},{name.parent},{'test' if at % 5 == 0 else 'train'}" for at, name in enumerate(names)]
+    rows = [f"{name},{name.parent},{'test' if index % 5 == 0 else 'train'}" for index, name in enumerate(names)]
     table.write_text("\n".join(["path,label,split", *rows]) + "\n")
     data = labelled.load(str(table), card)
     assert list(data.inputs) == [str(images / name) for name in names[::5]]
@@ -92,31 +92,31 @@ def test_a_model_is_evaluated_on_the_images_that_training_kept_for_testing(
     options = Options(1, (28, 28), val_split=0.3, seed=7)
     trained = image_files.load(images, options)
     origin = replace(card.origin, data_sha256=trained.sha256, val_split=0.3, seed=7)
-    mine = replace(card, origin=origin, labels=("0", "1"))
-    data = labelled.load(str(images), mine)
-    pictures = np.stack([np.asarray(Image.open(path)) for path in data.inputs])
+    same_data_card = replace(card, origin=origin, labels=("0", "1"))
+    data = labelled.load(str(images), same_data_card)
+    pixels = np.stack([np.asarray(Image.open(path)) for path in data.inputs])
     assert isinstance(trained.test_images, np.ndarray)
-    assert (pictures == trained.test_images[:, 0]).all()
+    assert (pixels == trained.test_images[:, 0]).all()
     assert classes(data) == trained.test_labels.tolist()
-    assert "the model was trained on it; evaluating on the 6 images kept for testing" in caplog.text
-    another = replace(mine, origin=replace(origin, data="images", data_sha256="0" * 64))
-    assert len(labelled.load(str(images), another).inputs) == 20
+    assert "used for training; evaluating on its 6 test images" in caplog.text
+    other_data_card = replace(same_data_card, origin=replace(origin, data="images", data_sha256="0" * 64))
+    assert len(labelled.load(str(images), other_data_card).inputs) == 20
     assert "differs from the data set that the model was trained on; evaluating on all images" in caplog.text
-    (images / "1/unreadable.png").write_text("no picture")  # over 1 %: training would have refused these
-    assert len(labelled.load(str(images), mine).inputs) == 21
+    (images / "1/unreadable.png").write_text("not an image")  # over 1 %: training rejects these files
+    assert len(labelled.load(str(images), same_data_card).inputs) == 21
 
 
 def test_a_class_that_the_card_does_not_list_is_an_error(card: ModelCard, images: Path) -> None:
     (images / "1").rename(images / "seven")
-    with pytest.raises(DataError, match=r"images: classes that the model has no label for: 'seven'; its labels: "):
+    with pytest.raises(DataError, match=r"images: the classes 'seven' are not among the model's labels "):
         labelled.load(str(images), card)
 
 
 def test_a_source_that_is_not_a_data_set_is_refused(card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
         labelled.load("mnits", card)
-    with pytest.raises(DataError, match="no class folders here"):
+    with pytest.raises(DataError, match="contains neither one subfolder per class"):
         labelled.load(str(tmp_path), card)
     (tmp_path / "empty.csv").write_text("path,label\n")
-    with pytest.raises(DataError, match=r"empty\.csv: no images there"):
+    with pytest.raises(DataError, match=r"empty\.csv: contains no images"):
         labelled.load(str(tmp_path / "empty.csv"), card)

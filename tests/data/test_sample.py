@@ -1,4 +1,4 @@
-"""The sample: PNG files that decode to exactly the test images, in a folder that holds nothing else."""
+"""The sample: PNG files that decode to exactly the test images, in a folder that contains no other files."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,8 @@ from netkit.data.dataset import ArrayDataSet
 from netkit.data.sample import write_sample
 
 
-def decoded(path: Path) -> NDArray[np.uint8]:
-    """The image in a PNG file, as (channels, height, width)."""
+def decode(path: Path) -> NDArray[np.uint8]:
+    """Decode a PNG file to (channels, height, width)."""
     with Image.open(path) as image:
         assert image.format == "PNG" and image.mode in ("L", "RGB")
         return np.frombuffer(image.tobytes(), np.uint8).reshape(image.height, image.width, -1).transpose(2, 0, 1)
@@ -32,7 +32,7 @@ def test_files_decode_to_the_test_images_in_folders_named_after_labels(
     paths = [f"{label}/{index}.png" for index, label in enumerate(labels)]
     assert files_in(tmp_path / "new/images") == sorted(paths)
     for path, image in zip(paths, digits_data.test_images, strict=True):
-        assert np.array_equal(decoded(tmp_path / "new/images" / path), image)
+        assert np.array_equal(decode(tmp_path / "new/images" / path), image)
 
 
 @pytest.mark.parametrize("shape", [(3, 9, 8), (1, 9, 8), (1, 9, 1), (1, 1, 8), (3, 1, 1)])
@@ -46,7 +46,7 @@ def test_images_of_every_shape_are_written_unchanged(
     paths = ["c/0.png", "T-shirt/1.png", "T-shirt/2.png", "b/3.png"]
     assert files_in(tmp_path) == sorted(paths)
     for path, image in zip(paths, images, strict=True):
-        assert np.array_equal(decoded(tmp_path / path), image)
+        assert np.array_equal(decode(tmp_path / path), image)
 
 
 @pytest.mark.parametrize(("count", "written"), [(1, 1), (20, 20), (355, 355), (5000, 355)])
@@ -81,7 +81,9 @@ def test_another_file_in_the_folder_is_named_and_nothing_is_written(
     (folder / other).touch()
     with pytest.raises(UsageError) as caught:
         write_sample(digits_data, folder)
-    assert str(caught.value) == f"{folder}: holds {folder / other}, which is not part of this sample; name a new folder"
+    assert (
+        str(caught.value) == f"{folder}: contains {folder / other}, which is not part of this sample; pass a new folder"
+    )
     assert files_in(folder) == [other]
 
 
@@ -93,5 +95,5 @@ def test_a_larger_sample_in_the_folder_is_refused(digits_data: ArrayDataSet, tmp
 
 def test_a_file_in_place_of_the_folder_is_named(digits_data: ArrayDataSet, tmp_path: Path) -> None:
     (tmp_path / "images").touch()
-    with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: a file, not a folder$"):
+    with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: is a file, not a folder$"):
         write_sample(digits_data, tmp_path / "images")

@@ -1,4 +1,4 @@
-"""Whatever stands in a file, its reader gives an answer or an error for people. scripts/tools/fuzz.py takes longer."""
+"""A reader returns a result or raises a NetkitError, for any file. scripts/tools/fuzz.py searches longer."""
 
 from random import Random
 
@@ -14,12 +14,12 @@ from tests.support.readers import READERS
 def read(name: str, content: bytes) -> None:
     try:
         READERS[name].read(content)
-    except NetkitError as fault:
-        assert str(fault)
+    except NetkitError as exc:
+        assert str(exc)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_sound_examples_are_read(name: str) -> None:
+def test_valid_examples_are_read(name: str) -> None:
     for example in READERS[name].examples:
         READERS[name].read(example)
 
@@ -27,16 +27,16 @@ def test_sound_examples_are_read(name: str) -> None:
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=100, deadline=None)
 @given(content=st.binary(max_size=300))
-def test_any_bytes_end_in_an_answer_or_an_error(name: str, content: bytes) -> None:
+def test_random_bytes_give_a_result_or_a_netkit_error(name: str, content: bytes) -> None:
     read(name, content)
 
 
 @pytest.mark.parametrize("name", READERS)
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32), times=st.integers(1, 4))
-def test_damaged_examples_end_in_an_answer_or_an_error(name: str, seed: int, times: int) -> None:
-    chance = Random(seed)
-    content = chance.choice(READERS[name].examples)
+def test_damaged_examples_give_a_result_or_a_netkit_error(name: str, seed: int, times: int) -> None:
+    rng = Random(seed)
+    content = rng.choice(READERS[name].examples)
     for _ in range(times):
-        content = damaged(content, chance) or b"\0"
+        content = damaged(content, rng) or b"\0"
     read(name, content)

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from netkit.data.dataset import ArrayDataSet
-from tests.support.commands import NETKIT, digits_in, heeding_interrupts
+from tests.support.commands import NETKIT, restore_sigint, write_digits
 
-STOPPED = {signal.SIGINT: 130, signal.SIGTERM: 143}
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
 
-def ready(process: "subprocess.Popen[str]") -> None:
-    """Wait until it handles SIGTERM: it is netkit then, and no more an interpreter that starts."""
+def wait_for_handler(process: "subprocess.Popen[str]") -> None:
+    """Wait until the process handles SIGTERM; before that Python is still starting."""
     while process.poll() is None:
         status = Path(f"/proc/{process.pid}/status").read_text()
         caught = int(status.partition("SigCgt:")[2].split()[0], 16)
@@ -27,13 +27,13 @@ def ready(process: "subprocess.Popen[str]") -> None:
         time.sleep(0.002)
 
 
-def started(command: tuple[str, ...], folder: Path) -> "subprocess.Popen[str]":
-    """A command that handles signals by now."""
+def start(command: tuple[str, ...], folder: Path) -> "subprocess.Popen[str]":
+    """Start a command and wait until it handles signals."""
     process = subprocess.Popen(
         [NETKIT, *command], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=heeding_interrupts,
+        preexec_fn=restore_sigint,
     )  # fmt: skip
-    ready(process)
+    wait_for_handler(process)
     return process
 
 
@@ -54,33 +54,33 @@ COMMANDS = [
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="sees in /proc when a command handles signals")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads from /proc whether a command handles signals")
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(command[:1] + command[4:5]))
-def test_each_command_ends_at_a_signal_with_its_code_and_without_a_traceback(
-    tmp_path: Path, workplace: Path, digits_data: ArrayDataSet, command: tuple[str, ...]
+def test_a_signal_ends_each_command_with_its_exit_code_and_without_a_traceback(
+    tmp_path: Path, workspace: Path, digits_data: ArrayDataSet, command: tuple[str, ...]
 ) -> None:
-    shutil.copytree(workplace / "runs", tmp_path / "runs")
-    digits_in(tmp_path / "images", digits_data, count=20_000)
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
+    write_digits(tmp_path / "images", digits_data, count=20_000)
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "resnet.pth")
-    chance = random.Random(0)
-    process = started(command, tmp_path)
-    begun = time.monotonic()
+    rng = random.Random(0)
+    process = start(command, tmp_path)
+    started = time.monotonic()
     process.communicate(timeout=600)
-    takes_s, ended = time.monotonic() - begun, process.returncode
-    assert ended in (0, 1 if command == ("doctor",) else 0)  # 1 where something is wrong
+    duration_s, exit_code = time.monotonic() - started, process.returncode
+    assert exit_code in (0, 1 if command == ("doctor",) else 0)  # doctor: 1 if it finds a problem
     stopped = 0
-    for number, code in STOPPED.items():
-        for wait_s in (0, *(chance.uniform(0, min(0.8 * takes_s, 3)) for _ in range(4))):
+    for number, code in EXIT_CODES.items():
+        for wait_s in (0, *(rng.uniform(0, min(0.8 * duration_s, 3)) for _ in range(4))):
             for result in RESULTS:
                 (tmp_path / result).unlink(missing_ok=True)
-            process = started(command, tmp_path)
+            process = start(command, tmp_path)
             time.sleep(wait_s)
             process.send_signal(number)
-            _, told = process.communicate(timeout=60)
-            assert "Traceback" not in told, told
+            _, stderr = process.communicate(timeout=60)
+            assert "Traceback" not in stderr, stderr
             if process.returncode == code:
                 stopped += 1
                 assert not any((tmp_path / result).exists() for result in RESULTS)
-            else:  # one that comes when all is done and put away ends the process without a word
-                assert process.returncode in (ended, -number), told
-    assert stopped >= 2, stopped  # of 10: the two at once, and those that came before the command had ended
+            else:  # the command had ended, or its handlers were removed already
+                assert process.returncode in (exit_code, -number), stderr
+    assert stopped >= 2, stopped  # of 10: at least the two signals without a wait

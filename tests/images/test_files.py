@@ -1,4 +1,4 @@
-"""Which names in a folder count as images."""
+"""Which files in a folder count as images."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from netkit.images.files import find_images, is_image_name
 
 
-def test_a_suffix_in_any_case_makes_a_name_an_image() -> None:
+def test_image_names_are_recognized_by_their_suffix_in_any_case() -> None:
     assert is_image_name("a.png") and is_image_name("b/c.JPeG") and is_image_name(".webp")
     assert not is_image_name("png") and not is_image_name("a.png/b") and not is_image_name("a.png.txt")
 
@@ -18,7 +18,7 @@ def test_everything_named_like_an_image_is_found_in_sorted_order(tmp_path: Path)
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "folder.png/inside.png").touch()
     os.symlink("nowhere", tmp_path / "link.png")
-    found = [os.path.relpath(path, tmp_path) for path in find_images(str(tmp_path))]
-    assert found == [".git/x.png", ".hidden.png", "folder.png", "link.png", "sub/y.jpg", "z.png"]
+    paths = [os.path.relpath(path, tmp_path) for path in find_images(str(tmp_path))]
+    assert paths == [".git/x.png", ".hidden.png", "folder.png", "link.png", "sub/y.jpg", "z.png"]
     visible = [os.path.relpath(path, tmp_path) for path in find_images(str(tmp_path), skip_hidden=True)]
     assert visible == ["folder.png", "link.png", "sub/y.jpg", "z.png"]

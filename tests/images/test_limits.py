@@ -1,4 +1,4 @@
-"""Limits on image files: ordinary files are decoded up to the limits, and refused above them."""
+"""Limits on image files: files are decoded up to each limit and refused above it."""
 
 import io
 from dataclasses import replace
@@ -14,7 +14,7 @@ from netkit.core.model_card import ModelCard
 from netkit.images.decoder import Decoder
 from netkit.images.limits import (
     JPEG_SCAN,
-    JPEG_SCANS_AT_NO_COST,
+    JPEG_SCANS_PER_COST,
     MAX_CHEAP_ROWS,
     MAX_HEADER_BYTES,
     MAX_JPEG_SCANS,
@@ -38,7 +38,7 @@ BITS = LEVELS > 127
         (b"P2 7 5 255\n" + TEXT.replace(b" ", b" # a level\n"), LEVELS),
         (b"P2 7#\r5 #\n#\n255 " + TEXT + b"# the end", LEVELS),
         (b"P5 # 1 2 3\n7 5\n#\n255\n" + LEVELS.tobytes(), LEVELS),
-        (b"P5 7 5 255 " + b"#" * 35, np.full((5, 7), ord("#"))),  # a pixel, not a comment
+        (b"P5 7 5 255 " + b"#" * 35, np.full((5, 7), ord("#"))),  # pixels, not a comment
         (b"P1 7 5\n" + b"".join(b"%d" % (not bit) for bit in BITS.ravel()), BITS * 255),
         (b"P4\n7 5 " + np.packbits(~BITS, axis=1).tobytes(), BITS * 255),
         (b"P5 7 5 100\n" + (LEVELS % 101).tobytes(), np.rint((LEVELS % 101) * 2.55)),
@@ -63,7 +63,7 @@ def test_content_that_only_starts_like_a_netpbm_file_is_not_an_image(content: by
 def test_the_limit_on_bytes_applies_to_the_header_but_not_to_the_pixels() -> None:
     file = BoundedFile(b"GIF8" + bytes(2 * MAX_HEADER_BYTES), max_pixels=10**6)
     file.read(MAX_HEADER_BYTES)
-    with pytest.raises(ImageError, match="a header longer, or of more parts, than images need") as caught:
+    with pytest.raises(ImageError, match="the header is too large or has too many parts") as caught:
         file.read(1)
     assert caught.value.code == "too-large"
     file.end_header()
@@ -72,38 +72,38 @@ def test_the_limit_on_bytes_applies_to_the_header_but_not_to_the_pixels() -> Non
 
 def test_a_jpeg_file_may_have_the_maximum_number_of_scans_but_no_more() -> None:
     BoundedFile(b"\xff\xd8\xff" + JPEG_SCAN * MAX_JPEG_SCANS, max_pixels=10**6)
-    with pytest.raises(ImageError, match=f"a JPEG image of over {MAX_JPEG_SCANS} scans"):
+    with pytest.raises(ImageError, match=f"JPEG with more than {MAX_JPEG_SCANS} scans"):
         BoundedFile(b"\xff\xd8\xff" + JPEG_SCAN * (MAX_JPEG_SCANS + 1), max_pixels=10**6)
 
 
 @pytest.mark.parametrize(
     ("chunk", "max_bytes"), [(b"VP8L", 2_000_000), (b"VP8 ....ALPH", 2_000_000), (b"VP8 ", MAX_WEBP_BYTES)]
 )
-def test_webp_files_have_a_limit_on_bytes_which_is_lower_for_lossless_ones(chunk: bytes, max_bytes: int) -> None:
+def test_lossless_webp_files_have_a_lower_limit_on_bytes_than_lossy_ones(chunk: bytes, max_bytes: int) -> None:
     start = b"RIFF....WEBP" + chunk
     BoundedFile(start + bytes(max_bytes - len(start)), max_pixels=10_000_000)
     with pytest.raises(ImageError, match=f"WebP over the limit of {max_bytes:,} bytes"):
         BoundedFile(start + bytes(max_bytes - len(start) + 1), max_pixels=10_000_000)
 
 
-def test_a_small_lossless_webp_file_is_accepted_however_low_the_limit_on_pixels() -> None:
+def test_a_small_lossless_webp_file_is_accepted_even_if_the_limit_on_pixels_is_low() -> None:
     BoundedFile(b"RIFF....WEBPVP8L" + bytes(1000), max_pixels=784)
 
 
 @pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\0" * 9, b"\xff\xd0", b"\xff\xe1\0\4\xff\xc0", b"junk"])
-def test_arithmetic_coding_is_found_whatever_precedes_the_frame(before: bytes) -> None:
+def test_arithmetic_coding_is_detected_regardless_of_the_bytes_before_the_frame(before: bytes) -> None:
     start, frame = b"\xff\xd8\xff\xe0\0\2", b"\xff\xc9\0\x0b\x08" + bytes(8)
-    with pytest.raises(ImageError, match="arithmetic coding") as caught:
+    with pytest.raises(ImageError, match="JPEG with arithmetic coding is not supported") as caught:
         BoundedFile(start + before + frame, max_pixels=10**6)
     assert caught.value.code == "unsupported"
     BoundedFile(start + before + frame.replace(b"\xc9", b"\xc2"), max_pixels=10**6)
 
 
 @pytest.mark.parametrize(
-    ("form", "pixels", "bytes_"),
+    ("form", "pixel_factor", "byte_factor"),
     [("PNG", 1, 0), ("JPEG", 1, 0), ("WEBP", 2, 0), ("P2", SLOW_COST, SLOW_COST), ("P5 100", SLOW_COST, SLOW_COST)],
 )
-def test_pixels_of_slow_formats_cost_more(form: str, pixels: int, bytes_: int) -> None:
+def test_pixels_of_slow_formats_cost_more(form: str, pixel_factor: int, byte_factor: int) -> None:
     file = io.BytesIO()
     if form.startswith("P2"):
         file = io.BytesIO(b"P2 7 5 255 " + TEXT)
@@ -113,22 +113,22 @@ def test_pixels_of_slow_formats_cost_more(form: str, pixels: int, bytes_: int) -
         Image.fromarray(LEVELS).save(file, form)
     content = file.getvalue()
     with Image.open(file) as image:
-        assert decoding_cost(image, content) == max(pixels * 35, bytes_ * len(content))
+        assert decoding_cost(image, content) == max(pixel_factor * 35, byte_factor * len(content))
 
 
 @pytest.mark.parametrize(
-    ("scans", "times"), [(1, 1), (JPEG_SCANS_AT_NO_COST - 1, 1), (JPEG_SCANS_AT_NO_COST, 2), (MAX_JPEG_SCANS, 6)]
+    ("scans", "factor"), [(1, 1), (JPEG_SCANS_PER_COST - 1, 1), (JPEG_SCANS_PER_COST, 2), (MAX_JPEG_SCANS, 6)]
 )
-def test_pixels_of_a_jpeg_file_with_many_scans_cost_more(scans: int, times: int) -> None:
+def test_pixels_of_a_jpeg_file_with_many_scans_cost_more(scans: int, factor: int) -> None:
     file = io.BytesIO()
     Image.fromarray(LEVELS).save(file, "JPEG")
     content = file.getvalue()
-    last = content[content.index(JPEG_SCAN) : -2]
+    scan = content[content.index(JPEG_SCAN) : -2]
     with Image.open(file) as image:
-        assert decoding_cost(image, content[:-2] + last * (scans - 1) + content[-2:]) == times * 35
+        assert decoding_cost(image, content[:-2] + scan * (scans - 1) + content[-2:]) == factor * 35
 
 
-def test_narrow_rows_cost_more_in_images_of_very_many_rows() -> None:
+def test_narrow_rows_cost_more_in_images_with_very_many_rows() -> None:
     assert pixel_cost(28, 28) == 784 and pixel_cost(1, MAX_CHEAP_ROWS - 1) == MAX_CHEAP_ROWS - 1
     assert pixel_cost(1, MAX_CHEAP_ROWS) == MIN_ROW_COST * MAX_CHEAP_ROWS
     assert pixel_cost(100, MAX_CHEAP_ROWS) == 100 * MAX_CHEAP_ROWS

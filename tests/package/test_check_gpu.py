@@ -1,4 +1,4 @@
-"""scripts/check_gpu: its exit codes, and its sections on the CPU."""
+"""Exit codes of scripts/check_gpu, and its sections on the CPU."""
 
 import subprocess
 from pathlib import Path
@@ -19,7 +19,7 @@ def check_gpu(*arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.skipif(missing_cuda_driver() is None, reason="needs a machine without a CUDA driver")
-def test_without_a_gpu_it_lists_what_it_cannot_do_and_exits_with_3() -> None:
+def test_check_gpu_skips_all_sections_but_doctor_and_exits_with_3_without_a_gpu() -> None:
     done = check_gpu()
     assert done.returncode == 3, done.stderr
     assert done.stderr == f"no GPU: {missing_cuda_driver()}\n"

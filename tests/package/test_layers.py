@@ -1,4 +1,4 @@
-"""The import rules at run time: what a fresh interpreter loads. import-linter checks what the source says."""
+"""The import rules at run time, in a new interpreter. import-linter checks them statically."""
 
 import pkgutil
 import subprocess
@@ -20,24 +20,24 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_modules_that_run_without_torch_load_neither_torch_nor_the_command_line() -> None:
+def test_torch_free_modules_import_neither_torch_nor_the_command_line() -> None:
     loaded = loaded_by(f"from importlib import import_module\nfor name in {TORCH_FREE}: import_module(name)")
     assert set(TORCH_FREE) <= loaded
     assert not {"torch", "torchvision", "click", "rich", "netkit.cli", "netkit.nets", "netkit.export"} & loaded
 
 
-def test_the_core_loads_the_standard_library_only() -> None:
+def test_the_core_imports_only_the_standard_library() -> None:
     loaded = loaded_by(f"from importlib import import_module\nfor name in {CORE}: import_module(name)")
     packages = {name.partition(".")[0] for name in loaded - loaded_by("pass")}
     assert packages - sys.stdlib_module_names == {"netkit"}
 
 
-def test_importing_netkit_loads_no_module_of_it() -> None:
+def test_import_netkit_imports_no_submodule() -> None:
     assert {name for name in loaded_by("import netkit") if name.startswith("netkit")} == {"netkit"}
 
 
 @pytest.mark.parametrize("package", ["netkit.images", "netkit.data", "netkit.infer"])
-def test_a_layer_loads_no_layer_above_it(package: str) -> None:
+def test_a_layer_imports_no_layer_above_it(package: str) -> None:
     order = ["core", "images", "data", "infer"]
     modules = [name for name in TORCH_FREE if name.startswith(package)]
     loaded = loaded_by(f"from importlib import import_module\nfor name in {modules}: import_module(name)")
@@ -45,7 +45,7 @@ def test_a_layer_loads_no_layer_above_it(package: str) -> None:
     assert not [name for name in loaded if name.startswith("netkit.") and name.split(".")[1] in above]
 
 
-def test_help_loads_no_command_and_none_of_what_commands_need() -> None:
+def test_help_imports_no_command_and_no_dependency_of_commands() -> None:
     loaded = loaded_by("from netkit.cli import cli\ntry: cli(['--help'])\nexcept SystemExit: pass")
     assert not {"torch", "onnx", "onnxruntime", "numpy", "rich", "PIL", "netkit.api", "netkit.infer"} & loaded
     assert not {f"netkit.cli.{name}" for name in COMMANDS} & loaded

@@ -1,4 +1,4 @@
-"""Files of the user's that have names of netkit's own folders change nothing."""
+"""Users' files with the names of netkit's folders, such as infer.py, do not break netkit."""
 
 import os
 import shutil
@@ -27,9 +27,9 @@ class Net(nn.Sequential):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, workplace: Path, digits_data: ArrayDataSet) -> Path:
-    """A model and an image, beside Python files that must not be imported."""
-    shutil.copy(workplace / "runs/residual/model.onnx", tmp_path)
+def folder(tmp_path: Path, workspace: Path, digits_data: ArrayDataSet) -> Path:
+    """A folder with a model, an image, and Python files that must not be imported."""
+    shutil.copy(workspace / "runs/residual/model.onnx", tmp_path)
     Image.fromarray(digits_data.test_images[0, 0]).save(tmp_path / "digit.png")
     (tmp_path / "nets").mkdir()
     for name in ("export.py", "data.py", "nets/__init__.py"):
@@ -39,24 +39,24 @@ def folder(tmp_path: Path, workplace: Path, digits_data: ArrayDataSet) -> Path:
 
 
 def run(*command: str | Path, cwd: Path, path: str = "") -> str:
-    """What the command prints; it must succeed. `path` comes first in PYTHONPATH."""
-    paths = [each for each in (path, os.environ.get("PYTHONPATH")) if each]
+    """Run a command that must succeed, with `path` first in PYTHONPATH; returns its stdout."""
+    paths = filter(None, (path, os.environ.get("PYTHONPATH")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
-def test_a_script_called_infer_loads_a_model(folder: Path) -> None:
+def test_a_script_named_infer_can_load_a_model(folder: Path) -> None:
     assert run(sys.executable, "infer.py", cwd=folder) == "ok\n"
 
 
-def test_the_command_runs_with_the_folder_on_the_path(folder: Path) -> None:
+def test_infer_works_with_the_folder_in_pythonpath(folder: Path) -> None:
     rows = run(NETKIT, "infer", "digit.png", "--model", "model.onnx", cwd=folder, path=".")
     assert rows.splitlines()[1].startswith("digit.png,")
 
 
-def test_python_m_netkit_runs_in_the_folder(folder: Path) -> None:
+def test_python_m_netkit_works_in_the_folder(folder: Path) -> None:
     assert run(sys.executable, "-m", "netkit", "--version", cwd=folder).startswith("netkit, version ")
     sample = ("sample", "images/", "--data", "digits", "--count", "3")
     assert run(sys.executable, "-m", "netkit", *sample, cwd=folder) == "images: 3 images\n"
@@ -65,12 +65,12 @@ def test_python_m_netkit_runs_in_the_folder(folder: Path) -> None:
 TRAIN = ("train", "--data", "digits", "--epochs", "0.2", "--out", "run")
 
 
-def test_torchrun_m_netkit_trains_in_the_folder(folder: Path) -> None:
+def test_torchrun_m_netkit_works_in_the_folder(folder: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "-m")
     assert run(*torchrun, "netkit", *TRAIN, "--arch", "residual", cwd=folder).startswith("run/model.safetensors: ")
 
 
-def test_a_network_of_the_users_own_folder_nets_is_trained(folder: Path) -> None:
+def test_a_network_in_the_users_folder_nets_can_be_trained(folder: Path) -> None:
     (folder / "nets/__init__.py").write_text("")
     (folder / "nets/mine.py").write_text(NET)
     assert run(NETKIT, *TRAIN, "--arch", "nets.mine:Net", cwd=folder).startswith("run/model.safetensors: ")

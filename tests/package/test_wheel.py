@@ -1,4 +1,4 @@
-"""The wheel as a deployment machine installs it: into an empty environment, with no PyTorch and no checkout."""
+"""The wheel, installed into an empty environment without PyTorch and without a checkout."""
 
 import os
 import shutil
@@ -16,8 +16,8 @@ from netkit.data.sample import write_sample
 
 CHECKOUT = Path(__file__).parents[2]
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "netkit", "nets", "export", "infer")
-OLDEST_MINOR = 11  # of Python 3, as pyproject.toml requires
-NEWEST_MINOR = 20  # far enough in the future
+OLDEST_MINOR = 11  # Python 3.11, the minimum in pyproject.toml
+NEWEST_MINOR = 20  # the search for a newer Python starts here
 THIS, NEWEST, MINIMUM = "this Python", "newest Python", "minimum versions"
 OPTIONAL = ("cpu", "parquet", "remote", "report")
 
@@ -30,7 +30,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> "subprocess.Comp
 
 
 def find_python(minor: int) -> str | None:
-    """An interpreter of Python 3.`minor` that can make environments."""
+    """Return a Python 3.`minor` that can create virtual environments, or None."""
     if minor == sys.version_info.minor:
         return sys.executable
     name = f"python3.{minor}"
@@ -42,19 +42,19 @@ def find_python(minor: int) -> str | None:
 
 
 def lower_bounds(extras: tuple[str, ...]) -> list[str]:
-    """Pins of all dependencies, and of those of the extras, to the lowest versions that pyproject.toml allows."""
+    """Pin the dependencies, with those of the extras, to the lowest versions that pyproject.toml allows."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     optional = [text for extra in extras for text in project["optional-dependencies"][extra]]
     pins = []
     for requirement in map(Requirement, project["dependencies"] + optional):
-        (lowest,) = (each.version for each in requirement.specifier if each.operator == ">=")
+        (lowest,) = (clause.version for clause in requirement.specifier if clause.operator == ">=")
         pins.append(f"{requirement.name}=={lowest}")
     return pins
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy of the sources, so that no earlier build can help, and without the symbolic links."""
+    """A wheel built from a copy of the sources without symbolic links and without files of earlier builds."""
     folder = tmp_path_factory.mktemp("wheel")
 
     def ignore(folder: str, names: list[str]) -> set[str]:
@@ -78,7 +78,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params=[THIS, pytest.param(NEWEST, marks=pytest.mark.slow), pytest.param(MINIMUM, marks=pytest.mark.slow)],
 )
 def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment with nothing but the wheel and its extra [cpu]; for MINIMUM, more extras."""
+    """The bin folder of an environment with the wheel and its extra [cpu], and for MINIMUM also with OPTIONAL."""
     folder = tmp_path_factory.mktemp("environment")
     python: str | None = sys.executable
     extras: tuple[str, ...] = ("cpu",)
@@ -90,7 +90,7 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
         python, extras, constraints = find_python(OLDEST_MINOR), OPTIONAL, folder / "minimum.txt"
         constraints.write_text("\n".join(lower_bounds(extras)))
     if python is None:
-        pytest.skip(f"{request.param}: PATH has no other Python that can make environments")
+        pytest.skip(f"{request.param}: PATH has no other Python that can create virtual environments")
     made = run(python, "-m", "venv", folder / "env", cwd=folder)
     assert made.returncode == 0, made.stderr
     pip = (folder / "env/bin/python", "-m", "pip", "--quiet")
@@ -99,7 +99,7 @@ def installed(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pyt
     return folder / "env/bin"
 
 
-def test_the_wheel_holds_netkit_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_contains_only_netkit(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (record,) = (name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
         names = {line.split(",")[0] for line in archive.read(record).decode().splitlines()}
@@ -119,28 +119,28 @@ def test_the_environment_has_no_torch(installed: Path, tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'torch'" in done.stderr
 
 
-def test_help_version_and_suggestions_work_there(installed: Path, tmp_path: Path) -> None:
+def test_help_version_and_suggestions_work_in_the_environment(installed: Path, tmp_path: Path) -> None:
     assert "netkit infer images/" in run(installed / "netkit", "--help", cwd=tmp_path).stdout
     assert run(installed / "netkit", "--version", cwd=tmp_path).stdout.startswith("netkit, version ")
     assert "did you mean 'train'?" in run(installed / "netkit", "trian", cwd=tmp_path).stderr
 
 
-def test_infer_predicts_there_what_it_predicts_here(
-    installed: Path, tmp_path: Path, workplace: Path, digits_data: ArrayDataSet
+def test_infer_predicts_the_same_labels_in_the_environment(
+    installed: Path, tmp_path: Path, workspace: Path, digits_data: ArrayDataSet
 ) -> None:
     write_sample(digits_data, tmp_path / "images", count=64)
-    arguments = ("infer", "images/", "--model", workplace / "runs/residual/model.onnx")
-    there = run(installed / "netkit", *arguments, cwd=tmp_path)
-    here = run(Path(sys.executable).with_name("netkit"), *arguments, cwd=tmp_path)
-    assert there.returncode == 0, there.stderr
-    assert "" not in there.stderr.splitlines()
-    assert len(there.stdout.splitlines()) == 65
-    answers = [[line.split(",")[:2] for line in done.stdout.splitlines()] for done in (there, here)]
-    assert answers[0] == answers[1]
+    arguments = ("infer", "images/", "--model", workspace / "runs/residual/model.onnx")
+    from_wheel = run(installed / "netkit", *arguments, cwd=tmp_path)
+    from_checkout = run(Path(sys.executable).with_name("netkit"), *arguments, cwd=tmp_path)
+    assert from_wheel.returncode == 0, from_wheel.stderr
+    assert "" not in from_wheel.stderr.splitlines()
+    assert len(from_wheel.stdout.splitlines()) == 65
+    labels = [[line.split(",")[:2] for line in done.stdout.splitlines()] for done in (from_wheel, from_checkout)]
+    assert labels[0] == labels[1]
 
 
-def test_a_model_is_verified_there(installed: Path, tmp_path: Path, workplace: Path) -> None:
-    done = run(installed / "netkit", "verify", workplace / "runs/residual/model.onnx", cwd=tmp_path)
+def test_verify_passes_in_the_environment(installed: Path, tmp_path: Path, workspace: Path) -> None:
+    done = run(installed / "netkit", "verify", workspace / "runs/residual/model.onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines()[1:]] == ["ok"] * 5
 
@@ -149,17 +149,17 @@ def test_a_model_is_verified_there(installed: Path, tmp_path: Path, workplace: P
 def test_a_command_that_needs_torch_names_the_extra(installed: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     done = run(installed / "netkit", *command, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "which netkit's extra [train] installs" in done.stderr
+    assert "install netkit's extra [train]" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", [MINIMUM], indirect=True)
-def test_optional_features_run_with_the_minimum_versions(
-    installed: Path, tmp_path: Path, workplace: Path, digits_data: ArrayDataSet
+def test_optional_features_work_with_the_minimum_versions(
+    installed: Path, tmp_path: Path, workspace: Path, digits_data: ArrayDataSet
 ) -> None:
     write_sample(digits_data, tmp_path / "images", count=64)
-    model = workplace / "runs/residual/model.onnx"
+    model = workspace / "runs/residual/model.onnx"
     url = (tmp_path / "images").as_uri()
     for arguments in (
         ("infer", url, "--model", model, "--out", "rows.parquet"),

@@ -1,4 +1,4 @@
-"""Sections on models: export, equal rows, the provider in use, memory."""
+"""Sections on exported models: certificates, predictions, execution providers, memory."""
 
 import csv
 import json
@@ -20,15 +20,15 @@ from netkit.nets.build import ARCHITECTURES
 from scripts.tools.check_gpu.report import Row, passed
 from scripts.tools.check_gpu.workspace import Workspace
 
-DECIMALS = 1e-6  # of the probabilities in a results file
-CUDA_LIBRARIES = re.compile(rb"lib(?:cu\w+|nv\w+)\.so\.\d+")  # the names in the binary of the CUDA provider
-FREE_BYTES = 1 << 30  # left on the GPU for a batch that needs more
-MAX_CHANGED = 1e-3  # share of noise images that rounding may give another label
-LARGE_BATCH = 1 << 16  # images of 28x28, whose first feature maps in residual take over 2 GB
+PROBABILITY_RESOLUTION = 1e-6  # a results file rounds probabilities to 6 decimals
+CUDA_LIBRARIES = re.compile(rb"lib(?:cu\w+|nv\w+)\.so\.\d+")  # searched for in the binary of the CUDA provider
+FREE_BYTES = 1 << 30  # of GPU memory, less than LARGE_BATCH needs
+MAX_CHANGED_SHARE = 1e-3  # of the labels of noise images, which rounding can change
+LARGE_BATCH = 1 << 16  # 28x28 images; the first feature maps of residual take over 2 GB
 
 
 def export(work: Workspace) -> Iterator[Row]:
-    """Each certificate covers the CPU and the device."""
+    """Check that each certificate covers the CPU and the device."""
     for arch in ARCHITECTURES:
         run = work.one_epoch(arch, work.device)
         (certificate,) = map(json.loads, work.netkit("export", "--run", run.folder, "--json").stdout.splitlines())
@@ -42,30 +42,30 @@ def export(work: Workspace) -> Iterator[Row]:
 
 
 def rows(work: Workspace) -> Iterator[Row]:
-    """verify, infer and evaluate give on the device what they give on the CPU."""
+    """Check that verify, infer and evaluate give the same results on the device and on the CPU."""
     verified = work.command("verify", work.model, "--device", work.device)
     yield passed("verify", verified.returncode == 0, f"exit code {verified.returncode}")
-    here, on_cpu = (_predictions(work, device) for device in (work.device, "cpu"))
+    on_device, on_cpu = (_predictions(work, device) for device in (work.device, "cpu"))
     certificate = read_self_test(onnx_file.read(work.model)).certificate
-    largest_errors = {comparison.provider: comparison.bound for comparison in certificate.comparisons}
+    bounds = {comparison.provider: comparison.bound for comparison in certificate.comparisons}
     # an error of e in each logit changes a probability by at most e / 2
-    allowed = (largest_errors[CPU] + largest_errors[PROVIDERS[work.device]]) / 2 + DECIMALS
-    difference = max(abs(here[path][1] - on_cpu[path][1]) for path in on_cpu)
-    yield passed("infer, rows", list(here) == list(on_cpu), f"{len(here):,} rows in the same order")
+    allowed = (bounds[CPU] + bounds[PROVIDERS[work.device]]) / 2 + PROBABILITY_RESOLUTION
+    difference = max(abs(on_device[path][1] - on_cpu[path][1]) for path in on_cpu)
+    yield passed("infer, rows", list(on_device) == list(on_cpu), f"{len(on_device):,} rows in the same order")
     yield passed("infer, probabilities", difference <= allowed, f"differ by {difference:.2g}; allowed {allowed:.2g}")
-    changed = sum(here[path][0] != on_cpu[path][0] for path in on_cpu)
+    changed = sum(on_device[path][0] != on_cpu[path][0] for path in on_cpu)
     at_risk = max(len(comparison.at_risk) for comparison in certificate.comparisons)
-    yield passed("infer, labels", changed <= at_risk, f"{changed} differ; at most {at_risk} may")
+    yield passed("infer, labels", changed <= at_risk, f"{changed} differ; at most {at_risk} allowed")
     scores = [
         json.loads(work.netkit("evaluate", work.model, "--device", device, "--json").stdout.splitlines()[0])
         for device in (work.device, "cpu")
     ]
-    yield passed("evaluate", abs(scores[0]["accuracy"] - scores[1]["accuracy"]) * len(here) <= at_risk + 0.5,
+    yield passed("evaluate", abs(scores[0]["accuracy"] - scores[1]["accuracy"]) * len(on_device) <= at_risk + 0.5,
                  f"{scores[0]['accuracy']:.2%}; on the CPU {scores[1]['accuracy']:.2%}")  # fmt: skip
 
 
 def _predictions(work: Workspace, device: str) -> dict[str, tuple[str, float]]:
-    """Label and probability by path."""
+    """Return label and probability by path."""
     out = work.folder / f"{device}.csv"
     work.netkit("infer", work.images, "--model", work.model, "--device", device, "--out", out)
     with open(out) as file:
@@ -73,7 +73,7 @@ def _predictions(work: Workspace, device: str) -> dict[str, tuple[str, float]]:
 
 
 def providers(work: Workspace) -> Iterator[Row]:
-    """The provider asked for is in use; where it cannot be, "cuda" fails and "auto" falls back, with the cause."""
+    """Check that the requested provider is in use; without CUDA, "cuda" fails and "auto" uses the CPU."""
     session = open_session(onnx_file.read(work.model), device=work.device)
     in_use = session.runtime.get_providers()[0]
     yield passed(f"--device {work.device}", in_use == PROVIDERS[work.device], in_use)
@@ -88,28 +88,28 @@ def providers(work: Workspace) -> Iterator[Row]:
         yield passed(f"{name}, --device auto", fallback.returncode == 0 and bool(cause), cause)
 
 
-NO_PRELOADING = """
+DISABLE_PRELOAD = """
 import onnxruntime
 onnxruntime.preload_dlls = lambda *arguments, **options: None
 """
 
 
 def broken_libraries(folder: Path) -> dict[str, str]:
-    """An environment in which the dynamic loader finds empty files in place of the CUDA libraries."""
+    """Return environment variables with which the dynamic loader finds empty files instead of the CUDA libraries."""
     libraries = folder / "broken"
     libraries.mkdir(exist_ok=True)
     provider = Path(ort.__file__).parent / "capi/libonnxruntime_providers_cuda.so"
     names = set(CUDA_LIBRARIES.findall(provider.read_bytes())) if provider.exists() else set()
     for name in names:
         (libraries / name.decode()).touch()
-    # ONNX Runtime would load the libraries of pip's packages by their full paths
-    (libraries / "sitecustomize.py").write_text(NO_PRELOADING)
+    # otherwise ONNX Runtime loads the libraries of the pip packages by absolute path
+    (libraries / "sitecustomize.py").write_text(DISABLE_PRELOAD)
     python_path = os.pathsep.join([str(libraries), os.environ.get("PYTHONPATH", "")])
     return {"LD_LIBRARY_PATH": str(libraries), "PYTHONPATH": python_path, "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def memory(work: Workspace) -> Iterator[Row]:
-    """A batch that is too large for the GPU is halved until it fits."""
+    """Check that a batch that is too large for the GPU is halved until it fits."""
     import torch
 
     classify = load(work.model, device="cuda", batch_size=LARGE_BATCH)
@@ -123,13 +123,19 @@ def memory(work: Workspace) -> Iterator[Row]:
             cause = ""
         except OutOfMemoryError as exc:
             cause = str(exc)
-        yield passed(f"{LARGE_BATCH:,} images at once", bool(cause), cause or "they fit: the check proves nothing")
+        yield passed(
+            f"{LARGE_BATCH:,} images at once",
+            bool(cause),
+            cause or f"the batch fits into {FREE_BYTES >> 20} MiB; increase LARGE_BATCH",
+        )
         labels = [row.label for row in classify(noise)]
     finally:
         del filler
-        torch.cuda.empty_cache()  # else torch keeps the memory for this process
+        torch.cuda.empty_cache()  # otherwise torch keeps the memory for this process
     expected = [row.label for row in load(work.model, device="cpu")(noise)]
-    changed = sum(label != other for label, other in zip(labels, expected, strict=True))
+    changed = sum(label != on_cpu for label, on_cpu in zip(labels, expected, strict=True))
     yield passed(
-        "halved", changed <= MAX_CHANGED * len(labels), f"{len(labels):,} rows; {changed} labels differ from the CPU's"
+        "halved",
+        changed <= MAX_CHANGED_SHARE * len(labels),
+        f"{len(labels):,} rows; {changed} labels differ from the CPU",
     )

@@ -1,4 +1,4 @@
-"""Sections on the machine: driver and libraries, and the tests that need a GPU."""
+"""Sections on the machine: driver, libraries, and the tests that need a GPU."""
 
 import json
 import subprocess
@@ -10,14 +10,14 @@ from scripts.tools.check_gpu.workspace import TIMEOUT_S, Workspace
 
 
 def doctor(work: Workspace) -> Iterator[Row]:
-    """The checks of netkit doctor."""
+    """Report the checks of `netkit doctor`."""
     for line in work.command("doctor", "--json").stdout.splitlines():
         check = json.loads(line)
         yield passed(check["check"], check["ok"], check["detail"])
 
 
 def tests(work: Workspace) -> Iterator[Row]:
-    """The tests that are marked gpu; none of them may be skipped on the GPU."""
+    """Run the tests marked gpu. On a GPU a skipped test counts as a failure."""
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"], cwd=CHECKOUT,
         capture_output=True, text=True, timeout=TIMEOUT_S,

@@ -1,4 +1,4 @@
-"""The report: which sections can run here, and their rows as Markdown tables."""
+"""The report: sections, the reasons to skip them, and their rows as Markdown tables."""
 
 import ctypes
 import time
@@ -21,7 +21,7 @@ OK, FAILED, SKIPPED, MEASURED = "ok", "FAILED", "skipped", "measured"
 
 @dataclass(frozen=True)
 class Row:
-    """One check. `status` is OK, FAILED or SKIPPED, or MEASURED for a number without a limit."""
+    """One check. `status` is OK, FAILED, SKIPPED, or MEASURED for a number without a limit."""
 
     check: str
     status: str
@@ -35,8 +35,8 @@ class Row:
 class Section:
     """A part of the report.
 
-    `function` is "module.name", in this package: it takes a Workspace and yields rows. It is imported only if the
-    section can run: `extras` are those of netkit that it needs, `cuda` the libraries that must be built with CUDA.
+    `function` is "module.name" in this package. It takes a Workspace and yields rows. It is imported only if the
+    section can run: netkit's `extras` must be installed, and the libraries in `cuda` built with CUDA.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Section:
     cuda: tuple[str, ...] = ()
 
     def rows(self, work: Workspace) -> Iterator[Row]:
-        """Run the section. An exception becomes a failed row."""
+        """Run the section. An exception yields a failed row."""
         if cause := self._missing(on_cuda=work.device == "cuda"):
             yield Row("all", SKIPPED, cause)
             return
@@ -57,7 +57,7 @@ class Section:
             yield Row("the rest", FAILED, f"{type(exc).__name__}: {first_line(exc)}")
 
     def _missing(self, *, on_cuda: bool) -> str | None:
-        """Why the section cannot run here, or None if it can."""
+        """Return why the section cannot run here, or None if it can."""
         if self.cuda and on_cuda and (cause := missing_gpu()):
             return cause
         if cause := missing_package(self.extras):
@@ -67,12 +67,12 @@ class Section:
 
 
 def passed(check: str, condition: bool, detail: str) -> Row:
-    """A row that is ok if the condition holds."""
+    """Return a row that is OK if the condition holds, and FAILED otherwise."""
     return Row(check, OK if condition else FAILED, detail)
 
 
 def print_section(name: str, section: Section, work: Workspace) -> list[Row]:
-    """Run a section, and print its heading and its rows as they come."""
+    """Run a section; print its heading, and each row as soon as it is known."""
     print(f"\n## {name}: {section.title}\n\n| check | status | detail |\n|---|---|---|", flush=True)
     started = time.monotonic()
     rows = []
@@ -84,7 +84,7 @@ def print_section(name: str, section: Section, work: Workspace) -> list[Row]:
 
 
 def missing_gpu() -> str | None:
-    """Why there is no GPU here, or None if there is one."""
+    """Return why there is no GPU, or None if there is one."""
     if cause := missing_cuda_driver():
         return cause
     driver, count = ctypes.CDLL(CUDA_DRIVER), ctypes.c_int()
@@ -93,7 +93,7 @@ def missing_gpu() -> str | None:
 
 
 def missing_package(extras: tuple[str, ...]) -> str | None:
-    """The first package of netkit or of its extras that is not installed or too old, or None."""
+    """Return a message on the first dependency of netkit or of the extras that is missing or too old, or None."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
     for requirement in map(Requirement, texts):
@@ -101,7 +101,7 @@ def missing_package(extras: tuple[str, ...]) -> str | None:
         if installed is None:
             return f"{requirement.name} is not installed"
         if not requirement.specifier.contains(installed, prereleases=True):
-            return f"{requirement.name} is {installed}, netkit needs {requirement.specifier}"
+            return f"{requirement.name} is {installed}; netkit needs {requirement.specifier}"
     return None
 
 
@@ -113,7 +113,7 @@ def _installed_version(package: str) -> str | None:
 
 
 def missing_cuda_build(library: str) -> str | None:
-    """Why "torch" or "onnxruntime" cannot use CUDA, or None if it can."""
+    """Return why "torch" or "onnxruntime" cannot use CUDA, or None if it can."""
     if library == "torch":
         import torch
 

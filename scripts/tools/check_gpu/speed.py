@@ -1,4 +1,4 @@
-"""Sections on speed: numbers without a limit, each against a peer on the same device."""
+"""Sections on speed: measurements without a limit, compared with a peer on the same device."""
 
 import statistics
 import time
@@ -29,32 +29,30 @@ Call = Callable[[NDArray[np.uint8]], object]
 
 
 def training(work: Workspace) -> Iterator[Row]:
-    """Seconds of an epoch of the default recipe, against an epoch of the stock loop."""
+    """Measure an epoch of the default recipe and an epoch of the stock loop."""
     if work.data != "mnist":
-        yield Row("all", SKIPPED, "the stock loop trains on MNIST")
+        yield Row("all", SKIPPED, "the stock loop trains on MNIST only")
         return
     bench = import_module("scripts.bench.train")
-    bench.unpack_mnist(work.folder / "MNIST/raw")  # where torchvision looks
+    bench.unpack_mnist(work.folder / "MNIST/raw")  # torchvision reads this folder
     for arch in ARCHITECTURES:
         torch.manual_seed(0)
-        stock_s = next(bench.stock(create(arch).train(), work.folder, device=torch.device(work.device)))
+        stock_s = next(bench.stock_epochs_s(create(arch).train(), work.folder, device=torch.device(work.device)))
         (epoch_s,) = work.one_epoch(arch, work.device).epochs_s
         yield Row(
-            arch, MEASURED, f"{epoch_s:.2f} s an epoch; stock loop {stock_s:.2f} s: {stock_s / epoch_s:.1f} times"
+            arch, MEASURED, f"{epoch_s:.2f} s per epoch; stock loop {stock_s:.2f} s, ratio {stock_s / epoch_s:.1f}"
         )
 
 
 def inference(work: Workspace) -> Iterator[Row]:
-    """Median time of a batch: netkit, the provider with its defaults on torch's export, and torch.compile."""
+    """Measure a batch in netkit, in ONNX Runtime (defaults, torch's plain export), in torch and in torch.compile."""
     peers = dict(_peers(work))
     for size in BATCH_SIZES:
         images_u8 = np.random.default_rng(0).integers(0, 256, (size, 1, 28, 28), np.uint8)
         medians = _medians_s(peers, images_u8)
         for name, median_s in medians.items():
             ratio = median_s / medians["netkit"]
-            detail = (
-                f"{1000 * median_s:.3f} ms a batch, {size / median_s:,.0f} images/s, {ratio:.2f} times netkit's time"
-            )
+            detail = f"{1000 * median_s:.3f} ms per batch, {size / median_s:,.0f} images/s, ratio to netkit {ratio:.2f}"
             yield Row(f"{name}, batch {size}", MEASURED, detail)
 
 
@@ -67,10 +65,10 @@ def _peers(work: Workspace) -> Iterator[tuple[str, Call]]:
     yield f"{PROVIDERS[work.device]}, defaults", lambda images_u8: stock.run(None, {INPUT: images_u8})
     model = FromPixels(net, card).eval().to(work.device)
     for name, forward in (("torch", model), ("torch.compile", torch.compile(model, mode="reduce-overhead"))):
-        yield name, _in_torch(forward, work.device)
+        yield name, _torch_call(forward, work.device)
 
 
-def _in_torch(forward: Callable[[torch.Tensor], torch.Tensor], device: str) -> Call:
+def _torch_call(forward: Callable[[torch.Tensor], torch.Tensor], device: str) -> Call:
     @torch.no_grad()
     def call(images_u8: NDArray[np.uint8]) -> NDArray[np.float32]:
         return forward(torch.from_numpy(images_u8).to(device)).cpu().numpy()
@@ -79,13 +77,13 @@ def _in_torch(forward: Callable[[torch.Tensor], torch.Tensor], device: str) -> C
 
 
 def _medians_s(peers: dict[str, Call], images_u8: NDArray[np.uint8]) -> dict[str, float]:
-    """The median time of a call, in seconds; the peers run in turns."""
+    """Return the median time of a call by peer, in seconds; the peers alternate."""
     times_s: dict[str, list[float]] = {name: [] for name in peers}
     for turn in range(ROUNDS + 1):
         for name, call in peers.items():
             ends = time.perf_counter() + TURN_S
             while (started := time.perf_counter()) < ends:
                 call(images_u8)
-                if turn:  # the first one compiles and allocates
+                if turn:  # the first turn compiles and allocates
                     times_s[name].append(time.perf_counter() - started)
     return {name: statistics.median(durations) for name, durations in times_s.items()}

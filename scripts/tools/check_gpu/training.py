@@ -9,34 +9,34 @@ from netkit.nets.build import ARCHITECTURES
 from scripts.tools.check_gpu.report import Row, passed
 from scripts.tools.check_gpu.workspace import NETKIT, TORCHRUN, Run, Workspace
 
-MAX_EPOCH_DROP = 0.005  # in test accuracy, from the CPU to the GPU, after one epoch
-MAX_RECIPE_DROP = 0.002  # after the full recipe
-REPEATED = ("residual", "inception")  # the nets that are trained twice
+MAX_EPOCH_DROP = 0.005  # of the test accuracy on the GPU relative to the CPU, after one epoch
+MAX_RECIPE_DROP = 0.002  # the same after the full recipe
+REPEATED = ("residual", "inception")  # the networks that are trained twice
 RESUMED = ("--arch", "residual", "--epochs", "4", "--deterministic")
 POLL_S = 0.01
 
 
 def accuracy(work: Workspace) -> Iterator[Row]:
-    """One epoch of every net, and residual by the full recipe, on the device and on the CPU."""
+    """Compare the device with the CPU: one epoch of every network, and residual with the full recipe."""
     for arch in ARCHITECTURES:
-        here, on_cpu = (work.one_epoch(arch, device) for device in (work.device, "cpu"))
-        yield _compared(f"{arch}, one epoch", here, on_cpu, max_drop=MAX_EPOCH_DROP)
-    here, on_cpu = (
+        on_device, on_cpu = (work.one_epoch(arch, device) for device in (work.device, "cpu"))
+        yield _compared(f"{arch}, one epoch", on_device, on_cpu, max_drop=MAX_EPOCH_DROP)
+    on_device, on_cpu = (
         work.train(f"full-{device}", "--arch", "residual", device=device) for device in (work.device, "cpu")
     )
-    yield _compared("residual, full recipe", here, on_cpu, max_drop=MAX_RECIPE_DROP)
+    yield _compared("residual, full recipe", on_device, on_cpu, max_drop=MAX_RECIPE_DROP)
 
 
-def _compared(check: str, here: Run, on_cpu: Run, *, max_drop: float) -> Row:
+def _compared(check: str, on_device: Run, on_cpu: Run, *, max_drop: float) -> Row:
     detail = (
-        f"{here.accuracy:.2%} in {sum(here.epochs_s):.1f} s; "
+        f"{on_device.accuracy:.2%} in {sum(on_device.epochs_s):.1f} s; "
         f"on the CPU {on_cpu.accuracy:.2%} in {sum(on_cpu.epochs_s):.1f} s"
     )
-    return passed(check, here.accuracy >= on_cpu.accuracy - max_drop, detail)
+    return passed(check, on_device.accuracy >= on_cpu.accuracy - max_drop, detail)
 
 
 def deterministic(work: Workspace) -> Iterator[Row]:
-    """The same seed twice gives the same bytes."""
+    """Check that two runs with the same seed write the same bytes."""
     for arch in REPEATED:
         first, second = (
             work.train(f"{arch}-{turn}", "--arch", arch, "--epochs", "1", "--deterministic", device=work.device)
@@ -46,8 +46,8 @@ def deterministic(work: Workspace) -> Iterator[Row]:
 
 
 def resume(work: Workspace) -> Iterator[Row]:
-    """A training that is killed and resumed ends with the bytes of one that was not."""
-    whole = work.train("whole", *RESUMED, device=work.device)
+    """Check that a run that is killed and resumed writes the same bytes as an uninterrupted run."""
+    uninterrupted = work.train("uninterrupted", *RESUMED, device=work.device)
     folder = work.folder / "killed"
     command = [*NETKIT, "train", *RESUMED, "--data", work.data, "--device", work.device, "--out", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -56,12 +56,12 @@ def resume(work: Workspace) -> Iterator[Row]:
         process.kill()
     yield passed("killed", process.returncode == -signal.SIGKILL, f"exit code {process.returncode}")
     resumed = work.train("killed", *RESUMED, "--resume", device=work.device)
-    yield passed("resumed", resumed.weights == whole.weights, f"{len(whole.weights):,} bytes compared")
+    yield passed("resumed", resumed.weights == uninterrupted.weights, f"{len(resumed.weights):,} bytes compared")
 
 
 def torchrun(work: Workspace) -> Iterator[Row]:
-    """One process, started by torchrun."""
+    """Check that one process started by torchrun reaches the accuracy of a run without torchrun."""
     run = work.train("torchrun", "--arch", "residual", "--epochs", "1", device=work.device, program=TORCHRUN)
-    alone = work.one_epoch("residual", work.device).accuracy
-    close = abs(run.accuracy - alone) <= MAX_EPOCH_DROP
-    yield passed("one process", close, f"{run.accuracy:.2%}; without torchrun {alone:.2%}")
+    without_torchrun = work.one_epoch("residual", work.device).accuracy
+    close = abs(run.accuracy - without_torchrun) <= MAX_EPOCH_DROP
+    yield passed("one process", close, f"{run.accuracy:.2%}; without torchrun {without_torchrun:.2%}")

@@ -1,4 +1,4 @@
-"""The folder in which the checks work, and what several sections share: runs, a model, image files."""
+"""The working folder of the checks, with the runs, the model and the images that several sections share."""
 
 import csv
 import os
@@ -16,7 +16,7 @@ TIMEOUT_S = 240
 
 @dataclass(frozen=True)
 class Run:
-    """A training: its folder, the test accuracy of the last epoch in [0, 1], and the seconds of the epochs."""
+    """A training run: folder, test accuracy of the last epoch in [0, 1], and seconds of each epoch."""
 
     folder: Path
     accuracy: float
@@ -28,7 +28,7 @@ class Run:
 
 
 class Workspace:
-    """`device` is the device under test; `data` is a data set as `netkit train` takes it."""
+    """`device` is the device under test; `data` is a data set as for `netkit train --data`."""
 
     def __init__(self, folder: Path, *, device: str, data: str) -> None:
         self.folder, self.device, self.data = folder, device, data
@@ -47,7 +47,7 @@ class Workspace:
         )
 
     def netkit(self, *arguments: str | Path, program: tuple[str, ...] = NETKIT) -> "subprocess.CompletedProcess[str]":
-        """Run the netkit command. Raises RuntimeError, with its error message, if it fails."""
+        """Run the netkit command. Raises RuntimeError with the command's error message if it fails."""
         done = self.command(*arguments, program=program)
         if done.returncode:
             messages = [line for line in done.stderr.splitlines() if line.startswith("netkit: ")] or ["no message"]
@@ -62,20 +62,20 @@ class Workspace:
         epochs_s = tuple(float(row["seconds"]) for row in rows)
         return Run(self.folder / name, float(rows[-1]["test_accuracy"]), epochs_s)
 
-    @cache  # noqa: B019  # one workspace lives as long as the process
+    @cache  # noqa: B019  # the only workspace lives as long as the process
     def one_epoch(self, arch: str, device: str) -> Run:
-        """A training of one epoch."""
+        """Train for one epoch, once per network and device."""
         return self.train(f"{arch}-{device}", "--arch", arch, "--epochs", "1", device=device)
 
     @cached_property
     def model(self) -> Path:
-        """A residual network, trained for an epoch on the device and exported."""
+        """The exported model of a residual network, trained for one epoch on the device."""
         run = self.one_epoch("residual", self.device)
         self.netkit("export", "--run", run.folder)
         return run.folder / "model.onnx"
 
     @cached_property
     def images(self) -> Path:
-        """A folder with the test images as files."""
+        """A folder with the test images as PNG files."""
         self.netkit("sample", "images", "--data", self.data)
         return self.folder / "images"
