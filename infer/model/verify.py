@@ -81,13 +81,13 @@ def _require(model: Model, checks: Iterable[Check]) -> None:
 def _check_hashes(model: Model, self_test: SelfTest) -> Iterator[Check]:
     certified = self_test.certificate
     yield _check_hash("graph", model.graph_sha256, certified.graph_sha256)
-    yield _check_hash("probes", sha256(model.metadata[probes.KEY]), certified.probes_sha256)
+    yield _check_hash("test images", sha256(model.metadata[probes.KEY]), certified.probes_sha256)
     labels = (model.card.labels[index] for index in self_test.probes.logits.argmax(axis=1))
     pairs = zip(labels, self_test.probes.labels, strict=True)
     mismatch = next((pair for pair in pairs if pair[0] != pair[1]), None)
     detail = f"{mismatch[0]!r} in the card, {mismatch[1]!r} at export" if mismatch else "unchanged"
     yield Check("labels", mismatch is None, detail)
-    yield _check_hash("card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
+    yield _check_hash("model card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
 
 
 def _check_hash(name: str, actual: str, certified: str) -> Check:

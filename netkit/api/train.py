@@ -50,7 +50,7 @@ def train(
     """Train a network and write its weights, metrics, plots and run.json to a run folder.
 
     Args:
-        arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for a class of your own.
+        arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for your own nn.Module.
         data: `mnist`, `digits`, a folder with one subfolder of images per class, a folder with files in MNIST's
             format, or a .csv file with the columns `path`, `label` and optionally `split`.
         out: Run folder to write. By default `runs/<arch>`.

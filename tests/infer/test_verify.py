@@ -86,7 +86,13 @@ def failures(model: Model) -> dict[str, str]:
 
 def test_exported_model_passes_all_checks(model: Model, session: Session) -> None:
     checks = list(verify.verify(model, device="auto"))
-    assert [check.name for check in checks][:5] == ["graph", "probes", "labels", "card", "CPUExecutionProvider"]
+    assert [check.name for check in checks][:5] == [
+        "graph",
+        "test images",
+        "labels",
+        "model card",
+        "CPUExecutionProvider",
+    ]
     assert all(check.ok for check in checks)
     assert [check.detail for check in checks[:4]] == ["unchanged"] * 4
     assert checks[4].detail.startswith("largest absolute logit error ")
@@ -95,7 +101,7 @@ def test_exported_model_passes_all_checks(model: Model, session: Session) -> Non
 
 def test_changed_graph_is_not_run(model: Model) -> None:
     checks = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
-    assert [check.name for check in checks] == ["graph", "probes", "labels", "card"]
+    assert [check.name for check in checks] == ["graph", "test images", "labels", "model card"]
 
 
 @pytest.mark.parametrize("files", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -120,13 +126,13 @@ def test_damaged_files_give_an_error_or_a_model_that_still_verifies(model: Model
         (reorder_labels, "labels", "in the card"),
         (
             edit_metadata(METADATA_KEY, lambda fields: fields.update(mean=[0.2])),
-            "card",
+            "model card",
             "changed since export",
         ),
-        (edit_metadata(probes.KEY, shift_a_logit), "probes", "changed since export"),
+        (edit_metadata(probes.KEY, shift_a_logit), "test images", "changed since export"),
         (
             edit_metadata(probes.KEY, lambda fields: fields["labels"].reverse()),
-            "probes",
+            "test images",
             "changed since export",
         ),
     ],
@@ -141,9 +147,9 @@ def test_each_change_is_detected_and_named(
 
 
 def test_all_failed_checks_are_reported(model: Model) -> None:
-    assert set(failures(tampered(model, reorder_labels))) == {"labels", "card"}
+    assert set(failures(tampered(model, reorder_labels))) == {"labels", "model card"}
     assert set(failures(tampered(model, edit_metadata(probes.KEY, shift_a_logit)))) == {
-        "probes",
+        "test images",
         "CPUExecutionProvider",
     }
 
