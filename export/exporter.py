@@ -50,8 +50,8 @@ def export(
     without. The logits of an fp32 model must match PyTorch in float64 within a bound, on test images and synthetic
     images. The test accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
 
-    `multiple` pads the channels of an fp32 model to that multiple, see `passes.pad_channels`. Returns the certificate
-    of each file.
+    The channels of an fp32 model are padded to a multiple of `multiple`, see `passes.pad_channels`. Returns the
+    certificate of each file.
 
     Raises ParityError if a model fails its check; its file and the files of later precisions are not changed.
     Raises UsageError if a path cannot be written or does not end in .onnx.

@@ -67,7 +67,7 @@ def to_int8(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], *, op
 
 
 def _faster_in_float32(graph: onnx.GraphProto) -> Iterator[str]:
-    """Names of the nodes before the first Conv with MIN_INT8_CHANNELS, and of the Add nodes with a float32 input."""
+    """Names of the nodes before the first Conv with at least MIN_INT8_CHANNELS, and of Adds with a float32 input."""
     kernels = {weight.name: weight.dims for weight in graph.initializer}
     is_wide_conv = [
         node.op_type == "Conv" and kernels.get(node.input[1], (0, 0))[1] >= MIN_INT8_CHANNELS for node in graph.node

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Check:
-    """`name` says what was checked, `detail` what was found, and `fix` what to do if `ok` is false."""
+    """`name` says what was checked and `detail` what was found. `fix`, if not empty, says what to install or run."""
 
     name: str
     ok: bool

@@ -120,8 +120,8 @@ def infer(
     """Run a model over all inputs in `paths`, and write one row for each to `out`, or to stdout.
 
     `paths` are files, folders, glob patterns, URLs, Parquet files, and "-" for stdin, where `separator` ends each path.
-    The model is the file `model`, or the newest in runs/ (of `arch`, if given). If `progress` is given and the inputs
-    are local files, they are counted first.
+    The model is the file `model`, the one in the run folder of `arch`, or by default the newest in runs/. If `progress`
+    is given and the inputs are local files, they are counted first.
 
     Raises UsageError if an option or a path is wrong, ModelError if the model fails or does not pass verification, and
     DeviceError if the device cannot be used.

@@ -52,7 +52,7 @@ def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run: the counts of all rows, the speed, and the provider, which is "" if no image was run."""
+    """The result of a run: the counts of all rows, the speed, and the provider, "" without new rows."""
 
     counts: Counts
     images_per_s: float
@@ -63,9 +63,10 @@ class Outcome:
 
 
 def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
-    """Write a row for each of `paths`, the expanded `job.inputs`. Calls `advance` with the number of new rows.
+    """Write a row for each of `paths`, the expanded `job.inputs`.
 
-    Raises UsageError if the results file cannot be written or resumed, ModelError if the model fails.
+    Calls `advance` with the number of rows since the last call, first with those of the earlier run. Raises UsageError
+    if the results file cannot be written or resumed, ModelError if the model fails.
     """
     started = time.monotonic()
     first = next(paths, None)

@@ -25,7 +25,7 @@ PathOrStr = str | PathLike[str]
 
 
 def open_model(path: Path | None, *, arch: str | None = None, device: str, verify: bool = True) -> Session:
-    """Open the .onnx file at `path`, or the newest in runs/ (of `arch`, if given).
+    """Open the .onnx file at `path`, the one in the run folder of `arch`, or by default the newest in runs/.
 
     With `verify`, its certificate and probes are checked first. Raises UsageError if there is no such file, ModelError
     if it cannot be run or does not pass verification, DeviceError if the device cannot be used.

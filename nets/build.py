@@ -39,8 +39,8 @@ def create(name: str, *, channels: int = 1, classes: int = 10, size: int | tuple
 
     Args:
         name: "inception", "residual", "preact" or "densenet"; "torchvision/NAME" for one of torchvision's classifiers;
-            or "MODULE:CLASS" for a class of yours. The current directory is searched for MODULE, too, and CLASS is
-            called with `channels`, `classes` and `size=(height, width)`.
+            or "MODULE:CLASS" for a class of yours. MODULE may be in the current directory; CLASS is called with
+            `channels`, `classes` and `size=(height, width)`.
         channels: 1 for grey images, 3 for RGB; torchvision's classifiers take 3.
         classes: number of logits.
         size: height and width of the images in pixels; one number for square images.

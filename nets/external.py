@@ -134,7 +134,7 @@ def _create_checked(arch: str, make: Factory, channels: int, classes: int, size:
 
 
 def _problem(make: Factory, channels: int, classes: int, size: tuple[int, int]) -> str | None:
-    """Return why the network cannot take images of this shape, or None. Runs it on the meta device, without memory."""
+    """Return why the network cannot take images of this shape, or None. Runs it on the meta device."""
     try:
         with torch.device("meta"), torch.no_grad():
             logits = make(size).eval()(torch.zeros(2, channels, *size))

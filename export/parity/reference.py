@@ -20,7 +20,7 @@ from netkit.nets.summary import multiply_adds
 
 MAX_MULTIPLY_ADDS = 2.2e11  # for all images of one kind; allows densenet on all 10,000 test images of MNIST
 MIN_IMAGES = 32  # of one kind, even if they exceed MAX_MULTIPLY_ADDS
-MAX_BATCHED_IMAGES = 999  # test images for other batch sizes; all sizes except 3 leave a smaller last batch
+MAX_BATCHED_IMAGES = 999  # test images for other batch sizes; 2, 7 and 64 leave a smaller last batch
 MAX_NOISE_IMAGES = 256
 MAX_POINT_IMAGES = 1024  # covers each position of images up to 32x32
 TORCH_BATCH_SIZE = 50  # float64 convolutions over 500 images at once took 3 to 5 times as long

@@ -9,7 +9,8 @@ padding one by one, and also the pixels that remain at the end of a row. For a r
 The separate node must keep the kernel's blocked layout, and ONNX Runtime must not merge it back into the convolution:
 
     pad(x) = depthwise_conv1x1(x, ones, pads)    where the channels fill whole blocks
-    pad(x) = relu(pad(x))                        where x comes from a ReLU; ONNX Runtime merges only a Pad alone
+    pad(x) = relu(pad(x))                        where x comes from a ReLU; ONNX Runtime merges a Pad only if the
+                                                 convolution reads it directly
 """
 
 import numpy as np

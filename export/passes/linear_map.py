@@ -70,7 +70,7 @@ def _feeds_only_affine(value: ir.Value) -> bool:
 
 
 def _block_before(graph: ir.Graph, sink: ir.Value) -> AffineBlock | None:
-    """The affine layers that compute `sink`; None if they have several sources, other consumers, or too few weights."""
+    """The affine layers that compute `sink`; None if there are several sources, other consumers, or too few layers."""
     layers: set[ir.Node] = set()
     sources: set[ir.Value] = set()
     pending = [sink]

@@ -121,7 +121,7 @@ def _take_border(rest: Float64Array, axis: int) -> Border | None:
 
 
 def _connected_rows(connected: NDArray[np.bool_]) -> list[tuple[list[int], list[int]]]:
-    """Groups of output rows with the input rows that they read; one group in all if their sizes differ."""
+    """Groups of output rows with the input rows that they read; a single group if the sizes differ."""
     groups: list[tuple[set[int], set[int]]] = []
     for row in np.flatnonzero(connected.any(axis=1)).tolist():
         outputs, inputs = {row}, set(np.flatnonzero(connected[row]).tolist())

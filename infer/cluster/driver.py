@@ -1,8 +1,8 @@
 """The driver of a run on many workers, which write the rows of each shard to a Parquet file in one shared folder.
 
 `_manifest.json` describes the run. It is written before the first shard, and again with the counts of all rows after
-the last one. `_model.onnx` is the model that all workers read. `_SUCCESS` is written last. A shard's file gets its name
-when it is complete, and its metadata identify the inputs, model and settings; a resumed run keeps those that match.
+the last one. `_model.onnx` is the model that all workers read. `_SUCCESS` is written last. A shard's file appears when
+it is complete, and its metadata identify the inputs, model and settings; a resumed run keeps those that match.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ logger = logging.getLogger(__name__)
 MANIFEST, SUCCESS = "_manifest.json", "_SUCCESS"
 PATHS_SHA256 = "paths' SHA-256"  # key of the manifest
 _NAME = r"(part-\d{5,}\.parquet|_manifest\.json|_model\.onnx|_SUCCESS)"
-RUN_FILE = re.compile(rf"{_NAME}|\.{_NAME}\.([0-9a-f]{{16}}\.tmp|tries)")  # the second form: left by a killed worker
+RUN_FILE = re.compile(rf"{_NAME}|\.{_NAME}\.([0-9a-f]{{16}}\.tmp|tries)")  # the second form: temporary
 MAX_SHARD_INPUTS = 1000  # 0.1 to 1 s of work for a core
-MIN_SHARDS_PER_WORKER = 100  # so that a killed worker loses 1 % of its work at most
+MIN_SHARDS_PER_WORKER = 100  # if there are enough inputs: a killed worker loses 1 %
 
 RunShards = Callable[[Sequence[Shard]], Generator[ShardResult]]  # yields results in any order
 Engine = Callable[[Plan], AbstractContextManager[RunShards]]  # keeps the workers running while the block runs
@@ -50,10 +50,11 @@ def run(
     resume: bool,
     advance: Advance,
 ) -> Outcome:
-    """Write a row for each of `paths`, which `inputs` stand for, with the workers of `engine`.
+    """Write a row for each of `paths`, the expanded `inputs`, with the workers of `engine`.
 
-    Calls `advance` with the number of new rows. Raises UsageError if the folder contains other files, if another run is
-    writing it, or if the run to resume had other inputs or settings; ModelError if the model fails.
+    Calls `advance` with the number of rows since the last call, first with those of the earlier run. Raises UsageError
+    if the folder contains other files, if another run is writing it, or if the run to resume had other inputs or
+    settings; ModelError if the model fails.
     """
     started = time.monotonic()
     all_paths = list(paths)
@@ -89,7 +90,7 @@ def run(
 
 
 def _prepare_folder(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:
-    """Write the files that workers need, and count the attempts of each shard from zero."""
+    """Write the files that workers need, and reset the number of attempts of each missing shard."""
     for shard in missing:
         (folder / shard.attempts_file_name).unlink(missing_ok=True)
     _write_manifest(folder, manifest)
@@ -184,8 +185,8 @@ def _shard_size_to_resume(folder: Path, arguments: Mapping[str, Any], *, resume:
     manifest = _read_manifest(folder)
     if any(manifest.get(name) != arguments[name] for name in ("count", PATHS_SHA256)):
         raise UsageError(
-            f"{folder}: the inputs changed: {manifest.get('count')} files before, {arguments['count']} now; "
-            "pass the same inputs, or omit --resume to start again"
+            f"{folder}: the inputs differ from those of the earlier run ({manifest.get('count')} files before, "
+            f"{arguments['count']} now); pass the same inputs, or omit --resume to start again"
         )
     require_same(folder, manifest, arguments)
     return manifest["shard size"]

@@ -68,9 +68,9 @@ class _MessageCollector(logging.Handler):
 def engine(address: str | None, workers: int) -> Engine:
     """Return an engine of at most `workers` actors on the cluster at `address`, or on a new one on this machine.
 
-    A new cluster binds to loopback only if RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0 when this module is imported, which
-    netkit.infer.engines ensures. The engine raises UsageError if there is no cluster at the address, and DeviceError if
-    the plan's device is "cuda" and the cluster has no GPU.
+    If RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER is 0 when this module is imported, which netkit.infer.engines ensures, a new
+    cluster listens on loopback only. The engine raises UsageError if there is no cluster at the address, and
+    DeviceError if the plan's device is "cuda" and the cluster has no GPU.
     """
 
     @contextmanager
@@ -186,7 +186,7 @@ def _connected(address: str | None, workers: int) -> Iterator[bool]:
 
 
 def _init_ray(address: str | None, workers: int) -> bool:
-    """Whether this process is now a client outside the cluster. Raises UsageError if there is no cluster."""
+    """Connect to a cluster or start one; return whether this process is a client outside it. Raises UsageError."""
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if address:

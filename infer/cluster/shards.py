@@ -56,8 +56,8 @@ class Shard:
 class ShardResult:
     """The counts of a shard's rows and the mean brightness of its images, from 0 to 255.
 
-    If the shard's file could not be written, `error` says why and the other fields are empty. An image that cannot be
-    read is not such an error: it has its own row.
+    If the shard's file could not be written, `error` says why, and only `number` is set besides. An image that cannot
+    be read is not such an error: it has its own row.
     """
 
     number: int
@@ -71,7 +71,7 @@ class ShardResult:
         return self.counts["ok"] + self.counts["failed"]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as they are stored in the metadata of a shard's file."""
+        """Return the fields with the keys in the metadata of shards' files; earlier runs are resumed with them."""
         return {
             "number": self.number,
             "counts": self.counts,
@@ -88,7 +88,7 @@ class ShardResult:
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a run, which are sent to its workers, also on other machines.
+    """The settings of a run. They are sent to its workers, which may be on other machines.
 
     Workers read MODEL_FILE in `folder`, which all of them see, and write their rows there. Relative paths, that of
     `folder` included, start in `working_dir`. If `verified`, a worker only runs a model that passes its own checks.
@@ -149,7 +149,7 @@ class Worker:
             if file.tell() > MAX_ATTEMPTS:
                 raise ModelError(
                     f"{shard.file_name}: {MAX_ATTEMPTS} workers died on its {len(shard.paths):,} inputs "
-                    f"({shard.paths[0]} to {shard.paths[-1]}), from lack of memory or because of an image"
+                    f"({shard.paths[0]} to {shard.paths[-1]}), for lack of memory or because of an image"
                 )
         result = self._process(shard)
         attempts.unlink(missing_ok=True)

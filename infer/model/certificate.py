@@ -22,8 +22,8 @@ class Comparison:
     `optimised` tells whether ONNX Runtime optimised the graph. `error` and `probability_error` are the largest absolute
     errors of logits and probabilities over all inputs, and `bound` is the largest value allowed for both. `torch_error`
     is the largest absolute logit error of PyTorch in float32 on the same kind of device. `agreeing` is the number of
-    the `test_images` images whose prediction is PyTorch's. `accuracy` is in [0, 1], and `interval` is the 95 %
-    confidence interval of its difference from PyTorch's. `at_risk` holds the indices of the test images whose
+    test images, out of `test_images`, with the same prediction as PyTorch. `accuracy` is in [0, 1], and `interval` is
+    the 95 % confidence interval of its difference from PyTorch's. `at_risk` holds the indices of the test images whose
     prediction the error could change: their two largest logits differ by at most twice `error`.
     """
 
@@ -64,7 +64,7 @@ class Certificate:
     """The comparisons of a model with PyTorch, and the SHA-256 of everything that they depend on.
 
     `inputs` is the number of compared images of each kind; `batches` are the batch sizes; `versions` and `platform`
-    name the software and the machine. `torch_accuracy` is in [0, 1]. The hashes detect changes; they do not sign.
+    name the software and the machine. `torch_accuracy` is in [0, 1]. The hashes detect changes; they are no signature.
     """
 
     precision: str
@@ -112,7 +112,7 @@ class Certificate:
     def from_json(cls, text: str) -> "Certificate":
         """Read a certificate that `to_json` wrote.
 
-        Raises ModelError if it was changed; the message names a field that is missing or has the wrong type.
+        Raises ModelError if it was changed, or if a field is missing or has the wrong type.
         """
         values = schema.parse(text, subject="the certificate", error=ModelError, version=VERSION)
         if values.get(CHECKSUM) != _checksum(values):

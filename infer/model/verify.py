@@ -31,9 +31,7 @@ def read_self_test(model: Model) -> SelfTest:
     """Read the self-test from the model's metadata. Raises ModelError if a part is missing or malformed."""
     for key in (certificate.KEY, probes.KEY):
         if key not in model.metadata:
-            raise ModelError(
-                f"{model.name}: not exported by netkit: its metadata has no {key}; export it with 'netkit export'"
-            )
+            raise ModelError(f"{model.name}: its metadata has no {key}; export the model again with 'netkit export'")
     try:
         return SelfTest(
             Certificate.from_json(model.metadata[certificate.KEY]),

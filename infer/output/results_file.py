@@ -1,8 +1,9 @@
 """The results file of a run: it appears when all rows are written, and a run that was stopped can be resumed.
 
-A run writes its rows to `.NAME.part` in the same folder, which it locks, and renames that file at the end. Every few
-seconds it records in `.NAME.journal` how far the file is complete. A resumed run truncates the file there and appends,
-so the finished file equals that of an uninterrupted run. The journal is kept; --resume reads it.
+A run writes its rows to `.NAME.part` in the same folder and locks this file. At the end it renames the file or, for
+Parquet, converts it. Every few seconds it records in `.NAME.journal` how far the file is complete. A resumed run
+truncates the file there and appends, so the finished file equals that of an uninterrupted run. The journal is kept;
+--resume reads it.
 """
 
 import hashlib
@@ -81,7 +82,7 @@ class Results:
         self.saved, self._saved_at = self.counts.total, time.monotonic()
 
     def publish(self, top_k: int) -> None:
-        """Move the complete file to its final path."""
+        """Create the results file: rename the file of rows, or convert it to Parquet."""
         partial = _partial_path(self._path)
         if self._path.suffix.lower() == ".parquet":
             from netkit.infer.output import parquet  # needs an extra
@@ -176,7 +177,7 @@ def _locked(path: Path) -> Iterator[FileIO]:
     while True:
         with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
             atomic_io.lock_file(file.fileno(), path)
-            if not _is_same_file(file, partial):  # another run has renamed it since it was opened here
+            if not _is_same_file(file, partial):  # another run has renamed or deleted it
                 continue
             try:
                 yield file
@@ -219,7 +220,7 @@ def _journal_to_resume(path: Path, file: FileIO, arguments: Mapping[str, Any]) -
 
 
 def _keep_or_remove(results: Results, path: Path, *, stopped: bool) -> None:
-    """Keep the rows and the journal if rows were saved, or if --resume would otherwise find an older run's file."""
+    """Keep the rows and the journal if rows were saved, or if a stopped run could not be resumed without them."""
     if results.finished:
         return
     if results.saved or (stopped and path.exists()):

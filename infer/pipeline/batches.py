@@ -33,7 +33,7 @@ Transform = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 class InputError(NamedTuple):
-    """The error of an input without a prediction: an error code, the row's status, and a message."""
+    """Why an input has no prediction: an error code, which becomes the row's status, and a message."""
 
     status: str
     message: str

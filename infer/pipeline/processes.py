@@ -63,7 +63,7 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
             restarts += 1
             logger.warning("warning: a worker process was killed; its images are processed again")
     raise ModelError(
-        f"worker processes died {restarts} times in a row, from lack of memory or because of an image; "
+        f"worker processes died {restarts} times in a row, for lack of memory or because of an image; "
         "reduce --batch-size"
     )
 

@@ -35,7 +35,7 @@ class Bindings:
     def run(self, images_u8: NDArray[np.uint8], *, size: int | None) -> tuple[Floats, Floats]:
         """Return logits and probabilities of images (N, channels, height, width).
 
-        With a `size` of at least N, the images are padded to `size`; the first such run is recorded, later ones replay.
+        With a `size` of at least N, the images are padded to `size`; later runs replay the first one.
         """
         return self._thread.submit(self._run, images_u8, size).result()
 

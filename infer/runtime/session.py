@@ -56,7 +56,7 @@ class Session:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return logits and probabilities, float32 (N, classes), of images uint8 (N, channels, height, width).
 
-        `size` is the batch size of a longer run. On CUDA, fewer images are padded to it, because each new batch size
+        `size` is the batch size of a longer run. On CUDA, smaller batches are padded to it, because each new batch size
         takes time to prepare. This method is thread-safe. Raises ModelError if the model fails or does not return one
         row per image, OutOfMemoryError if memory does not suffice for N images.
         """
@@ -101,7 +101,7 @@ def open_session(model: Model, *, device: str, threads: int | None = None, optim
 def open_sessions(
     model: Model, *, device: str, threads: int | None = None, optimised: bool = True
 ) -> Iterator[Session]:
-    """Yield a session on `device`; for "auto", on the CPU and then on CUDA if it works. Raises as `open_session`."""
+    """Yield a session on `device`; for "auto", on the CPU and then on CUDA if it works."""
     if device != "auto":
         yield open_session(model, device=device, threads=threads, optimised=optimised)
         return

@@ -30,9 +30,9 @@ def evaluate(
 
     Args:
         model: An .onnx file that netkit exported.
-        data: A data set as in `netkit.train`. Of a folder, the test images are used if there are any, otherwise all
-            images. By default the test images of the data set that the model was trained on, if that is `mnist` or
-            `digits`.
+        data: A data set as in `netkit.train`. Of image files, the test images are used if there are any;
+            of files that the model was trained on, those that were held out; otherwise all. By default the test images
+            of the data set that the model was trained on, if that is `mnist` or `digits`.
         device: `auto`, `cpu` or `cuda`.
         batch_size: Number of images per batch.
         invert: Invert the pixel values, for dark ink on white paper.

@@ -58,7 +58,8 @@ def train(
             images, if they all have the same size.
         resize: Scale the shorter side of each image to this many pixels, then crop the centre to `image_size`. By
             default images are stretched to `image_size`.
-        channels: 1 for grey or 3 for RGB. By default 1 if all images are grey, otherwise 3.
+        channels: 1 for grey or 3 for RGB. By default 1 if all images are grey, otherwise 3;
+            always 3 for `torchvision/NAME`.
         mean: Mean per channel, of pixels in [0, 1]. By default computed from the training images.
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.

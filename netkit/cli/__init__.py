@@ -13,7 +13,7 @@ from netkit.cli import process
 from netkit.core.errors import NetkitError, unknown_name
 from netkit.core.version import VERSION
 
-COMMANDS = {  # name of the command and of its module -> first sentence of its help
+COMMANDS = {  # name of the command -> first sentence of its help
     "train": "Train a network and write its weights to a run folder.",
     "export": "Export a trained network to ONNX and check it against PyTorch.",
     "verify": "Check that a model gives the same outputs here as at export.",
@@ -25,8 +25,9 @@ COMMANDS = {  # name of the command and of its module -> first sentence of its h
     "sample": "Write the test images of a data set as PNG files.",
     "nets": "List the networks with their parameters, multiply-adds and papers.",
 }
-# How many times idle OpenMP threads spin after an operator before they sleep. With two trainings at once on two cores,
-# an epoch of residual on the digits took 0.5 to 25 s with libgomp's default and 0.6 s with this; alone it is the same.
+# How many times idle OpenMP threads spin after an operator before they sleep. With two training runs at once on two
+# cores, an epoch of residual on the digits took 0.5 to 25 s with libgomp's default and 0.6 s with this. A single run
+# takes the same time with both.
 GOMP_SPINCOUNT = "3000"
 
 
@@ -56,7 +57,7 @@ class LazyGroup(click.Group):
         except MemoryError:
             command = self.get_command(ctx, str(ctx.invoked_subcommand))
             if command and any("--batch-size" in param.opts for param in command.params):
-                raise NetkitError("out of memory; reduce --batch-size") from None
+                raise NetkitError("out of memory; a smaller --batch-size may help") from None
             raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -54,7 +54,7 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows with the same keys as a table on stdout. Integers are right-aligned, with a comma per thousand."""
+    """Print rows with the same keys as a table on stdout. Integers are right-aligned and have thousands separators."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name, value in rows[0].items():
         table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left", no_wrap=True)

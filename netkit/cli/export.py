@@ -29,7 +29,7 @@ MULTIPLE = click.IntRange(1, 64)
 @option("--run", type=PATH, help="Export the run in this folder.", show_default="newest in runs/")
 @option("--weights", type=PATH, help="Export this .safetensors file, which 'netkit train' wrote.")
 @data_option(help="Data set for the check, if it has moved.", show_default="as in training")
-@option("--out", type=PATH, help=".onnx file to write.", show_default="model.onnx in the run folder")
+@option("--out", type=PATH, help=".onnx file to write.", show_default="model*.onnx in the run folder")
 @option("--opset", type=int, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
 @option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (for CUDA) or int8.")
 @option("--variants", type=ChoiceList(VARIANT), help="Export several precisions, e.g. fp32,int8, and compare them.")
@@ -54,10 +54,10 @@ def export(
 
     The .onnx file contains the network, a model card (preprocessing and labels) and a certificate (the errors measured
     at export), which 'netkit verify' checks on any machine. A model that fails the check is not written. parity.md in
-    the run folder lists the results of the check.
+    the same folder lists the results of the check.
 
     --pad-channels 16 speeds up an fp32 network whose channels are not multiples of 16, such as densenet, on CPUs with
-    AVX-512. It slows down other CPUs.
+    AVX-512. On other CPUs it makes the network slower.
 
     \b
     Example: netkit export --arch inception --variants fp32,int8
@@ -80,7 +80,7 @@ def export(
 
 
 def _suggest(model: ExportedModel) -> None:
-    """Suggest to run the model on the image files of its data set, or on a sample of it."""
+    """Suggest running the model on the image files of its data set, or on a sample of it."""
     from netkit.data import registry
 
     if not registry.has_image_files(model.data):

@@ -53,7 +53,7 @@ def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
 
 
 def suggest_infer(folder: str = IMAGES, *, model: Path | None = None, options: Sequence[str] = ()) -> None:
-    """Suggest to run `model`, by default the newest in runs/, on `folder`. If either is missing, suggest the help."""
+    """Suggest running `model`, by default the newest in runs/, on `folder`. If either is missing, suggest the help."""
     options = [*(["--model", str(model)] if model else []), *options]
     if has_images(folder) and (model or _has_model()):
         suggest("infer", folder, options=options)

@@ -29,7 +29,7 @@ class Option(click.Option):
 
 
 class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
-    """A choice between names that are looked up on first use. An unknown name raises an error with a suggestion."""
+    """A choice between names that are looked up when needed. An unknown name raises an error with a suggestion."""
 
     def __init__(self, kind: str, names: Callable[[], Iterable[str]]) -> None:
         self.name, self.names = kind, names

@@ -40,7 +40,8 @@ def run(command: Callable[[], int | None]) -> NoReturn:
     """Run `command` and exit with the code that it returns, or with the exit code of its exception.
 
     Expected exceptions, and all exceptions in threads, become one line on stderr without a traceback. SIGINT raises
-    KeyboardInterrupt; SIGTERM and SIGHUP raise `Terminated`. Signals that the parent process ignores stay ignored.
+    KeyboardInterrupt; SIGTERM and SIGHUP raise `Terminated`. Signals that are ignored at the start, as
+    under nohup, stay ignored.
     """
     _make_streams_safe()
     threading.excepthook = _print_thread_exception

@@ -23,8 +23,8 @@ def verify(file: Path, device: str, as_json: bool) -> None:
     """Check that a model gives the same outputs here as at export.
 
     Checks that the file is unchanged since its export, runs the network on the test images in the file, and compares
-    its outputs on this machine with those that were recorded at export. They may differ by rounding errors. The record
-    in the file is called the certificate. Exits with 1 if a check fails.
+    its outputs on this machine with those stored with the images. They may differ within the error bound in the
+    certificate, which was measured at export. Exits with 1 if a check fails.
 
     \b
     Example: netkit verify runs/inception/model.onnx

@@ -18,7 +18,7 @@ except ImportError:  # Windows
 # O_NONBLOCK: without it, opening a pipe that has no writer blocks
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 RANDOM_BYTES = 8  # in the name of a temporary file
-STALE_AFTER_S = 3600  # after this time without a write, the writer of a temporary file was killed
+STALE_AFTER_S = 3600  # a temporary file without a write for this long is assumed to belong to a killed process
 
 
 def require_writable(path: Path) -> None:

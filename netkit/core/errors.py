@@ -11,7 +11,7 @@ NetkitError                 1  base class of all exceptions that netkit raises i
 ├── TrainingError           1  the training diverged: the loss is NaN or infinite
 ├── Interrupted             -  a signal stopped the work; finished results are kept. 128 + the signal's number
 ├── DeviceError             1  the requested device cannot be used; the message names the cause
-└── ImageError              1  an image file cannot be decoded; the results contain its `code`
+└── ImageError              1  an image file cannot be read or decoded; the results contain its `code`
 """
 
 from collections.abc import Iterable, Mapping
@@ -81,7 +81,7 @@ class DeviceError(NetkitError):
 
 
 class ImageError(NetkitError):
-    """An image cannot be decoded. `code` is the status in the results, such as "truncated"."""
+    """An image cannot be read or decoded. `code` is the status in the results, such as "truncated"."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

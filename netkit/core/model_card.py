@@ -21,8 +21,8 @@ class Input:
     """The images that a network takes: uint8 (channels, height, width), with 1 channel for grey or 3 for RGB.
 
     Without `resize`, an image is stretched to `height` x `width`. With it, the shorter side is scaled to `resize`
-    pixels, and the central `height` x `width` pixels are cropped, as torchvision's Resize and CenterCrop do. Scaling is
-    bilinear and antialiased. Raises CardError for invalid values.
+    pixels, and the image is cropped to its central `height` x `width` pixels, as torchvision's Resize and CenterCrop
+    do. Scaling is bilinear and antialiased. Raises CardError for invalid values.
     """
 
     channels: int

@@ -41,7 +41,7 @@ def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
     if path.exists() and not path.is_file():
         raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file")
     if not path.is_file():
-        hint = f"; make it with '{COMMANDS[name]} --arch {arch}'" if arch else ""
+        hint = f"; run '{COMMANDS[name]} --arch {arch}' first" if arch else ""
         raise UsageError(f"{path}: no such file{hint}")
     return path
 

@@ -76,7 +76,7 @@ def _not_trained_on(path: Path, entries: Sequence[ImageEntry], card: ModelCard) 
         return ()
     if sha256 == card.origin.data_sha256:
         count = f"{len(test):,}"
-        logger.info("%s: used for training; evaluating on its %s test images", path, count)
+        logger.info("%s: the model was trained on this data set; evaluating on the %s held-out images", path, count)
         return test
     if path.resolve().name == card.origin.data:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Load the data set that --data names. No other module interprets the value of --data."""
+"""Load the data set that --data names."""
 
 from dataclasses import replace
 from pathlib import Path

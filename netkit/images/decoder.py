@@ -29,7 +29,7 @@ GREY_MODES = ("L", "LA", "1")
 class Decoder:
     """Decodes images to the size and channels of `input`.
 
-    `invert` swaps dark and light. Larger files than `max_bytes` and larger images than `max_pixels` are refused.
+    `invert` swaps dark and light. Files larger than `max_bytes` and images larger than `max_pixels` are rejected.
     """
 
     input: Input
@@ -171,7 +171,7 @@ def _load(content: bytes, max_pixels: int) -> Image.Image:
     if len(image.info.get("exif", b"")) > MAX_HEADER_BYTES:
         raise ImageError("too-large", f"EXIF over the limit of {MAX_HEADER_BYTES:,} bytes")
     if image.format == "TIFF":
-        for directory in TiffTags.TAGS_V2_GROUPS:  # Pillow would read these, whatever their size, but needs none
+        for directory in TiffTags.TAGS_V2_GROUPS:  # not needed, and Pillow would read them whatever their size
             image.getexif().pop(directory, None)
     file.end_header()
     image.load()

@@ -24,7 +24,7 @@ ARITHMETIC_JPEG_FRAME = re.compile(rb"\xff[\xc9-\xcb\xcd-\xcf]\0[\x0b\x11\x14]\x
 MAX_WEBP_BYTES = 2**25  # Pillow copies the content twice
 LOSSLESS_WEBP_CHUNKS = (b"VP8L", b"ALPH")  # may contain large code tables for few pixels. 13 MB took 0.9 GB
 PIXELS_PER_LOSSLESS_BYTE = 5  # a byte of such a file counts as 5 pixels: 218 bytes can describe tables of 16 kB
-MIN_LOSSLESS_WEBP_BYTES = 2**20  # files of this size are accepted, however low the limit on pixels is
+MIN_LOSSLESS_WEBP_BYTES = 2**20  # smaller files are accepted, however low the limit on pixels is
 
 BIG_TIFF_STARTS = (b"II+\0", b"MM\0+")
 PNM_SPACE = rb"(?:\s|#[^\r\n]*[\r\n])++"

@@ -14,7 +14,7 @@ from netkit.images.limits import MAX_HEADER_BYTES, MAX_PNG_CHUNKS, pixel_cost
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MODES = {0: "L", 2: "RGB"}  # colour type -> Pillow's mode; other types have a palette or alpha
-# on decoded pixels
+# chunks that do not change the decoded pixels
 CHUNKS_WITHOUT_EFFECT = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"cHRM", b"sRGB"}
 IHDR = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter, interlace
 CHUNK_START, CHUNK_END = struct.Struct(">I4s").unpack_from, struct.Struct(">I").unpack_from  # size and type; CRC-32

@@ -1,4 +1,4 @@
-"""Choice of the device and the precision of a training: --device and --precision."""
+"""Choice of the device and the precision of a training run: --device and --precision."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -57,5 +57,5 @@ def _cuda_problem(local_rank: int) -> str | None:
     if not torch.cuda.is_available():
         return f"torch {torch.__version__} (CUDA {torch.version.cuda}) finds no usable GPU; see nvidia-smi"
     if local_rank >= torch.cuda.device_count():
-        return f"this machine has {torch.cuda.device_count()} GPUs, too few for its process {local_rank + 1}"
+        return f"process {local_rank + 1} has no GPU: this machine has {torch.cuda.device_count()}"
     return None

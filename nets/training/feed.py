@@ -10,7 +10,7 @@ from netkit.data.lazy import Images, batches
 
 
 class Feed:
-    """The images (N, C, H, W) uint8 of a data set, as batches on a device. A numpy array is copied there at once."""
+    """The images (N, C, H, W) uint8 of a data set, as batches on a device. numpy arrays are copied to it once."""
 
     def __init__(self, images: Images, device: torch.device) -> None:
         self.shape, self.device = images.shape, device

@@ -22,9 +22,9 @@ EVALUATION_BATCH_SIZE = 100  # with 1,000, densenet takes twice as long on two c
 class EpochMetrics:
     """One row of metrics.csv. Losses are means of the cross entropy; accuracies are in [0, 1].
 
-    `step` and `lr` are those of the epoch's last step. The training columns are means over the epoch's batches, each
+    `step` and `lr` are those of the epoch's last step. The training columns are means over the epoch's images, each
     computed with the weights before its step; the training loss includes the recipe's label smoothing. The test columns
-    are computed after the epoch, in float32; with precision bf16 only in the last epoch, and in bf16 in earlier ones.
+    are computed after the epoch in float32, except that a run with precision bf16 uses bf16 until its last epoch.
     """
 
     epoch: int

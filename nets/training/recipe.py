@@ -15,7 +15,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The hyperparameters of a training with SGD on the cross entropy.
+    """The hyperparameters of training with SGD on the cross entropy.
 
     Args:
         epochs: passes over the training images; with 2.5 the third and last epoch ends after half of its images.
@@ -79,7 +79,7 @@ class Recipe:
             raise unknown_name("precision", self.precision, PRECISIONS)
 
     def lr_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of `step`, counted from 0, of a training with `steps` steps."""
+        """Return the learning rate of `step`, counted from 0, of a training run with `steps` steps."""
         if self.schedule == "constant":
             return self.lr
         peak = self.pct_start * steps
@@ -94,7 +94,7 @@ class Recipe:
         return max(1, round(self.candidates_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
 
     def with_min_steps(self, images: int) -> "Recipe":
-        """Return this recipe with enough epochs for MIN_STEPS steps on `images` training images."""
+        """Return this recipe, with more epochs if `images` training images would give fewer than MIN_STEPS steps."""
         last_steps = accumulate(-(-self.candidates_in(epoch, images) // self.batch_size) for epoch in count(1))
         min_epochs = next(epoch for epoch, steps in enumerate(last_steps, start=1) if steps >= MIN_STEPS)
         return replace(self, epochs=max(self.epochs, min_epochs))

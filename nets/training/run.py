@@ -109,8 +109,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     ranks = distributed.from_environment()
     device = choose_device(plan.device, local_rank=ranks.local_rank)
     torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))
-    if torch.are_deterministic_algorithms_enabled() != plan.deterministic:  # this call takes 2 s
-        torch.use_deterministic_algorithms(plan.deterministic)
+    if torch.are_deterministic_algorithms_enabled() != plan.deterministic:
+        torch.use_deterministic_algorithms(plan.deterministic)  # takes 2 s, because it imports a compiler
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
     card = _untrained_card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
@@ -214,8 +214,9 @@ def _run(
 def _finish(trainer: Trainer, data: DataSet, out: Path, card: ModelCard, arguments: Arguments) -> None:
     """Write the results of the run. Remove the saved state last: until then --resume writes what is missing.
 
-    Models and pictures of an earlier run are removed before its weights are replaced, so that the folder never contains
-    files that belong to other weights. Pictures are drawn after the weights are written, because drawing can fail.
+    Models and pictures of an earlier run are removed before its weights are replaced, so that none of them is
+    ever beside weights to which it does not belong. Pictures are drawn after the weights are written, because drawing
+    can fail.
     """
     write_csv(out / METRICS, trainer.rows)
     record.write(out, arguments)

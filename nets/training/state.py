@@ -16,7 +16,7 @@ KEY = "netkit.training"  # in the safetensors header
 
 
 class Snapshot(NamedTuple):
-    """The state of a training between two steps. With the arguments of the run, it determines the next step.
+    """The state of a training run between two steps. With the arguments of the run, it determines the next step.
 
     `rows` are the metrics of the finished epochs; `scaler` is the state of float16's loss scaling, empty in other
     precisions.

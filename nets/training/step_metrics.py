@@ -98,6 +98,6 @@ class RunningMetrics:
 
 
 def divergence_error(problem: str, step: int, schedule: EpochSchedule) -> TrainingError:
-    """Create the exception for a training that diverged, with the step and its learning rate in the message."""
+    """Create the exception for a training run that diverged, with the step and its learning rate in the message."""
     lr = schedule.lr_at(step)
     return TrainingError(f"{problem} at step {step} of {schedule.steps}, at a learning rate of {lr:.3g}; lower --lr")

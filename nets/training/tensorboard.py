@@ -1,7 +1,7 @@
 """TensorBoard logs of a run: loss and learning rate of each step, and the metrics of each epoch.
 
-torch's SummaryWriter writes events in a thread, and its caller sees a write error late or never. This module writes
-each event before it returns.
+torch's SummaryWriter writes events in a thread, and its caller sees a write error late or never. EventWriter writes
+each event before the call returns.
 """
 
 import os

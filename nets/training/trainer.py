@@ -1,7 +1,7 @@
 """The training loop.
 
-The order of the images and their augmentation depend only on the seed and the epoch, so a training that was stopped at
-any step continues exactly as without the stop.
+The order of the images and their augmentation depend only on the seed, the epoch and the saved losses, so a run
+that was stopped at any step continues exactly as without the stop.
 """
 
 import math

@@ -30,7 +30,7 @@ def convert(source: Path, out: Path) -> int:
     exist, ModelError if it contains no state dict.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # about old pickle formats
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols other than 2
             loaded = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{source}: no such file") from None

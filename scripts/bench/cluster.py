@@ -117,7 +117,7 @@ def main() -> None:
             small[NO_OP].append(no_op_s())
     columns = (
         "engine", "total time", "images/s", "ratio to local", f"time for {SMALL_RUN_IMAGES} images",
-        "images/s without start-up", "ratio to local",
+        "images/s without start-up", "ratio to local, without start-up",
     )  # fmt: skip
     print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
     speeds: dict[str, tuple[float, float]] = {}

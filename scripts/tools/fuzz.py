@@ -1,4 +1,4 @@
-"""Fuzz the readers of files from other people, guided by coverage.
+"""Fuzz the readers of untrusted files, guided by coverage.
 
     python scripts/tools/fuzz.py [--seconds N] [READER ...]
 

@@ -148,7 +148,7 @@ def test_torchvision_networks_can_be_trained_exported_and_run(netkit: Netkit, tm
         (["--data", "."], 1, "contains neither one subfolder per class"),
     ],
 )
-def test_invalid_options_print_one_line(netkit: Netkit, options: list[str], code: int, message: str) -> None:
+def test_invalid_options_end_with_an_error_message(netkit: Netkit, options: list[str], code: int, message: str) -> None:
     done = netkit("train", "--data", "digits", *options)
     assert done.returncode == code, done.stderr
     assert re.search(message, done.stderr.splitlines()[-1]), done.stderr

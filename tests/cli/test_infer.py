@@ -81,7 +81,9 @@ def test_a_closed_pipe_on_stdout_ends_infer_without_an_error(tmp_path: Path, dig
     assert "Traceback" not in done.stderr and "rror" not in done.stderr
 
 
-def test_files_above_the_limits_are_too_large(tmp_path: Path, digit: Path, model: Path, netkit: Netkit) -> None:
+def test_files_at_the_limits_are_ok_and_above_them_too_large(
+    tmp_path: Path, digit: Path, model: Path, netkit: Netkit
+) -> None:
     size = digit.stat().st_size
     for option, value, status in [
         ("--max-bytes", size - 1, "too-large"), ("--max-bytes", size, "ok"),

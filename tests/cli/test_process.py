@@ -53,7 +53,7 @@ def test_a_signal_ends_a_command_even_if_its_exception_is_discarded(
     program = f"{START}import time\n"
     program += "class Late:\n    def __del__(self):\n"
     program += f"        os.kill(os.getpid(), signal.{name}); [number for number in range(100)]\n"
-    program += f"def work(): Late(); {wait}; print('went on')\nprocess.run(work)"
+    program += f"def work(): Late(); {wait}; print('continued')\nprocess.run(work)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
 
@@ -115,7 +115,7 @@ def test_a_missing_package_names_the_extra_that_installs_it() -> None:
     assert done.stderr.startswith("netkit: sklearn is not installed; install netkit's extra [train]")
 
 
-@pytest.mark.parametrize(("command", "fix"), [("evaluate", "; reduce --batch-size"), ("verify", "")])
+@pytest.mark.parametrize(("command", "fix"), [("evaluate", "; a smaller --batch-size may help"), ("verify", "")])
 def test_out_of_memory_suggests_a_smaller_batch_only_where_the_command_has_that_option(command: str, fix: str) -> None:
     program = "import netkit\nfrom netkit.cli import cli\ndef fail(*arguments, **options): raise MemoryError\n"
     program += f"netkit.{command} = fail\ncli(['{command}', 'model.onnx'])"

@@ -67,8 +67,8 @@ def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pyt
     [
         (MODEL, None, None, "no runs/*/model.onnx found; run 'netkit export' first"),
         (WEIGHTS, None, None, "no runs/*/model.safetensors found; run 'netkit train' first"),
-        (MODEL, None, "preact", "runs/preact/model.onnx: no such file; make it with 'netkit export --arch preact'"),
-        (WEIGHTS, None, "a/b", "runs/a-b/model.safetensors: no such file; make it with 'netkit train --arch a/b'"),
+        (MODEL, None, "preact", "runs/preact/model.onnx: no such file; run 'netkit export --arch preact' first"),
+        (WEIGHTS, None, "a/b", "runs/a-b/model.safetensors: no such file; run 'netkit train --arch a/b' first"),
         (MODEL, "my.onnx", None, "my.onnx: no such file"),
         (MODEL, "folder", None, "folder: is a folder, not a file"),
         (MODEL, "pipe", None, "pipe: is a pipe or a device, not a file"),

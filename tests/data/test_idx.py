@@ -91,7 +91,7 @@ def test_names_may_have_a_dot_in_place_of_the_last_hyphen(tmp_path: Path) -> Non
     assert labels_at(tmp_path) == [[3, 1, 4, 1, 5, 9], [2, 6]]
 
 
-def test_the_message_for_a_folder_with_several_sets_lists_paths_that_can_be_labels_at(tmp_path: Path) -> None:
+def test_the_message_for_a_folder_with_several_sets_lists_paths_that_can_be_loaded(tmp_path: Path) -> None:
     prefixes = ["emnist-", "emnist-letters-", "kmnist_"]
     for number, prefix in enumerate(prefixes):
         make_set(tmp_path, prefix=prefix, test="test")

@@ -98,7 +98,7 @@ def test_a_model_is_evaluated_on_the_images_that_training_kept_for_testing(
     assert isinstance(trained.test_images, np.ndarray)
     assert (pixels == trained.test_images[:, 0]).all()
     assert classes(data) == trained.test_labels.tolist()
-    assert "used for training; evaluating on its 6 test images" in caplog.text
+    assert "evaluating on the 6 held-out images" in caplog.text
     other_data_card = replace(same_data_card, origin=replace(origin, data="images", data_sha256="0" * 64))
     assert len(labelled.load(str(images), other_data_card).inputs) == 20
     assert "differs from the data set that the model was trained on; evaluating on all images" in caplog.text

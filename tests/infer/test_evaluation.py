@@ -205,7 +205,9 @@ def test_the_command_writes_a_report_without_torch(workspace: Path, tmp_path: Pa
         (["--data", "nothing/"], "nothing/: no such folder"),
     ],
 )
-def test_usage_errors_are_one_line(netkit: Netkit, workspace: Path, arguments: list[str], message: str) -> None:
+def test_usage_errors_print_a_message_and_exit_with_2(
+    netkit: Netkit, workspace: Path, arguments: list[str], message: str
+) -> None:
     done = netkit("evaluate", workspace / "runs/residual/model.onnx", *arguments)
     assert message in done.stderr and "Traceback" not in done.stderr
     assert (done.returncode, done.stdout) == (2, "")

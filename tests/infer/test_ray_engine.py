@@ -94,7 +94,7 @@ def test_rows_equal_those_of_the_local_engine_and_ray_listens_only_on_loopback(d
     assert "all: this run is already complete" in again.stderr
     assert again.returncode == 1 and "3,000 files, 30 of them with an error" in again.stderr, again.stderr
     for other, message in (
-        (["few"], "the inputs changed: 3000 files before, 51 now"),
+        (["few"], "the inputs differ from those of the earlier run (3000 files before, 51 now)"),
         (["images", "--top-k", "2"], "top-k"),
     ):
         refused = run_netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
@@ -268,7 +268,7 @@ def test_a_signal_ends_the_driver_at_once_if_the_cluster_does_not_answer(digits:
     assert driver.returncode == 143 and stderr.endswith("netkit: terminated\n"), stderr
 
 
-def test_usage_errors_are_one_line(digits: Path) -> None:
+def test_usage_errors_exit_with_2_and_without_a_traceback(digits: Path) -> None:
     for options, message in (
         (RAY[:2], "--engine ray writes several files"),
         (("--workers", "2"), "--workers and --address are for --engine ray"),

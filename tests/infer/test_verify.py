@@ -203,7 +203,7 @@ def test_missing_metadata_is_named(model: Model, key: str) -> None:
     bare = tampered(model, drop)
     with pytest.raises(
         ModelError,
-        match=rf"^m\.onnx: not exported by netkit: its metadata has no {key}; export it with 'netkit export'$",
+        match=rf"^m\.onnx: its metadata has no {key}; export the model again with 'netkit export'$",
     ):
         list(verify.verify(bare, device="cpu"))
 

@@ -136,7 +136,7 @@ def test_truncated_file_is_rejected(tmp_path: Path, card: ModelCard) -> None:
         ),
     ],
 )
-def test_error_for_a_damaged_card_names_the_file_and_needs_no_memory(
+def test_error_for_a_damaged_card_names_the_file_and_does_not_allocate_the_network(
     tmp_path: Path, card: ModelCard, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "model.safetensors"

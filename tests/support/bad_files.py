@@ -127,7 +127,7 @@ def grey_tiff(*entries: tuple[int, int, int, int]) -> Create:
 
 
 def webp_with_code_tables(groups: int) -> Create:
-    """A lossless WebP without pixels that has `groups` groups of prefix codes: 218 bytes whose tables take 16 kB.
+    """A lossless WebP without pixels, with `groups` groups of prefix codes: 218 bytes and tables of 16 kB each.
 
     After the WebP lossless specification (https://developers.google.com/speed/webp/docs/webp_lossless_bitstream_specification).
     """

@@ -1,4 +1,4 @@
-"""The readers of files from other people, with valid examples, for fuzzing.
+"""The readers of untrusted files, with valid examples, for fuzzing.
 
 For any bytes a reader returns a result or raises a NetkitError; any other exception is a bug in netkit.
 """

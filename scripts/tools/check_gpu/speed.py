@@ -40,7 +40,9 @@ def training(work: Workspace) -> Iterator[Row]:
         stock_s = next(bench.stock_epochs_s(create(arch).train(), work.folder, device=torch.device(work.device)))
         (epoch_s,) = work.one_epoch(arch, work.device).epochs_s
         yield Row(
-            arch, MEASURED, f"{epoch_s:.2f} s per epoch; stock loop {stock_s:.2f} s, ratio {stock_s / epoch_s:.1f}"
+            arch,
+            MEASURED,
+            f"{epoch_s:.2f} s per epoch; stock loop {stock_s:.2f} s, {stock_s / epoch_s:.1f} times as long",
         )
 
 
