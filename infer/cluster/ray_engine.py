@@ -25,6 +25,7 @@ from netkit.infer.cluster.shards import Plan, Shard, ShardResult, Worker
 logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT_S = 10
+SIGNAL_CHECK_S = 0.1  # time between checks for a signal
 CLIENT_SCHEME = "ray://"  # of the address for a driver that runs outside the cluster
 OBJECT_STORE_BYTES = 2**28  # shared memory of a new cluster; neither rows nor the model pass through it
 BLOCKS_PER_ACTOR = 64  # Ray Data schedules blocks; each contains one shard or more
@@ -175,6 +176,8 @@ def _connected(address: str | None, workers: int) -> Iterator[bool]:
     Thread(target=init, daemon=True).start()
     try:
         with _stderr_silenced():
+            while not init_result.done():  # a signal that another thread receives does not end a wait without a timeout
+                wait([init_result], timeout=SIGNAL_CHECK_S)
             is_client = init_result.result()
         yield is_client
     finally:

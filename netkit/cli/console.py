@@ -45,6 +45,7 @@ def open_terminal(*, quiet: bool = False) -> Terminal:
     logger = logging.getLogger("netkit")
     logger.handlers = [_Handler(terminal)]
     logger.setLevel(logging.INFO)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # it warns at length of a home folder that is not writable
     return terminal
 
 

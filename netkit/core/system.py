@@ -23,14 +23,19 @@ def cgroup_quota(root: Path, membership: Path) -> float | None:
     `root` is the mount point of the cgroups, and the file `membership` names the cgroup of the process. Cgroups may be
     nested, as with systemd; the smallest quota between the process's cgroup and `root` applies.
     """
+    quotas = map(_quota_in, _cgroups(root, membership))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _cgroups(root: Path, membership: Path) -> list[Path]:
+    """Return the folders of the process's cgroup and of those that contain it, up to `root`."""
     try:
         name = next((line[3:] for line in membership.read_text().splitlines() if line.startswith("0::/")), "/")
     except OSError:
         name = "/"
     folder = root / name.lstrip("/")
     folders = [folder, *folder.parents]
-    quotas = [_quota_in(folder) for folder in folders[: folders.index(root) + 1]]
-    return min((quota for quota in quotas if quota is not None), default=None)
+    return folders[: folders.index(root) + 1]
 
 
 def _quota_in(folder: Path) -> float | None:
@@ -46,12 +51,30 @@ def _quota_in(folder: Path) -> float | None:
 
 
 def free_memory_bytes() -> int:
-    """Return the bytes of memory that are available without swapping: Linux's estimate, and 4 GiB elsewhere."""
+    """Return the bytes of memory that this process can use without swapping.
+
+    This is Linux's estimate (4 GiB elsewhere), or less if the memory limit of a cgroup leaves less.
+    """
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(fields["MemAvailable"].split()[0]) * 1024
+        available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
-        return FALLBACK_MEMORY_BYTES
+        available = FALLBACK_MEMORY_BYTES
+    return min([available, *filter(None, map(_free_memory_in, _cgroups(CGROUP_ROOT, CGROUP_MEMBERSHIP)))])
+
+
+def _free_memory_in(folder: Path) -> int | None:
+    """Return the bytes that a cgroup may still use, at least 1, or None if it has no limit. Caches count as free."""
+    names = ("memory.max", "memory.current", "memory.stat", "inactive_file ")
+    if not (folder / names[0]).exists():  # version 1
+        folder /= "memory"
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file ")
+    try:
+        limit, used, stat = ((folder / name).read_text() for name in names[:3])
+        cached = next((line.split()[1] for line in stat.splitlines() if line.startswith(names[3])), 0)
+        return max(1, int(limit) - int(used) + int(cached))
+    except (OSError, ValueError):  # no cgroup, or "max": no limit
+        return None
 
 
 def missing_cuda_driver() -> str | None:

@@ -16,6 +16,8 @@ MAX_PNG_CHUNKS = 100_000  # enough for a file of 64 MB in chunks of 640 bytes
 MAX_HEADER_READS = 4 * MAX_PNG_CHUNKS  # Pillow makes up to 4 reads per chunk. 60 MB of empty JPEG segments took 37 s
 
 JPEG_START, JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xda"  # start-of-scan markers do not occur in compressed pixels
+JPEG_MARKER = re.compile(rb"\xff+([^\0\xd0-\xd7\xff])")  # in compressed pixels, 0 or a restart marker follows 0xff
+MAX_JPEG_SEGMENTS = 10_000  # photos have fewer than 1,000
 MAX_JPEG_SCANS = 100  # progressive files have about 10. 2,000 scans in 180 kB took 17 s
 JPEG_SCANS_PER_COST = 20  # pixels are counted once more per 20 scans. 100 scans of 24 million pixels took 5 s
 # SOF9 to SOF15, with the length for 1, 3 or 4 components of 8 bits. 59 kB took 50 s; such files are very rare
@@ -73,12 +75,31 @@ def decoding_cost(image: ImageFile.ImageFile, content: bytes) -> int:
         # the number of scans of a JPEG stream inside TIFF is unknown
         return SLOW_COST * pixels if image.info.get("compression") in ("jpeg", "tiff_jpeg") else pixels
     if content.startswith(JPEG_START):
-        return pixels * (1 + content.count(JPEG_SCAN) // JPEG_SCANS_PER_COST)
+        return pixels * (1 + content.count(JPEG_SCAN, 0, jpeg_end(content)) // JPEG_SCANS_PER_COST)
     if image.format == "WEBP":
         return WEBP_COST * pixels
     if any(tile.codec_name in Image.DECODERS for tile in image.tile):  # decoders written in Python
         return SLOW_COST * max(pixels, len(content))
     return pixels
+
+
+def jpeg_end(content: bytes) -> int:
+    """Return the position of the marker that ends the image in a JPEG file, or the length of a file without one.
+
+    More data may follow, such as the video of a motion photo. Finds markers as libjpeg does: those from 0xc0 to 0xef
+    and 0xfe start a segment, which contains its length. Raises ImageError if there are too many markers.
+    """
+    position = len(JPEG_START) - 1
+    for _ in range(MAX_JPEG_SEGMENTS):
+        marker = JPEG_MARKER.search(content, position)
+        if marker is None:
+            return len(content)
+        kind, position = marker[1][0], marker.end()
+        if kind == 0xD9:
+            return marker.start()
+        if 0xC0 <= kind <= 0xEF or kind == 0xFE:
+            position += int.from_bytes(content[position : position + 2])
+    raise ImageError("too-large", f"JPEG with more than {MAX_JPEG_SEGMENTS:,} segments")
 
 
 def pixel_cost(width: int, height: int) -> int:
@@ -90,9 +111,10 @@ def pixel_cost(width: int, height: int) -> int:
 def _check(content: bytes, max_pixels: int) -> bytes:
     """Check the limits that need no decoding; return the content, without comments if its pixels are plain text."""
     if content.startswith(JPEG_START):
-        if content.count(JPEG_SCAN) > MAX_JPEG_SCANS:
+        end = jpeg_end(content)
+        if content.count(JPEG_SCAN, 0, end) > MAX_JPEG_SCANS:
             raise ImageError("too-large", f"JPEG with more than {MAX_JPEG_SCANS} scans")
-        if ARITHMETIC_JPEG_FRAME.search(content):
+        if ARITHMETIC_JPEG_FRAME.search(content, 0, end):
             raise ImageError("unsupported", "JPEG with arithmetic coding is not supported")
     elif content.startswith(BIG_TIFF_STARTS):
         raise ImageError("unsupported", "BigTIFF is not supported")

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
+from netkit.core.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -62,12 +64,20 @@ SINGLE_PROCESS = Ranks(rank=0, world_size=1, local_rank=0, local_world_size=1)
 
 
 def from_environment() -> Ranks:
-    """Read torchrun's environment variables; SINGLE_PROCESS if they are not set."""
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    if world_size == 1:
+    """Read torchrun's environment variables; SINGLE_PROCESS if WORLD_SIZE is not set, empty or 1.
+
+    Raises UsageError if one of the other variables is missing, or if they do not describe one of several processes.
+    """
+    if os.environ.get("WORLD_SIZE", "") in ("", "1"):
         return SINGLE_PROCESS
-    rank, local_rank, local_world_size = (int(os.environ[name]) for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-    return Ranks(rank, world_size, local_rank, local_world_size)
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    values = [os.environ.get(name, "") for name in names]
+    if all(value.isdecimal() for value in values):
+        ranks = Ranks(*map(int, values))
+        if ranks.rank < ranks.world_size and ranks.local_rank < ranks.local_world_size <= ranks.world_size:
+            return ranks
+    found = ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
+    raise UsageError(f"not the environment of a torchrun process: {found}; start with torchrun, or unset WORLD_SIZE")
 
 
 @contextmanager

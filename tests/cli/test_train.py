@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from netkit.nets.training import checkpoint
-from tests.support.commands import Netkit
+from tests.support.commands import Netkit, run_netkit
 
 
 def test_options_override_the_printed_and_saved_recipe(netkit: Netkit, tmp_path: Path) -> None:
@@ -36,6 +36,13 @@ def test_half_an_epoch_trains_on_half_of_the_images(netkit: Netkit, tmp_path: Pa
     assert [(row["epoch"], row["step"]) for row in rows] == [("1", "14"), ("2", "21")]  # 1,442 and 721 images
     resumed = netkit("train", *options, "--resume")
     assert resumed.returncode == 0 and "this run is already complete" in resumed.stderr
+
+
+def test_a_home_folder_that_is_not_writable_prints_no_warning(tmp_path: Path) -> None:
+    options = ("--arch", "residual", "--data", "digits", "--recipe", "baseline", "--epochs", "0.1")
+    done = run_netkit("train", *options, cwd=tmp_path, HOME="/proc/none", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
+    assert done.returncode == 0, done.stderr
+    assert "atplotlib" not in done.stderr and (tmp_path / "runs/residual/curves.png").exists()
 
 
 @pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.core.system import cgroup_quota, missing_cuda_driver, usable_cores
+from netkit.core.system import cgroup_quota, free_memory_bytes, missing_cuda_driver, usable_cores
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,40 @@ def test_a_quota_lowers_the_number_of_cores_but_not_below_one(
     monkeypatch.setattr("netkit.core.system.CGROUP_ROOT", tmp_path)
     monkeypatch.setattr("netkit.core.system.CGROUP_MEMBERSHIP", tmp_path / "none")
     assert usable_cores() == (cores or len(os.sched_getaffinity(0)))
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"memory.max": "5000\n", "memory.current": "3000\n", "memory.stat": "anon 9\ninactive_file 500\n"}, 2500),
+        ({"memory.max": "5000\n", "memory.current": "6000\n", "memory.stat": ""}, 1),
+        (
+            {
+                "memory/memory.limit_in_bytes": "5000\n",
+                "memory/memory.usage_in_bytes": "3000\n",
+                "memory/memory.stat": "inactive_file 7\ntotal_inactive_file 900\n",
+            },
+            2900,
+        ),
+        ({"memory.max": "max\n", "memory.current": "3000\n", "memory.stat": ""}, None),
+        ({"a/memory.max": "700\n", "a/memory.current": "0\n", "a/memory.stat": ""}, 700),
+        ({"memory.max": "5000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_memory_limits_of_cgroups_lower_the_free_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], free: int | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "membership").write_text("0::/a/b\n")
+    monkeypatch.setattr("netkit.core.system.CGROUP_ROOT", tmp_path)
+    monkeypatch.setattr("netkit.core.system.CGROUP_MEMBERSHIP", tmp_path / "membership")
+    if free is None:
+        assert free_memory_bytes() > 2**24
+    else:
+        assert free_memory_bytes() == free
 
 
 def test_affinity_limits_the_number_of_cores() -> None:

@@ -23,6 +23,7 @@ from netkit.images.limits import (
     SLOW_COST,
     BoundedFile,
     decoding_cost,
+    jpeg_end,
     pixel_cost,
 )
 
@@ -76,6 +77,34 @@ def test_a_jpeg_file_may_have_the_maximum_number_of_scans_but_no_more() -> None:
         BoundedFile(b"\xff\xd8\xff" + JPEG_SCAN * (MAX_JPEG_SCANS + 1), max_pixels=10**6)
 
 
+SCANS = JPEG_SCAN * (MAX_JPEG_SCANS + 1)
+ARITHMETIC_FRAME = b"\xff\xc9\0\x0b\x08" + bytes(8)
+
+
+@pytest.fixture(scope="module")
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(LEVELS).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("trailer", [SCANS, ARITHMETIC_FRAME, np.random.default_rng(1).bytes(3_000_000)])
+def test_data_after_a_jpeg_image_does_not_count(jpeg: bytes, trailer: bytes) -> None:
+    """Motion photos, for example, have a video after the image."""
+    with Image.open(BoundedFile(jpeg + trailer, max_pixels=10**6)) as image:
+        assert decoding_cost(image, jpeg + trailer) == 35
+
+
+@pytest.mark.parametrize("segment", [b"\xff\xfe\0\4\xff\xd9", b"\xff\xe1\0\7\xff\xd9\xff\xd9\0", b"\xff\0\xd9"])
+def test_only_a_marker_outside_of_segments_ends_a_jpeg_image(jpeg: bytes, segment: bytes) -> None:
+    assert jpeg_end(jpeg) == len(jpeg) - 2
+    with pytest.raises(ImageError, match=f"JPEG with more than {MAX_JPEG_SCANS} scans"):
+        BoundedFile(jpeg[:-2] + segment + SCANS + jpeg[-2:], max_pixels=10**6)
+    for start in (jpeg[:2], jpeg[:-2]):
+        with pytest.raises(ImageError, match="JPEG with more than 10,000 segments"):
+            jpeg_end(start + b"\xff\xfe\0\2" * 10_000 + jpeg[2:])
+
+
 @pytest.mark.parametrize(
     ("chunk", "max_bytes"), [(b"VP8L", 2_000_000), (b"VP8 ....ALPH", 2_000_000), (b"VP8 ", MAX_WEBP_BYTES)]
 )
@@ -92,7 +121,7 @@ def test_a_small_lossless_webp_file_is_accepted_even_if_the_limit_on_pixels_is_l
 
 @pytest.mark.parametrize("before", [b"", b"\xff" * 9, b"\xff\0" * 9, b"\xff\xd0", b"\xff\xe1\0\4\xff\xc0", b"junk"])
 def test_arithmetic_coding_is_detected_regardless_of_the_bytes_before_the_frame(before: bytes) -> None:
-    start, frame = b"\xff\xd8\xff\xe0\0\2", b"\xff\xc9\0\x0b\x08" + bytes(8)
+    start, frame = b"\xff\xd8\xff\xe0\0\2", ARITHMETIC_FRAME
     with pytest.raises(ImageError, match="JPEG with arithmetic coding is not supported") as caught:
         BoundedFile(start + before + frame, max_pixels=10**6)
     assert caught.value.code == "unsupported"
@@ -119,13 +148,10 @@ def test_pixels_of_slow_formats_cost_more(form: str, pixel_factor: int, byte_fac
 @pytest.mark.parametrize(
     ("scans", "factor"), [(1, 1), (JPEG_SCANS_PER_COST - 1, 1), (JPEG_SCANS_PER_COST, 2), (MAX_JPEG_SCANS, 6)]
 )
-def test_pixels_of_a_jpeg_file_with_many_scans_cost_more(scans: int, factor: int) -> None:
-    file = io.BytesIO()
-    Image.fromarray(LEVELS).save(file, "JPEG")
-    content = file.getvalue()
-    scan = content[content.index(JPEG_SCAN) : -2]
-    with Image.open(file) as image:
-        assert decoding_cost(image, content[:-2] + scan * (scans - 1) + content[-2:]) == factor * 35
+def test_pixels_of_a_jpeg_file_with_many_scans_cost_more(jpeg: bytes, scans: int, factor: int) -> None:
+    scan = jpeg[jpeg.index(JPEG_SCAN) : -2]
+    with Image.open(io.BytesIO(jpeg)) as image:
+        assert decoding_cost(image, jpeg[:-2] + scan * (scans - 1) + jpeg[-2:]) == factor * 35
 
 
 def test_narrow_rows_cost_more_in_images_with_very_many_rows() -> None:

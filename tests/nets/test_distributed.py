@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from netkit.core.errors import UsageError
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks, from_environment
 from netkit.nets.training.state import load as load_state
 from tests.support.waiting import wait_until
@@ -36,6 +37,28 @@ def test_torchruns_environment_variables_are_read(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, value)
     assert from_environment() == Ranks(4, 6, 1, 3)
     assert not from_environment().is_main
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"WORLD_SIZE": "2", "RANK": "0"},
+        {"WORLD_SIZE": "two", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "2", "RANK": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"},
+        {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "0"},
+    ],
+)
+def test_variables_that_torchrun_does_not_set_like_this_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "")
+    assert from_environment() == SINGLE_PROCESS
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=r"not the environment of a torchrun process: RANK=.*unset WORLD_SIZE"):
+        from_environment()
 
 
 def test_launcher_starts_the_same_number_of_processes() -> None:
