@@ -16,7 +16,7 @@ MAX_PNG_CHUNKS = 100_000  # enough for a file of 64 MB in chunks of 640 bytes
 MAX_HEADER_READS = 4 * MAX_PNG_CHUNKS  # Pillow makes up to 4 reads per chunk. 60 MB of empty JPEG segments took 37 s
 
 JPEG_START, JPEG_SCAN = b"\xff\xd8\xff", b"\xff\xda"  # start-of-scan markers do not occur in compressed pixels
-JPEG_MARKER = re.compile(rb"\xff+([^\0\xd0-\xd7\xff])")  # in compressed pixels, 0 or a restart marker follows 0xff
+JPEG_MARKER = re.compile(rb"\xff([^\0\xd0-\xd7\xff])")  # in compressed pixels, 0 or a restart marker follows 0xff
 MAX_JPEG_SEGMENTS = 10_000  # photos have fewer than 1,000
 MAX_JPEG_SCANS = 100  # progressive files have about 10. 2,000 scans in 180 kB took 17 s
 JPEG_SCANS_PER_COST = 20  # pixels are counted once more per 20 scans. 100 scans of 24 million pixels took 5 s
@@ -75,12 +75,18 @@ def decoding_cost(image: ImageFile.ImageFile, content: bytes) -> int:
         # the number of scans of a JPEG stream inside TIFF is unknown
         return SLOW_COST * pixels if image.info.get("compression") in ("jpeg", "tiff_jpeg") else pixels
     if content.startswith(JPEG_START):
-        return pixels * (1 + content.count(JPEG_SCAN, 0, jpeg_end(content)) // JPEG_SCANS_PER_COST)
+        return pixels * (1 + _jpeg_scans(content, allowed=JPEG_SCANS_PER_COST - 1) // JPEG_SCANS_PER_COST)
     if image.format == "WEBP":
         return WEBP_COST * pixels
     if any(tile.codec_name in Image.DECODERS for tile in image.tile):  # decoders written in Python
         return SLOW_COST * max(pixels, len(content))
     return pixels
+
+
+def _jpeg_scans(content: bytes, *, allowed: int) -> int:
+    """Return the number of scans in a JPEG file. Searches for the image end only above `allowed`."""
+    scans = content.count(JPEG_SCAN)
+    return scans if scans <= allowed else content.count(JPEG_SCAN, 0, jpeg_end(content))
 
 
 def jpeg_end(content: bytes) -> int:
@@ -111,10 +117,10 @@ def pixel_cost(width: int, height: int) -> int:
 def _check(content: bytes, max_pixels: int) -> bytes:
     """Check the limits that need no decoding; return the content, without comments if its pixels are plain text."""
     if content.startswith(JPEG_START):
-        end = jpeg_end(content)
-        if content.count(JPEG_SCAN, 0, end) > MAX_JPEG_SCANS:
+        if _jpeg_scans(content, allowed=MAX_JPEG_SCANS) > MAX_JPEG_SCANS:
             raise ImageError("too-large", f"JPEG with more than {MAX_JPEG_SCANS} scans")
-        if ARITHMETIC_JPEG_FRAME.search(content, 0, end):
+        frame = ARITHMETIC_JPEG_FRAME.search(content)
+        if frame and frame.start() < jpeg_end(content):
             raise ImageError("unsupported", "JPEG with arithmetic coding is not supported")
     elif content.startswith(BIG_TIFF_STARTS):
         raise ImageError("unsupported", "BigTIFF is not supported")
