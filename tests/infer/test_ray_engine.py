@@ -28,7 +28,7 @@ RAY = ("--engine", "ray", "--workers", "2", "--out", "out")
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Path:
-    """A folder with a model, and links to a few digits in images/, of which one in a hundred is not an image."""
+    """A folder with a model, and links to a few digits in images/; one in a hundred is not an image."""
     folder = tmp_path_factory.mktemp("cluster")
     subprocess.run([NETKIT, "sample", "few", "--data", "digits", "--count", "50"], cwd=folder, check=True)
     (folder / "few/none.png").write_bytes(b"no image")
@@ -255,7 +255,7 @@ def test_each_actor_has_a_gpu_to_itself() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attempt", range(4))  # once, 4 of 10 signals were received by another thread and lost
+@pytest.mark.parametrize("attempt", range(4))  # 4 of 10 hung before the wait had a timeout
 def test_a_signal_ends_the_driver_at_once_if_the_cluster_does_not_answer(digits: Path, attempt: int) -> None:
     with socket.create_server(("", 0)) as silent:
         silent.settimeout(60)
