@@ -46,7 +46,7 @@ def export(
 ) -> dict[str, Certificate]:
     """Write `net` as an ONNX file for each precision in `paths`, and describe all models of the folder in parity.md.
 
-    Before a file is written, its graph runs on each provider that works here, with ONNX Runtime's optimisations and
+    Before a file is written, its graph runs on each provider that works here, with ONNX Runtime's optimizations and
     without. The logits of an fp32 model must match PyTorch in float64 within a bound, on test images and synthetic
     images. The test accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
 

@@ -54,7 +54,14 @@ class RayEngine:
         from netkit.infer.cluster import driver, ray_engine, shards
 
         plan = shards.Plan(
-            self.out, session.model.sha256, job.decoder, self.device, job.batch_size, job.top_k, self.verified
+            self.out,
+            session.model.sha256,
+            job.decoder,
+            self.device,
+            job.batch_size,
+            job.top_k,
+            self.verified,
+            job.old_statuses,
         )
         return driver.run(
             plan,
@@ -112,6 +119,7 @@ def infer(
     out: Path | None,
     as_json: bool,
     resume: bool,
+    old_statuses: bool,
     engine: str,
     workers: int | None,
     address: str | None,
@@ -121,7 +129,7 @@ def infer(
 
     `paths` are files, folders, glob patterns, URLs, Parquet files, and "-" for stdin, where `separator` ends each path.
     The model is the file `model`, the one in the run folder of `arch`, or by default the newest in runs/. If `progress`
-    is given and the inputs are local files, they are counted first.
+    is given and the inputs are local files, they are counted first. `old_statuses` is as in `prediction.rows_of`.
 
     Raises UsageError if an option or a path is wrong, ModelError if the model fails or does not pass verification, and
     DeviceError if the device cannot be used.
@@ -137,7 +145,7 @@ def infer(
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     top_k = min(top_k, len(session.card.labels))
     sink = out or writers.stdout_writer(as_json=as_json, top_k=top_k)
-    job = Job(paths, decoder, batch_size, threads, top_k, sink, resume)
+    job = Job(paths, decoder, batch_size, threads, top_k, sink, resume, old_statuses)
     countable = STDIN not in paths and not any(map(is_remote, paths))
     total = sum(1 for _ in find_inputs(paths)) if progress and countable else None
     return engine_for_job.run(job, session, inputs, advance=cumulative(progress, total))

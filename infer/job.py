@@ -26,7 +26,7 @@ class Job:
 
     `inputs` are the arguments that the user gave. `threads` batches of at most `batch_size` images run at once; None
     means one for each core. Rows have `top_k` labels and go to `out`: a results file, which `resume` continues, or a
-    function that writes rows.
+    function that writes rows. `old_statuses` is as in `prediction.rows_of`.
     """
 
     inputs: tuple[str, ...]
@@ -36,9 +36,10 @@ class Job:
     top_k: int
     out: Path | Write
     resume: bool
+    old_statuses: bool = False
 
 
-def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int) -> dict[str, Any]:
+def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int, old_statuses: bool) -> dict[str, Any]:
     """The settings that rows depend on besides the inputs and the provider. A resumed run must have the same ones."""
     return {
         "model": model_sha256,
@@ -47,6 +48,7 @@ def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int
         "invert": decoder.invert,
         "max-bytes": decoder.max_bytes,
         "max-pixels": decoder.max_pixels,
+        **({"old-statuses": True} if old_statuses else {}),
     }
 
 
@@ -91,7 +93,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -
         )
         with suppress_pillow_warnings(), closing(batches):
             for predictions in batches:
-                sink.write(rows_of(predictions, session.card.labels, top_k=job.top_k))
+                sink.write(rows_of(predictions, session.card.labels, top_k=job.top_k, old_statuses=job.old_statuses))
                 advance(len(predictions.paths), "")
     new_rows = counts.total - before
     return Outcome(counts, new_rows / (time.monotonic() - started), session.provider if new_rows else "")
@@ -103,6 +105,12 @@ def _sink(job: Job, session: Session, batch_size: int, counts: Counts) -> Abstra
     arguments = {
         "inputs": list(job.inputs),
         "provider": session.provider,
-        **settings(job.decoder, model_sha256=session.model.sha256, batch_size=batch_size, top_k=job.top_k),
+        **settings(
+            job.decoder,
+            model_sha256=session.model.sha256,
+            batch_size=batch_size,
+            top_k=job.top_k,
+            old_statuses=job.old_statuses,
+        ),
     }
     return open_results(job.out, top_k=job.top_k, counts=counts, arguments=arguments, resume=job.resume)

@@ -58,7 +58,7 @@ def first_divergence(
 ) -> Divergence | None:
     """Find the first module whose output on images (N, C, H, W) differs, in the order in which the modules finish.
 
-    Runs the graph before the passes on `provider`, with ONNX Runtime's optimisations if `optimised`, except those that
+    Runs the graph before the passes on `provider`, with ONNX Runtime's optimizations if `optimised`, except those that
     would remove a module's output. Returns None if each output is within the bound of the parity check.
     """
     proto = translate(net, card, opset=opset)

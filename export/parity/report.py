@@ -18,7 +18,7 @@ from netkit.infer.runtime.session import open_session
 MAX_LISTED_IMAGES = 20
 COLUMNS = (
     "execution provider",
-    "graph optimisations",
+    "graph optimizations",
     "largest absolute logit error",
     "bound",
     "float32 PyTorch error",

@@ -1,11 +1,11 @@
 """Pad channels: convolutions get output channels that are 0, up to a multiple such as 16.
 
     conv(x, [W; 0], [b; 0]) = [conv(x, W, b); 0]        the convolution that is padded
-    f([x; 0]) = [f(x); 0]                               ReLU, pools, concatenation, batch normalisation
+    f([x; 0]) = [f(x); 0]                               ReLU, pools, concatenation, batch normalization
     conv([x; 0], [V, 0], b) = conv(x, V, b)             the layer that drops the padding again
 
 ONNX Runtime's layout for convolutions has blocks of 16 channels with AVX-512 and of 8 with AVX2. If the channels do
-not fill whole blocks, it converts to the plain layout before a concatenation, a batch normalisation or the next
+not fill whole blocks, it converts to the plain layout before a concatenation, a batch normalization or the next
 convolution.
 """
 

@@ -101,12 +101,19 @@ class Plan:
     batch_size: int
     top_k: int
     verified: bool
+    old_statuses: bool = False
     working_dir: Path = field(default_factory=Path.cwd)
 
     @property
     def settings(self) -> dict[str, Any]:
         """All that rows depend on except their inputs, and the requested device and verification."""
-        common = settings(self.decoder, model_sha256=self.model_sha256, batch_size=self.batch_size, top_k=self.top_k)
+        common = settings(
+            self.decoder,
+            model_sha256=self.model_sha256,
+            batch_size=self.batch_size,
+            top_k=self.top_k,
+            old_statuses=self.old_statuses,
+        )
         return {**common, "device": self.device, "no-verify": not self.verified}
 
     def identity(self, shard: Shard) -> str:
@@ -163,9 +170,14 @@ class Worker:
         batches = predict(
             session, paths, decoder=plan.decoder, batch_size=batch_size, workers=threads, brightness=brightness
         )
-        counts = Counts(frozenset(session.card.labels))
+        labels = session.card.labels
+        counts = Counts(frozenset(labels))
         with suppress_pillow_warnings(), closing(batches):
-            rows = [row for batch in batches for row in rows_of(batch, session.card.labels, top_k=plan.top_k)]
+            rows = [
+                row
+                for batch in batches
+                for row in rows_of(batch, labels, top_k=plan.top_k, old_statuses=plan.old_statuses)
+            ]
         counts.add(rows)
         result = ShardResult(shard.number, counts.as_dict(), brightness.mean, session.provider)
         metadata = {METADATA_KEY: json.dumps({"identity": plan.identity(shard), "made": result.as_dict()})}

@@ -1,6 +1,6 @@
 """Fifteen image corruptions, after the benchmark MNIST-C (Mu and Gilmer 2019, arXiv:1906.02337).
 
-An independent implementation with one strength per corruption, for grey and colour images of any size. Lengths are in
+An independent implementation with one strength per corruption, for grey and color images of any size. Lengths are in
 units of one pixel of a 28x28 image. Accuracies are comparable between models that netkit evaluates, but not with
 results published on the paper's own files.
 """
@@ -48,7 +48,7 @@ def impulse_noise(image: Levels, rng: Rng) -> Levels:
 
 
 def glass_blur(image: Levels, rng: Rng) -> Levels:
-    """Each pixel takes the value of a random neighbour, twice, between two Gaussian blurs."""
+    """Each pixel takes the value of a random neighbor, twice, between two Gaussian blurs."""
     _, height, width = image.shape
     rows, columns = np.mgrid[:height, :width]
     reach = max(1, round(_unit(image)))
@@ -72,7 +72,7 @@ def shear(image: Levels, rng: Rng) -> Levels:
 
 
 def scale(image: Levels, rng: Rng) -> Levels:
-    """Reduced size, centred on black."""
+    """Reduced size, centered on black."""
     return _warp(image, ((1 / SCALE_FACTOR, 0), (0, 1 / SCALE_FACTOR)))
 
 
@@ -178,7 +178,7 @@ def _blur(image: Levels, sigma: float) -> Levels:
 
 
 def _warp(image: Levels, matrix: tuple[tuple[float, float], tuple[float, float]]) -> Levels:
-    """Output pixel (x, y), relative to the centre, takes its value from input (matrix @ (x, y)); black outside."""
+    """Output pixel (x, y), relative to the center, takes its value from input (matrix @ (x, y)); black outside."""
     _, height, width = image.shape
     (a, b), (c, d) = matrix
     x, y = width / 2, height / 2
@@ -227,6 +227,6 @@ def _overlay(image: Levels, draw: Callable[[ImageDraw.ImageDraw], None]) -> Leve
 
 
 def _dilate(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The mask and all its neighbours (dilation by 3x3)."""
+    """The mask and all its neighbors (dilation by 3x3)."""
     padded = np.pad(mask, 1)
     return np.asarray(np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).any(axis=(2, 3)), np.bool_)

@@ -92,7 +92,7 @@ def _axis_start(scores: Iterable[float | None]) -> float:
 
 
 def _matrix(confusion: tuple[tuple[int, ...], ...]) -> list[list[tuple[int, float]]]:
-    """The counts of the confusion matrix, each with the opacity of its colour: 0 for correct predictions."""
+    """The counts of the confusion matrix, each with the opacity of its color: 0 for correct predictions."""
     mistakes = _mistakes_only(confusion)
     opacity = np.where(mistakes, 0.15 + 0.7 * mistakes / max(1, mistakes.max()), 0)
     return [list(zip(counts, row, strict=True)) for counts, row in zip(confusion, opacity.tolist(), strict=True)]

@@ -19,7 +19,7 @@ UNCERTIFIED_FACTOR = 4  # on a provider that was not compared, the bound is this
 class Comparison:
     """Comparison of a model on one provider with PyTorch in float64.
 
-    `optimised` tells whether ONNX Runtime optimised the graph. `error` and `probability_error` are the largest absolute
+    `optimised` tells whether ONNX Runtime optimized the graph. `error` and `probability_error` are the largest absolute
     errors of logits and probabilities over all inputs, and `bound` is the largest value allowed for both. `torch_error`
     is the largest absolute logit error of PyTorch in float32 on the same kind of device. `agreeing` is the number of
     test images, out of `test_images`, with the same prediction as PyTorch. `accuracy` is in [0, 1], and `interval` is
@@ -54,7 +54,7 @@ class Comparison:
             f"largest absolute logit error {self.error:.2g} against float64 PyTorch, "
             f"{'within' if self.holds else 'NOT within'} the bound of {self.bound:.2g} "
             f"(float32 PyTorch error: {self.torch_error:.2g}), on {self.provider}"
-            f"{'' if self.optimised else ' without graph optimisations'}; "
+            f"{'' if self.optimised else ' without graph optimizations'}; "
             f"top-1 agreement {self.agreeing:,} of {self.test_images:,}"
         )
 

@@ -11,6 +11,7 @@ from netkit.infer.pipeline.batches import Predictions
 
 OK = "ok"  # the status of an input that has a prediction
 DECIMALS = 6  # of probabilities in a results file
+OLD_STATUSES = {"not-found": "vanished"}  # status -> its name in version 0.1; remove in 0.3
 
 
 class Row(NamedTuple):
@@ -50,15 +51,21 @@ def columns(top_k: int) -> list[str]:
     return ["path", "label", "probability", "status", "message", *more]
 
 
-def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int) -> list[Row]:
-    """Return a row for each input with its `top_k` most probable labels. `labels` name the classes in order."""
+def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int, old_statuses: bool = False) -> list[Row]:
+    """Return a row for each input with its `top_k` most probable labels.
+
+    `labels` name the classes in order. With `old_statuses`, statuses have their names of version 0.1.
+    """
     # sorted by logit, because probabilities may round to the same number where logits still differ
     order = np.argsort(-predictions.logits, axis=1, kind="stable")[:, :top_k]
     probabilities = np.take_along_axis(predictions.probabilities, order, axis=1)
     columns = zip(order.T.tolist(), probabilities.T.tolist(), strict=True)
     ranked = zip(*(zip(map(labels.__getitem__, ids), probs, strict=True) for ids, probs in columns), strict=True)
+    names = OLD_STATUSES if old_statuses else {}
     return [
-        Row(path, status=error.status, message=error.message) if error else Row(path, next(ranked))
+        Row(path, status=names.get(error.status, error.status), message=error.message)
+        if error
+        else Row(path, next(ranked))
         for path, error in zip(predictions.paths, predictions.errors, strict=True)
     ]
 

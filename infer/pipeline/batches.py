@@ -1,7 +1,7 @@
 """From inputs to predictions: workers decode images and run the network on them, a batch at a time.
 
 Each worker decodes a batch and then runs the network on it in the same thread. All cores stay busy, whether decoding or
-the network is slower, and one thread per run is faster than several that synchronise at each operator.
+the network is slower, and one thread per run is faster than several that synchronize at each operator.
 """
 
 import math

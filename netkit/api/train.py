@@ -56,7 +56,7 @@ def train(
         out: Run folder to write. By default `runs/<arch>`.
         image_size: Size of the network's input in pixels, one number or (height, width). By default the size of the
             images, if they all have the same size.
-        resize: Scale the shorter side of each image to this many pixels, then crop the centre to `image_size`. By
+        resize: Scale the shorter side of each image to this many pixels, then crop the center to `image_size`. By
             default images are stretched to `image_size`.
         channels: 1 for grey or 3 for RGB. By default 1 if all images are grey, otherwise 3;
             always 3 for `torchvision/NAME`.

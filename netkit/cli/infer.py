@@ -49,6 +49,7 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 @no_verify_option
 @option("--out", type=PATH, help=".csv, .jsonl, .parquet; a folder for --engine ray.", show_default="stdout")
 @option("--resume", is_flag=True, help="Continue an interrupted run that writes to --out.")
+@option("--old-statuses", is_flag=True, help="Write 'vanished' for 'not-found', as version 0.1 does. Goes in 0.3.")
 @option("--engine", type=ENGINE, default="local", help="Run on this machine, or on Ray workers.")
 @option("--workers", type=COUNT, metavar="N", help="Number of Ray workers.", show_default="one per core")
 @option("--address", metavar="ADDRESS", help="Ray cluster: auto or [ray://]HOST:PORT.", show_default="start a new one")

@@ -19,7 +19,7 @@ def ordered_map(
     submitted, so `items` may be infinite. An exception in a call is raised in place of its result and ends the
     iteration.
 
-    When the iteration ends, early or not, `executor` is shut down and calls that have not started are cancelled.
+    When the iteration ends, early or not, `executor` is shut down and calls that have not started are canceled.
 
     Raises ValueError if `window` is less than 1.
     """

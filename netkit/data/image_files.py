@@ -126,7 +126,7 @@ def _readable(source: Path, train: Sequence[ImageEntry], test: Sequence[ImageEnt
 
 
 def _inspect(entry: ImageEntry) -> ImageEntry | str:
-    """Return the entry with hash, size and colour set, or a message that says why the file cannot be decoded."""
+    """Return the entry with hash, size and color set, or a message that says why the file cannot be decoded."""
     try:
         content = INSPECTOR.read(entry.path)
         grey, size = INSPECTOR.grey_and_size(content)

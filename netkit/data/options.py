@@ -32,7 +32,7 @@ class Options:
         if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
             raise UsageError("--mean and --std: pass both, with one number per channel, or neither")
         if self.resize is not None and self.size is None:
-            raise UsageError("--resize needs --image-size, the size of the centre crop")
+            raise UsageError("--resize needs --image-size, the size of the center crop")
 
     @property
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -13,10 +13,10 @@ from netkit.core.errors import ImageError
 from netkit.images.limits import MAX_HEADER_BYTES, MAX_PNG_CHUNKS, pixel_cost
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MODES = {0: "L", 2: "RGB"}  # colour type -> Pillow's mode; other types have a palette or alpha
+MODES = {0: "L", 2: "RGB"}  # color type -> Pillow's mode; other types have a palette or alpha
 # chunks that do not change the decoded pixels
 CHUNKS_WITHOUT_EFFECT = {b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"gAMA", b"cHRM", b"sRGB"}
-IHDR = struct.Struct(">IIBBBBB")  # width, height, bit depth, colour type, compression, filter, interlace
+IHDR = struct.Struct(">IIBBBBB")  # width, height, bit depth, color type, compression, filter, interlace
 CHUNK_START, CHUNK_END = struct.Struct(">I4s").unpack_from, struct.Struct(">I").unpack_from  # size and type; CRC-32
 
 
@@ -36,10 +36,10 @@ def plain_image(content: bytes, *, max_pixels: int) -> Image.Image | None:
             header = bytes(data)
     if not is_plain or len(header) != IHDR.size:
         return None
-    width, height, bits, colour_type, _, _, interlace = IHDR.unpack(header)
-    if bits != 8 or colour_type not in MODES or interlace or not 0 < pixel_cost(width, height) <= max_pixels:
+    width, height, bits, color_type, _, _, interlace = IHDR.unpack(header)
+    if bits != 8 or color_type not in MODES or interlace or not 0 < pixel_cost(width, height) <= max_pixels:
         return None
-    mode = MODES[colour_type]
+    mode = MODES[color_type]
     try:
         return Image.frombytes(mode, (width, height), b"".join(pixels), "zip", mode)
     except ValueError:  # Pillow's own decoder raises a better message
