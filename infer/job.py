@@ -48,7 +48,7 @@ def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int
         "invert": decoder.invert,
         "max-bytes": decoder.max_bytes,
         "max-pixels": decoder.max_pixels,
-        **({"old-statuses": True} if old_statuses else {}),
+        "old-statuses": old_statuses,
     }
 
 

@@ -80,8 +80,8 @@ def session(model: Model) -> Session:
 
 @pytest.fixture(name="netkit")
 def netkit_command(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Netkit:
-    """Run a command in this process, in an empty folder or in `cwd`; returns the same as `run_netkit`.
+    """Run a command in this process, in an empty folder or in `cwd`; return what `run_netkit` returns.
 
-    Example: netkit("infer", "a.png"). This is faster than a new process, which imports torch for 1 to 5 s.
+    Example: netkit("infer", "a.png"). This is faster than a new process, which needs 1 to 5 s to import torch.
     """
     return partial(call_netkit, cwd=tmp_path, capfd=capfd)

@@ -19,11 +19,11 @@ MAX_LISTED_IMAGES = 20
 COLUMNS = (
     "execution provider",
     "graph optimizations",
-    "largest absolute logit error",
+    "largest logit error",
     "bound",
     "float32 PyTorch error",
-    "top-1 agreement",
-    "predictions that the error could change",
+    "same label",
+    "labels that the error could change",
     "accuracy",
     "accuracy change (95 % confidence interval)",
 )

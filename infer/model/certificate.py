@@ -50,12 +50,13 @@ class Comparison:
         return self.test_images - self.agreeing
 
     def __str__(self) -> str:
+        only_probabilities = self.error <= self.bound and not self.holds
+        kind, error = ("probability", self.probability_error) if only_probabilities else ("logit", self.error)
         return (
-            f"largest absolute logit error {self.error:.2g} against float64 PyTorch, "
-            f"{'within' if self.holds else 'NOT within'} the bound of {self.bound:.2g} "
-            f"(float32 PyTorch error: {self.torch_error:.2g}), on {self.provider}"
+            f"largest {kind} error {error:.2g}, {'within' if self.holds else 'NOT within'} the bound of "
+            f"{self.bound:.2g} (float32 PyTorch: {self.torch_error:.2g}), on {self.provider}"
             f"{'' if self.optimised else ' without graph optimizations'}; "
-            f"top-1 agreement {self.agreeing:,} of {self.test_images:,}"
+            f"same label as PyTorch for {self.agreeing:,} of {self.test_images:,} test images"
         )
 
 
@@ -82,12 +83,12 @@ class Certificate:
     def __str__(self) -> str:
         first = self.comparisons[0]
         if self.precision == "fp32":
-            return f"{first}; predictions that the error could change: {len(self.at_risk):,}"
+            return f"{first}; labels that the error could change: {len(self.at_risk):,}"
         low, high = (100 * end for end in first.interval)
         return (
             f"{self.precision}: accuracy {first.accuracy:.2%}, PyTorch {self.torch_accuracy:.2%} (95 % confidence "
-            f"interval of the change: {low:+.2f} to {high:+.2f} points), on {first.provider}; top-1 agreement "
-            f"{first.agreeing:,} of {first.test_images:,}; largest absolute logit error {first.error:.2g}"
+            f"interval of the change: {low:+.2f} to {high:+.2f} points), on {first.provider}; same label for "
+            f"{first.agreeing:,} of {first.test_images:,} test images; largest logit error {first.error:.2g}"
         )
 
     @property

@@ -113,7 +113,7 @@ def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int
     certified_bound = self_test.certificate.bound_on(session.provider)
     bound = self_test.certificate.uncertified_bound if certified_bound is None else certified_bound
     note = " (provider not compared at export)" if certified_bound is None else ""
-    detail = f"largest absolute logit error {error:.2g}, bound {bound:.2g}{note}"
+    detail = f"largest logit error {error:.2g}, bound {bound:.2g}{note}"
     return Check(session.provider, bool(error <= bound), detail)
 
 

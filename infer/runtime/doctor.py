@@ -89,7 +89,7 @@ def _check_onnxruntime() -> Check:
     installed = installed_onnxruntimes()
     if len(installed) == 2:
         fix = f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_CUDA}"
-        return Check("ONNX Runtime", False, f"{', '.join(installed)}: these packages overwrite each other", fix)
+        return Check("ONNX Runtime", False, f"{' and '.join(installed)} overwrite each other's files", fix)
     if not installed:
         return Check("ONNX Runtime", False, "not installed", INSTALL_EXTRA.format("cpu"))
     return Check("ONNX Runtime", True, installed[0])

@@ -115,7 +115,9 @@ def _open_on_cuda(model: Model, optimised: bool) -> Session:
     if message := missing_cuda_driver():
         raise DeviceError(message)
     if CUDA not in ort.get_available_providers():
-        raise DeviceError(f"onnxruntime {ort.__version__} is the CPU package; for CUDA, install netkit's extra [gpu]")
+        raise DeviceError(
+            f"onnxruntime {ort.__version__} is installed without CUDA; 'netkit doctor' prints how to install it"
+        )
     missing_libraries = preload_cuda()
     try:
         session = _open_with_cuda_graphs(model, optimised)
@@ -124,7 +126,7 @@ def _open_on_cuda(model: Model, optimised: bool) -> Session:
             raise DeviceError(
                 f"onnxruntime {ort.__version__} cannot load its CUDA provider"
                 f"{''.join(f': {line}' for line in missing_libraries[:1])}; "
-                "install netkit's extra [gpu] for the CUDA and cuDNN libraries"
+                "'netkit doctor' prints how to install the CUDA and cuDNN libraries"
             )
         card = model.card
         session.run(np.zeros((1, card.channels, card.height, card.width), np.uint8))  # loads cuDNN

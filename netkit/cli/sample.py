@@ -29,5 +29,5 @@ def sample(folder: Path, data: str, count: int | None) -> None:
 
     open_terminal()
     written = write_sample(registry.load(data), folder, count=count)
-    click.echo(f"{folder}: {written:,} images")
+    click.echo(f"wrote {written:,} image{'' if written == 1 else 's'} to {folder}{os.sep}")
     hints.suggest_infer(f"{folder}{os.sep}")

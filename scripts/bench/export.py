@@ -3,8 +3,9 @@
     python scripts/bench/export.py [NAME ...]
 
 Each network has random weights, 10 classes and its usual input size; its batch norms take their statistics from one
-batch of test images and synthetic inputs. The error is the largest difference of a logit from PyTorch in float64, over
-all comparisons of `netkit export`. If an export fails, its row has the error message. Prints one Markdown table.
+batch of test images and synthetic inputs. The logit error is the largest difference of a logit from PyTorch in float64,
+in the comparison of `netkit export` whose error is closest to its bound. If an export fails, its row has the error
+message. Prints one Markdown table.
 """
 
 import argparse
@@ -34,7 +35,7 @@ IMAGE_SIZES = {"inception_v3": 299}  # pixels; all others: 224
 IMAGES = 32
 PATCHES = 8  # per side; the deep layers hardly distinguish images of plain noise
 HEADER = """\
-| network | image size | largest logit | largest error | bound | float32 PyTorch error | batch sizes | file size \
+| network | image size | largest logit | largest logit error | bound | float32 PyTorch error | batch sizes | file size \
 | export time |
 |---|---|---|---|---|---|---|---|---|"""
 
@@ -76,7 +77,7 @@ def row(name: str, folder: Path) -> str:
 
 
 def _images(side: int) -> NDArray[np.uint8]:
-    """Random colour patches with noise: uint8 (IMAGES, 3, side, side)."""
+    """Random color patches with noise: uint8 (IMAGES, 3, side, side)."""
     rng = np.random.default_rng(0)
     scale = -(-side // PATCHES)  # rounded up
     patches = rng.integers(32, 224, (IMAGES, 3, PATCHES, PATCHES))

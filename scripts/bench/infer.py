@@ -5,9 +5,9 @@
 The lower bound is (decode time + inference time) / cores, both measured alone in one thread. "Bare processes" are one
 process per core that decodes its share of the files and runs the model without any output: processes that share a cache
 and memory do not reach the lower bound. The peers are a loop that runs the same model on one image at a time, and
-torchvision's ImageFolder with a DataLoader and eager PyTorch. Start-up is subtracted or excluded everywhere. A second
-table compares ways to run ONNX Runtime on all cores, and a last line the start-up with `import torch`. The measured
-tasks alternate; the tables have medians.
+torchvision's ImageFolder with a DataLoader and eager PyTorch. A second table compares ways to run ONNX Runtime on all
+cores. Both tables exclude start-up. The last line includes it: the time of `netkit infer` with one image, relative to
+the time of `import torch`. The measured tasks alternate; all results are computed from medians.
 """
 
 import argparse
@@ -212,7 +212,7 @@ def setup_rows(arch: str, model: Path, rounds: int) -> Iterator[str]:
 
 
 def start_ratio(folder: Path, image: Path, model: Path, rounds: int) -> float:
-    """Return the time of `netkit infer` with one image, relative to `import torch`."""
+    """Return the time of `netkit infer` with one image, start-up included, relative to the time of `import torch`."""
     infer_s, import_s = [], []
     for _ in range(rounds):
         infer_s.append(seconds(lambda: netkit("infer", image, "--model", model, cwd=folder)))
@@ -245,7 +245,7 @@ def main() -> None:
                 print(line, flush=True)
         first, model = next(images.rglob("*.png")), folder / "runs" / arguments.arch[0] / "model.onnx"
         ratio = start_ratio(folder, first, model, arguments.rounds)
-        print(f"\ntime of `netkit infer` with one image / `import torch`: {ratio:.2f}")
+        print(f"\ntime of `netkit infer` with one image / time of `import torch`: {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -50,8 +50,8 @@ NETKIT = Path(sys.executable).with_name("netkit")
 CORES = usable_cores()
 IMAGES = 8192  # per turn
 REST_S = 0.2  # before a turn: spinning threads of the previous turn slowed the next one down by a factor of 1.6
-KERNEL_SUFFIX = "_kernel_time"  # of the names of node timings in ONNX Runtime's profile
-MIN_SHARE = 0.01  # of the time; --profile omits the nodes below it
+KERNEL_SUFFIX = "_kernel_time"  # ends the names of node timings in ONNX Runtime's profile
+MIN_SHARE = 0.01  # share of the time; --profile omits nodes below it
 FLOAT32_COLUMN = "**netkit float32**"
 RATE_COLUMNS = ("% of MatMul", "% of FMA peak")
 Batches = list[NDArray[np.uint8]]
@@ -144,7 +144,7 @@ def images_per_s(turns: dict[str, Turn], batches: Batches, rounds: int) -> dict[
 
 @dataclass(frozen=True)
 class NodeTime:
-    """The time of a node per image in the optimised graph, and its float32 multiply-adds per image."""
+    """The time of a node per image in the optimized graph, and its float32 multiply-adds per image."""
 
     name: str
     operator: str

@@ -3,12 +3,13 @@
     python scripts/bench/train.py [--arch NAME ...] [--seeds N] [--stock-epochs N]
 
 The stock loop is torchvision's MNIST with ToTensor and Normalize, a DataLoader, eager float32, SGD with lr 0.01 and
-momentum 0.5, and batch size 64. Its epochs are timed without tests. netkit's runs take place between its epochs, so
-that both see the same load of the machine. "netkit, time to equal accuracy" is the training time, tests included, of
-the shortest `netkit train --epochs N` that reaches the accuracy of the stock loop; "`netkit train`" is the whole
-command with the default recipe. "augmentation" is the time of a training step relative to a step on one resident
-batch. The last columns show how much of the error is chance: the test images that all seeds misclassify, those that at
-least one seed misclassifies, and the accuracy of the mean probabilities of all seeds. Prints one Markdown table.
+momentum 0.5, and batch size 64. Its epoch times exclude the evaluation. netkit's runs take place between its epochs, so
+that both see the same load of the machine. "netkit, time to equal accuracy" is the time of the epochs, evaluation
+included, of the shortest `netkit train --epochs N` that reaches the accuracy of the stock loop; "`netkit train`" is the
+time of the complete command with the default recipe. "augmentation" is the time of a training step relative to a step
+on one resident batch. The last columns show how much of the error is chance: the test images that all seeds
+misclassify, those that at least one seed misclassifies, and the accuracy of the mean probabilities of all seeds. Prints
+one Markdown table.
 """
 
 import argparse
@@ -54,7 +55,7 @@ HEADER = """\
 
 @dataclass(frozen=True)
 class Run:
-    """A `netkit train`: seconds of the whole command and of its epochs, the test accuracy in [0, 1], and the
+    """A run of `netkit train`: seconds of the complete command and of its epochs, the test accuracy in [0, 1], and the
     probabilities (N, classes) of the test images."""
 
     seconds: float

@@ -3,7 +3,8 @@
     python scripts/tools/fuzz.py [--seconds N] [READER ...]
 
 Needs atheris (pip install atheris). Starts from valid examples and runs each reader for N seconds. Prints one Markdown
-table. An input that raises anything but a NetkitError is a failure: it is kept as a file, and the script exits with 1.
+table. The corpus is the valid examples and the inputs that reached new code. An input that raises any other exception
+than NetkitError is a failure: the script keeps it as a file and exits with 1.
 """
 
 import argparse
@@ -20,7 +21,7 @@ CHILD_OPTION = "--child"
 
 
 def fuzz(name: str, arguments: list[str]) -> None:
-    """Run libFuzzer with these arguments. It ends the process."""
+    """Run libFuzzer with these arguments; this function never returns, because libFuzzer ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=["netkit"]):
@@ -37,7 +38,7 @@ def fuzz(name: str, arguments: list[str]) -> None:
     atheris.Fuzz()
 
 
-def fuzz_in_process(name: str, examples: Iterable[bytes], seconds: int, failures: Path) -> tuple[str, bool]:
+def fuzz_in_subprocess(name: str, examples: Iterable[bytes], seconds: int, failures: Path) -> tuple[str, bool]:
     """Return a row of the table, and whether the reader passed."""
     with tempfile.TemporaryDirectory() as corpus:
         for index, example in enumerate(examples):
@@ -50,12 +51,12 @@ def fuzz_in_process(name: str, examples: Iterable[bytes], seconds: int, failures
         ]
         command = [sys.executable, __file__, CHILD_OPTION, name, *options, corpus]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        new_coverage = len(list(Path(corpus).iterdir()))
+        corpus_size = len(list(Path(corpus).iterdir()))
     counts = re.findall(r"^#(\d+)", done.stderr, re.MULTILINE)
     if done.returncode:
         print(done.stderr[-3000:], file=sys.stderr)
     result = "0" if done.returncode == 0 else f"exit code {done.returncode}; see {failures}"
-    return f"| {name} | {int(counts[-1]) if counts else 0:,} | {new_coverage:,} | {result} |", done.returncode == 0
+    return f"| {name} | {int(counts[-1]) if counts else 0:,} | {corpus_size:,} | {result} |", done.returncode == 0
 
 
 def main() -> int:
@@ -66,10 +67,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60)
     arguments = parser.parse_args()
     failures = Path(tempfile.mkdtemp(prefix="netkit-fuzz-"))
-    print("| reader | inputs | inputs with new coverage | failures |\n|---|---|---|---|")
+    print("| reader | inputs | corpus size | failures |\n|---|---|---|---|")
     results = []
     for name in READERS if "all" in arguments.readers else arguments.readers:
-        row, passed = fuzz_in_process(name, READERS[name].examples, arguments.seconds, failures)
+        row, passed = fuzz_in_subprocess(name, READERS[name].examples, arguments.seconds, failures)
         print(row, flush=True)
         results.append(passed)
     return 0 if all(results) else 1

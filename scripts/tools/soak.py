@@ -3,7 +3,7 @@
     python scripts/tools/soak.py MODEL.onnx FOLDER [--minutes N]
 
 Calls the predictor of netkit.load, as a service does, with paths, arrays, single images and unreadable files in turn.
-Prints one Markdown table with the speed and the resident memory of each tenth of the time.
+Prints one Markdown table with the speed and the resident memory in each tenth of the run time.
 """
 
 import argparse

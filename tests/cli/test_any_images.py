@@ -18,19 +18,19 @@ from netkit.infer.model import onnx_file
 from tests.support.commands import Netkit
 
 GUIDE = (Path(__file__).parents[2] / "docs/any-images.md").read_text()
-COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
+COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 SHAPES = ("circle", "square", "triangle")
 
 
 def write_shapes(root: Path, count: int, *, side: int) -> None:
-    """Write `count` images of coloured shapes on random backgrounds, in one folder for each of the nine classes."""
+    """Write `count` images of colored shapes on random backgrounds, in one folder for each of the nine classes."""
     rng = np.random.default_rng(0)
     for index in range(count):
-        shape, colour = SHAPES[index % 3], list(COLOURS)[index // 3 % 3]
+        shape, color = SHAPES[index % 3], list(COLORS)[index // 3 % 3]
         image = Image.new("RGB", (side, side), tuple(rng.integers(90, 200, 3).tolist()))
         radius = int(rng.integers(side // 6, side // 3))
         x, y = rng.integers(radius, side - radius, 2).tolist()
-        fill = tuple(np.clip(np.array(COLOURS[colour]) + rng.integers(-30, 30, 3), 0, 255).tolist())
+        fill = tuple(np.clip(np.array(COLORS[color]) + rng.integers(-30, 30, 3), 0, 255).tolist())
         canvas, box = ImageDraw.Draw(image), (x - radius, y - radius, x + radius, y + radius)
         if shape == "circle":
             canvas.ellipse(box, fill=fill)
@@ -38,7 +38,7 @@ def write_shapes(root: Path, count: int, *, side: int) -> None:
             canvas.rectangle(box, fill=fill)
         else:
             canvas.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=fill)
-        path = root / f"{colour}-{shape}/{index}.png"
+        path = root / f"{color}-{shape}/{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path)
 
@@ -50,7 +50,7 @@ def accuracy(stdout: str) -> float:
 
 
 def run_ok(netkit: Netkit, *arguments: str) -> str:
-    """Run a command that must succeed; returns its stdout."""
+    """Run a command that must succeed; return its stdout."""
     done = netkit(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -76,7 +76,7 @@ def test_infer_has_the_accuracy_that_training_printed_on_the_same_files(netkit: 
 
 
 @pytest.mark.slow
-def test_training_learns_coloured_shapes(netkit: Netkit, tmp_path: Path) -> None:
+def test_training_learns_colored_shapes(netkit: Netkit, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", 3000, side=64)
     assert accuracy(run_ok(netkit, "train", "--arch", "residual", "--data", "shapes")) > 97
     run_ok(netkit, "export", "--variants", "fp32,int8")

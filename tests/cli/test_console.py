@@ -11,7 +11,7 @@ import pytest
 
 from netkit.cli.console import print_table
 
-COLOUR = re.compile(r"\x1b\[(\d+;)*(3[0-8]|9[0-7])[;m]")  # ECMA-48 SGR: a foreground colour
+COLOR = re.compile(r"\x1b\[(\d+;)*(3[0-8]|9[0-7])[;m]")  # ECMA-48 SGR: a foreground color
 LONG = "/".join(["folder"] * 60) + "/[red]a[/red] :cat: {x}.png"
 
 BAR = """
@@ -25,7 +25,7 @@ print("done")
 
 
 def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
-    """Run `program` with stderr on a terminal or a pipe; returns its stdout and its stderr."""
+    """Run `program` with stderr on a terminal or a pipe; return its stdout and its stderr."""
     clean = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
     clean |= {"TERM": "xterm-256color", "COLUMNS": "120", **environment}
     reader, writer = pty.openpty() if terminal else os.pipe()
@@ -35,7 +35,7 @@ def run(program: str, *, terminal: bool, **environment: str) -> tuple[str, str]:
         try:
             while chunk := os.read(reader, 65536):
                 errors += chunk
-        except OSError:  # Linux raises it at the end of a terminal
+        except OSError:  # raised by Linux after the last output on a terminal
             pass
         os.close(reader)
         assert process.stdout is not None
@@ -54,7 +54,7 @@ def test_no_bar_is_shown_if_stderr_is_not_a_terminal(environment: dict[str, str]
     assert run(BAR.format(show=True), terminal=False, **environment) == ("done\n", "")
 
 
-def test_no_bar_is_shown_with_show_false() -> None:
+def test_no_bar_is_shown_if_show_is_false() -> None:
     assert run(BAR.format(show=False), terminal=True) == ("done\n", "")
 
 
@@ -65,14 +65,14 @@ def test_a_bar_shows_count_speed_and_note_without_markup_and_is_erased_at_the_en
     assert errors.endswith("\x1b[2K") and output == "done\n"  # the bar's line is erased
 
 
-def test_the_bar_has_no_colours_with_no_color_set() -> None:
-    assert COLOUR.search(run(BAR.format(show=True), terminal=True)[1])
-    uncoloured = run(BAR.format(show=True), terminal=True, NO_COLOR="1")[1]
-    assert "3000/3000" in plain(uncoloured) and not COLOUR.search(uncoloured)
+def test_the_variable_no_color_removes_the_colors_of_the_bar() -> None:
+    assert COLOR.search(run(BAR.format(show=True), terminal=True)[1])
+    without_color = run(BAR.format(show=True), terminal=True, NO_COLOR="1")[1]
+    assert "3000/3000" in plain(without_color) and not COLOR.search(without_color)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
-def test_messages_are_not_wrapped_coloured_or_parsed_as_markup(terminal: bool) -> None:
+def test_messages_are_not_wrapped_colored_or_parsed_as_markup(terminal: bool) -> None:
     program = "import logging; from netkit.cli.console import open_terminal\n"
     program += "open_terminal(); terminal = open_terminal()\n"  # a second terminal does not print messages twice
     program += (

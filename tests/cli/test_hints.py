@@ -118,7 +118,7 @@ RunLine = Callable[..., str]
 
 @pytest.fixture
 def run_line(netkit: Netkit) -> RunLine:
-    """Return a function that runs a command line, which must succeed, in a folder and returns its stderr."""
+    """Return a function that runs a command line in a folder, checks that it succeeds, and returns its stderr."""
 
     def run_line(line: str, folder: Path, stdin: bytes = b"") -> str:
         command, *arguments = words_in(line)
@@ -160,7 +160,9 @@ def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_
 
 
 @pytest.mark.slow
-def test_the_hint_of_nets_trains_that_network(run_line: RunLine, tmp_path: Path, mnist_data: ArrayDataSet) -> None:
+def test_the_hint_of_nets_trains_the_network_that_it_printed(
+    run_line: RunLine, tmp_path: Path, mnist_data: ArrayDataSet
+) -> None:
     run_line(suggested(run_line("netkit nets residual", tmp_path)), tmp_path)
 
 

@@ -36,7 +36,7 @@ def infer(*arguments: str | Path, cwd: Path, stdin: bytes = b"") -> "subprocess.
 
 
 def link_unusual_names(folder: Path, digit: Path) -> list[bytes]:
-    """Link the same digit under each of NAMES in two folders; returns the paths."""
+    """Link the same digit under each of NAMES in two folders; return the paths."""
     names = [os.fsencode(name).replace(b"/", b"") for name in NAMES if name]
     paths = []
     for subfolder in (b"a", b"b"):
@@ -81,7 +81,7 @@ def test_a_closed_pipe_on_stdout_ends_infer_without_an_error(tmp_path: Path, dig
     assert "Traceback" not in done.stderr and "rror" not in done.stderr
 
 
-def test_files_at_the_limits_are_ok_and_above_them_too_large(
+def test_files_at_a_limit_are_ok_and_files_above_it_are_too_large(
     tmp_path: Path, digit: Path, model: Path, netkit: Netkit
 ) -> None:
     size = digit.stat().st_size
@@ -106,6 +106,17 @@ def test_resume_needs_out_and_does_nothing_after_a_finished_run(
     assert (tmp_path / "r.csv").read_bytes() == content
 
 
+def test_old_statuses_are_the_names_of_version_0_1_and_cannot_be_mixed_with_new_ones(
+    tmp_path: Path, digit: Path, model: Path, netkit: Netkit
+) -> None:
+    arguments = ("infer", digit.name, "missing.png", "--model", model, "--out", "r.csv")
+    assert netkit(*arguments, "--old-statuses").returncode == 1
+    with open(tmp_path / "r.csv") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["ok", "vanished"]
+    resumed = netkit(*arguments, "--resume")
+    assert (resumed.returncode, "started with old-statuses True" in resumed.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_run_can_be_resumed_to_the_same_results(
     tmp_path: Path, digit: Path, model: Path, number: int, code: int
@@ -113,7 +124,7 @@ def test_an_interrupted_run_can_be_resumed_to_the_same_results(
     for index in range(3000):
         os.link(digit, tmp_path / f"{index}.png")
     common: list[str | Path] = [NETKIT, "infer", ".", "--model", model, "--batch-size", "1", "--out"]
-    subprocess.run([*common, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([*common, "uninterrupted.csv"], cwd=tmp_path, check=True, capture_output=True)
     program = "import sys; from netkit.cli import cli; from netkit.infer.output import results_file\n"
     program += "results_file.SAVE_EVERY_S = 0; cli(sys.argv[1:])"
     slow = [sys.executable, "-c", program, *map(str, common[1:]), "r.csv"]
@@ -130,11 +141,11 @@ def test_an_interrupted_run_can_be_resumed_to_the_same_results(
     done = subprocess.run([*common, "r.csv", "--resume"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "3,001 files" in done.stderr
-    assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert (tmp_path / "r.csv").read_bytes() == (tmp_path / "uninterrupted.csv").read_bytes()
     assert not (tmp_path / ".r.csv.part").exists()
 
 
-def test_a_full_disk_prints_an_error_with_the_results_file(tmp_path: Path, digit: Path, model: Path) -> None:
+def test_the_error_for_a_full_disk_names_the_results_file(tmp_path: Path, digit: Path, model: Path) -> None:
     for index in range(500):
         os.link(digit, tmp_path / f"{index}.png")
 

@@ -36,7 +36,7 @@ def make_old(path: Path, age_s: int = 3700) -> None:
 
 
 def test_a_killed_process_leaves_a_complete_file_and_at_most_one_temporary_file(tmp_path: Path) -> None:
-    """Ten processes are killed while each rewrites the file in a loop, with 1 MB of another digit each time."""
+    """Ten processes are killed while each rewrites the file in a loop, with 1 MB of a different digit each time."""
     path = tmp_path / "a"
     program = (
         "import sys, itertools; from pathlib import Path; from netkit.core.atomic_io import write_atomic\n"
@@ -66,7 +66,7 @@ def test_a_written_file_has_the_default_permissions(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere/a: the folder .*nowhere does not exist"):
         write_atomic(tmp_path / "nowhere/a", b"")
 

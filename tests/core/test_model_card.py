@@ -58,14 +58,14 @@ FIELDS = [
 
 
 @pytest.mark.parametrize("path", FIELDS)
-def test_a_missing_field_is_named(card: ModelCard, path: str) -> None:
+def test_the_error_names_a_missing_field(card: ModelCard, path: str) -> None:
     with pytest.raises(CardError, match=f"the model card lacks '{path}'"):
         ModelCard.from_json(changed(card, path, ...))
 
 
 @pytest.mark.parametrize("path", FIELDS)
 @pytest.mark.parametrize("value", [None, True])
-def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: object) -> None:
+def test_the_error_names_a_field_of_the_wrong_type(card: ModelCard, path: str, value: object) -> None:
     with pytest.raises(CardError, match=f"the model card(: '{path}' is| has format version) {value}"):
         ModelCard.from_json(changed(card, path, value))
 
@@ -96,19 +96,19 @@ def test_a_field_of_the_wrong_type_is_named(card: ModelCard, path: str, value: o
         ("mean", [10**400], "'mean[0]' is 1000"),
     ],
 )
-def test_invalid_values_are_refused(card: ModelCard, path: str, value: object, message: str) -> None:
+def test_invalid_values_are_rejected(card: ModelCard, path: str, value: object, message: str) -> None:
     with pytest.raises(CardError, match=re.escape(message)):
         ModelCard.from_json(changed(card, path, value))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"version": 1', "nul", "\x00"])
-def test_text_that_is_not_json_is_refused(text: str) -> None:
+def test_text_that_is_not_json_is_rejected(text: str) -> None:
     with pytest.raises(CardError, match="the model card is not JSON"):
         ModelCard.from_json(text)
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
-def test_any_other_json_is_refused_as_a_card(value: object) -> None:
+def test_any_json_that_is_not_a_card_is_rejected(value: object) -> None:
     with pytest.raises(CardError):
         ModelCard.from_json(json.dumps(value))
 

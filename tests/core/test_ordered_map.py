@@ -95,6 +95,6 @@ def test_a_process_pool_works_like_a_thread_pool() -> None:
     assert list(ordered_map(executor, abs, range(-9, 0), window=4)) == list(range(9, 0, -1))
 
 
-def test_a_window_of_zero_is_refused(pool: ThreadPoolExecutor) -> None:
+def test_a_window_of_zero_is_rejected(pool: ThreadPoolExecutor) -> None:
     with pytest.raises(ValueError, match="window must be at least 1, not 0"):
         next(ordered_map(pool, abs, [1], window=0))

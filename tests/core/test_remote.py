@@ -42,7 +42,7 @@ def local(tmp_path: Path, digits_data: ArrayDataSet) -> Path:
         Image.fromarray(digits_data.test_images[number][0]).save(path, "PNG")
     (folder / "notes.txt").write_text("not an image, by its name")
     (folder / "1/empty.png").write_bytes(b"")
-    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "broken.jpg").write_bytes(b"not an image")
     (folder / "large.png").write_bytes(bytes(70_000))
     return folder
 
@@ -87,7 +87,7 @@ def test_each_folder_is_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_globs_are_expanded_and_a_missing_file_that_is_named_gives_a_row(model: Model) -> None:
+def test_globs_are_expanded_and_a_missing_file_gives_a_row(model: Model) -> None:
     assert list(find_inputs([f"{URL}/*.jpg"])) == [f"{URL}/broken.jpg"]
     assert [row.status for row in rows_of([f"{URL}/none.png", f"{URL}/broken.jpg"], model)] == [
         "not-found", "not-an-image",
@@ -157,7 +157,7 @@ def test_urls_keep_their_host_and_their_chain(tmp_path: Path, local: Path) -> No
     shutil.make_archive(str(tmp_path / "all"), "zip", local)
     urls_in_zip = list(find_inputs([f"zip://::file://{tmp_path}/all.zip"]))
     assert len(urls_in_zip) == 43
-    assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", max_bytes=100_000) == b"no image"
+    assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", max_bytes=100_000) == b"not an image"
     assert f"zip://broken.jpg::file://{tmp_path}/all.zip" in urls_in_zip
 
 
@@ -167,17 +167,17 @@ def test_a_name_with_glob_characters_is_a_file_if_it_exists(bucket: MemoryFileSy
     assert list(find_inputs(["memory:///bucket/imag*/1*"])) == list(find_inputs([f"{URL}/1"]))
 
 
-def test_a_subfolder_that_cannot_be_listed_is_itself_yielded(
+def test_a_subfolder_that_cannot_be_listed_is_yielded_in_place_of_its_files(
     bucket: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     original_ls = MemoryFileSystem.ls
 
-    def refuse_subfolder(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
+    def deny_subfolder(self: MemoryFileSystem, path: str, detail: bool = True, **options: object) -> object:
         if path.endswith("/1"):
             raise PermissionError("Access Denied")
         return original_ls(self, path, detail=detail, **options)
 
-    monkeypatch.setattr(MemoryFileSystem, "ls", refuse_subfolder)
+    monkeypatch.setattr(MemoryFileSystem, "ls", deny_subfolder)
     urls = list(find_inputs([URL]))
     assert f"{URL}/1" in urls and not any(url.startswith(f"{URL}/1/") for url in urls)
 

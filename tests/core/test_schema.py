@@ -81,7 +81,7 @@ def test_the_message_for_a_wrong_value_names_its_location(change: dict[str, Any]
 
 
 @pytest.mark.parametrize("name", VALID)
-def test_a_missing_field_is_named_even_if_it_has_a_default(name: str) -> None:
+def test_the_error_names_a_missing_field_even_if_it_has_a_default(name: str) -> None:
     with pytest.raises(DataError, match=f"^the file lacks '{name}'$"):
         load({key: value for key, value in VALID.items() if key != name})
 
@@ -98,7 +98,7 @@ def test_a_missing_field_is_named_even_if_it_has_a_default(name: str) -> None:
         ('{"version": true}', "the file has format version True; this netkit reads version 1$"),
     ],
 )
-def test_text_that_is_not_json_and_other_versions_are_refused(text: str | bytes, message: str) -> None:
+def test_text_that_is_not_json_and_other_versions_are_rejected(text: str | bytes, message: str) -> None:
     with pytest.raises(DataError, match=f"^{message}"):
         schema.parse(text, subject="the file", error=DataError, version=1)
 
@@ -111,7 +111,7 @@ def test_text_that_is_not_json_and_other_versions_are_refused(text: str | bytes,
     ),
     st.sampled_from(sorted(VALID)),
 )
-def test_any_json_is_loaded_or_refused(value: object, name: str) -> None:
+def test_any_json_is_loaded_or_rejected(value: object, name: str) -> None:
     for values in (value, {**VALID, name: value}):
         try:
             assert isinstance(load(values), Outer)

@@ -1,4 +1,4 @@
-"""The number of usable cores depends on CPU affinity and cgroup quota, and a missing CUDA driver is named."""
+"""Usable cores depend on CPU affinity and cgroup quota, and the message on a missing driver names its library."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ from netkit.core.system import cgroup_quota, free_memory_bytes, missing_cuda_dri
         ({"cpu.max": "garbage"}, None),
     ],
 )
-def test_cgroup_quota_is_read_in_both_versions(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
+def test_the_quota_of_cgroup_v1_and_v2_is_read(tmp_path: Path, files: dict[str, str], cores: float | None) -> None:
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
         (tmp_path / name).write_text(text)
@@ -91,7 +91,7 @@ def test_affinity_limits_the_number_of_cores() -> None:
     assert done.stdout == "1\n"
 
 
-def test_a_missing_driver_is_named() -> None:
+def test_the_cause_names_the_missing_driver_library() -> None:
     has_driver = Path("/proc/driver/nvidia/version").exists()
     assert (missing_cuda_driver() is None) == has_driver
     if not has_driver:

@@ -39,13 +39,13 @@ def test_a_symbolic_link_to_a_folder_counts_as_a_file() -> None:
     assert ("top/link", False) in list_folder("top")
 
 
-def test_a_folder_that_cannot_be_listed_is_itself_yielded() -> None:
-    def refuse_b(folder: str) -> Iterator[Entry]:
+def test_a_folder_that_cannot_be_listed_is_yielded_in_place_of_its_files() -> None:
+    def deny_b(folder: str) -> Iterator[Entry]:
         if folder == "top/b":
             raise PermissionError
         return list_folder(folder)
 
-    assert list(walk([("top", True)], refuse_b)) == ["top/.hidden/4", "top/a", "top/b", "top/c"]
+    assert list(walk([("top", True)], deny_b)) == ["top/.hidden/4", "top/a", "top/b", "top/c"]
     assert list(walk([("nowhere", True)])) == ["nowhere"]
 
 

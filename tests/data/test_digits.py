@@ -51,14 +51,14 @@ def test_every_class_has_about_four_times_as_many_training_images_as_test_images
 def test_images_equal_torchs_bicubic_resizing_of_the_bundle(
     digits_data: ArrayDataSet, bundled_rows: NDArray[np.int64]
 ) -> None:
-    """Like Pillow, resize first rows, then columns, and round after each. With antialias torch has the same filter."""
+    """Resize rows, then columns, and round after each, as Pillow does. With antialias, torch uses the same filter."""
     resized = torch.tensor(bundled_rows[:, :64].reshape(-1, 1, 8, 8) * 255 / 16).round()
     for size in ((8, 28), (28, 28)):
         resized = F.interpolate(resized, size=size, mode="bicubic", antialias=True).clamp(0, 255).round()
     test = mask_of_test_images(bundled_rows[:, 64])
     for images, reference in ((digits_data.train_images, resized[~test]), (digits_data.test_images, resized[test])):
         assert images.dtype == np.uint8
-        assert np.abs(images - reference.numpy()).max() <= 2  # halves may be rounded either way, twice
+        assert np.abs(images - reference.numpy()).max() <= 2  # each of the two roundings may round halves either way
 
 
 def test_digits_are_white_on_black(digits_data: ArrayDataSet) -> None:

@@ -197,14 +197,14 @@ def test_the_message_for_a_damaged_file_names_the_file_and_the_damage(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+def test_the_error_names_a_missing_file(tmp_path: Path, name: str) -> None:
     (make_set(tmp_path) / name).unlink()
     with pytest.raises(DataError, match=re.escape(f"{tmp_path}: no {name} or {name}.gz here")):
         idx.load(tmp_path)
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_a_folder_or_pipe_in_place_of_a_file_is_named(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_the_error_names_a_folder_or_pipe_in_place_of_a_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
     path = make_set(tmp_path) / f"train-{LABELS}"
     path.unlink()
     make(path)

@@ -120,8 +120,8 @@ def test_a_table_without_splits_keeps_a_share_for_testing(write: Write, tmp_path
     assert len(image_files.load(table, Options(val_split=0.4)).test_labels) == 4
 
 
-def test_all_images_are_rgb_if_one_image_has_colours(two_classes: Path, write: Write) -> None:
-    write("cat/colour.png", mode="RGB")
+def test_all_images_are_rgb_if_one_image_has_colors(two_classes: Path, write: Write) -> None:
+    write("cat/color.png", mode="RGB")
     assert image_files.load(two_classes, Options()).train_images.shape[1] == 3
     assert image_files.load(two_classes, Options(channels=1)).train_images.shape[1] == 1
 
@@ -170,7 +170,7 @@ def test_only_a_few_batches_are_decoded_ahead(two_classes: Path) -> None:
     assert len(pulled) == PREFETCH_PER_THREAD * usable_cores() + 1
 
 
-def test_a_file_deleted_after_loading_is_named(two_classes: Path) -> None:
+def test_the_error_names_a_file_deleted_after_loading(two_classes: Path) -> None:
     data = image_files.load(two_classes, Options(), max_memory_bytes=0)
     for path in two_classes.rglob("*.PNG"):
         path.unlink()
@@ -224,7 +224,7 @@ def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -
         ),
     ],
 )
-def test_a_folder_that_is_not_a_data_set_is_refused(
+def test_a_folder_that_is_not_a_data_set_is_rejected(
     write: Write, tmp_path: Path, names: list[str], message: str
 ) -> None:
     (tmp_path / "set").mkdir()
@@ -243,7 +243,7 @@ def test_a_folder_that_is_not_a_data_set_is_refused(
         ("path,label\n", "no images for training; check its rows and the column 'split'"),
     ],
 )
-def test_a_table_that_is_not_a_data_set_is_refused(tmp_path: Path, table: str, message: str) -> None:
+def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, message: str) -> None:
     path = tmp_path / "table.csv"
     path.write_text(table)
     with pytest.raises(DataError, match=message):
@@ -258,7 +258,7 @@ def test_a_table_that_is_not_a_data_set_is_refused(tmp_path: Path, table: str, m
         ({"resize": 9}, "--resize needs --image-size"),
     ],
 )
-def test_contradictory_options_are_refused(options: dict[str, float], message: str) -> None:
+def test_contradictory_options_are_rejected(options: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Options(**options)  # type: ignore[arg-type]
 

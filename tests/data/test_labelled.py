@@ -29,7 +29,7 @@ def classes(data: labelled.LabelledImages) -> list[int]:
     return data.truth.tolist()
 
 
-def test_the_test_images_of_a_data_set_are_unchanged(card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_the_test_images_of_a_data_set_are_loaded_unchanged(card: ModelCard, digits_data: ArrayDataSet) -> None:
     data = labelled.load("digits", card)
     assert data.name == "digits"
     assert isinstance(data.inputs, np.ndarray)
@@ -112,7 +112,7 @@ def test_a_class_that_the_card_does_not_list_is_an_error(card: ModelCard, images
         labelled.load(str(images), card)
 
 
-def test_a_source_that_is_not_a_data_set_is_refused(card: ModelCard, tmp_path: Path) -> None:
+def test_a_source_that_is_not_a_data_set_is_rejected(card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
         labelled.load("mnits", card)
     with pytest.raises(DataError, match="contains neither one subfolder per class"):

@@ -210,14 +210,14 @@ def test_a_folder_that_cannot_be_created_is_an_os_error(
     assert (mirrors[0].requested, mirrors[1].requested) == ([FIRST], [])
 
 
-def test_a_file_in_place_of_netkit_data_is_named_before_any_request(mirrors: list[Mirror], folder: Path) -> None:
+def test_a_file_in_place_of_the_data_folder_is_an_error_before_any_request(mirrors: list[Mirror], folder: Path) -> None:
     folder.parent.write_text("a file, not a folder")
     with pytest.raises(DataError, match=f"{folder.parent}: is not a folder; set NETKIT_DATA to the folder"):
         mnist.load(mirrors=[mirrors[0].url])
     assert mirrors[0].requested == []
 
 
-def test_a_local_file_with_a_wrong_hash_is_named(folder: Path, files: dict[str, bytes]) -> None:
+def test_the_error_names_a_local_file_with_a_wrong_hash(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(content)

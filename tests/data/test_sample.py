@@ -73,7 +73,7 @@ def test_writing_again_restores_changed_files(
 
 
 @pytest.mark.parametrize("other", ["notes.txt", "0/9999.png", "kept/deep/a.png", "0.png"])
-def test_another_file_in_the_folder_is_named_and_nothing_is_written(
+def test_the_error_names_another_file_in_the_folder_and_nothing_is_written(
     digits_data: ArrayDataSet, tmp_path: Path, other: str
 ) -> None:
     folder = tmp_path / "images"
@@ -87,13 +87,13 @@ def test_another_file_in_the_folder_is_named_and_nothing_is_written(
     assert files_in(folder) == [other]
 
 
-def test_a_larger_sample_in_the_folder_is_refused(digits_data: ArrayDataSet, tmp_path: Path) -> None:
+def test_a_larger_sample_in_the_folder_is_rejected(digits_data: ArrayDataSet, tmp_path: Path) -> None:
     write_sample(digits_data, tmp_path, count=4)
     with pytest.raises(UsageError, match=r"3\.png, which is not part of this sample"):
         write_sample(digits_data, tmp_path, count=3)
 
 
-def test_a_file_in_place_of_the_folder_is_named(digits_data: ArrayDataSet, tmp_path: Path) -> None:
+def test_the_error_names_a_file_in_place_of_the_folder(digits_data: ArrayDataSet, tmp_path: Path) -> None:
     (tmp_path / "images").touch()
     with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: is a file, not a folder$"):
         write_sample(digits_data, tmp_path / "images")

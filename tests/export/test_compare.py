@@ -72,7 +72,15 @@ def test_model_with_one_changed_weight_fails(
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     result = compare(reference, open_model(proto.SerializeToString()), optimised=True, torch_error=torch_error)
     assert not result.holds
-    assert "NOT within the bound" in str(result)
+    assert "logit error" in str(result) and "NOT within the bound" in str(result)
+
+
+def test_text_names_the_probability_error_if_only_that_exceeds_the_bound(
+    reference: Reference, content: bytes, torch_error: float
+) -> None:
+    passed = compare(reference, open_model(content), optimised=True, torch_error=torch_error)
+    failed = replace(passed, probability_error=2 * passed.bound)
+    assert f"largest probability error {2 * passed.bound:.2g}, NOT within the bound" in str(failed)
 
 
 def test_model_whose_outputs_depend_on_other_images_of_the_batch_fails(
@@ -121,7 +129,7 @@ def test_worst_images_have_the_largest_errors_and_nan_comes_first(reference: Ref
 
 
 @pytest.mark.parametrize("optimised", [True, False])
-def test_optimised_sets_the_graph_optimisation_level_of_onnx_runtime(
+def test_optimised_sets_the_graph_optimization_level_of_onnx_runtime(
     content: bytes, optimised: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     levels = []

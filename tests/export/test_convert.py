@@ -87,9 +87,9 @@ def test_every_network_computes_the_same_in_onnx_as_in_pytorch(card: ModelCard, 
     np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
 
 
-def test_networks_for_colour_and_non_square_images_can_be_converted(card: ModelCard) -> None:
-    colour = replace(card, channels=3, height=20, width=36, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    proto = onnx.load_model_from_string(convert(build(colour).eval(), colour))
+def test_networks_for_color_and_non_square_images_can_be_converted(card: ModelCard) -> None:
+    color_card = replace(card, channels=3, height=20, width=36, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    proto = onnx.load_model_from_string(convert(build(color_card).eval(), color_card))
     dims = proto.graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_value for d in dims[1:]] == [3, 20, 36]
 

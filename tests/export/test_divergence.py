@@ -25,7 +25,7 @@ from tests.support.networks import WrongInExport
         pytest.param("densenet", "linear", marks=pytest.mark.slow),
     ],
 )
-def test_first_module_whose_export_is_wrong_is_named(
+def test_divergence_names_the_first_module_whose_export_is_wrong(
     card: ModelCard, digits_data: ArrayDataSet, arch: str, module: str
 ) -> None:
     torch.manual_seed(0)

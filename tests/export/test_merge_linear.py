@@ -27,7 +27,9 @@ MERGED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], set[str]]] = {
     "a convolution with borders": (inception_block, (10, 12, 12), {"Conv", "MatMul"}),
     "a convolution of non-square maps": (inception_block, (10, 11, 14), {"Conv", "MatMul"}),
     "a convolution without borders": (lambda: nn.Sequential(conv(4, 16, 1), conv(16, 4, 3)), (4, 9, 7), {"Conv"}),
-    "a border of the bias": (lambda: nn.Sequential(conv(4, 16, 1), conv(16, 4, 3, 1)), (4, 9, 7), {"Conv", "Add"}),
+    "a bias that differs at the borders": (
+        lambda: nn.Sequential(conv(4, 16, 1), conv(16, 4, 3, 1)), (4, 9, 7), {"Conv", "Add"},
+    ),
     "a matrix product": (
         lambda: nn.Sequential(nn.ReLU(), InceptionA(3), nn.Flatten(), nn.Linear(88 * 12, 5)), (3, 4, 3), {"Gemm"},
     ),

@@ -28,7 +28,7 @@ from tests.support.graphs import export_floats, op_types, run_model
 
 RNG = np.random.default_rng(0)
 SCALE, SHIFT = np.full((1, 1, 1), 0.01, np.float32), np.full((1, 1, 1), -0.4, np.float32)
-COLOUR_SCALE = np.array([0.1, 0.2, 0.3], np.float32).reshape(3, 1, 1)
+COLOR_SCALE = np.array([0.1, 0.2, 0.3], np.float32).reshape(3, 1, 1)
 KERNEL_3X3 = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)
 KERNEL_1X1 = RNG.normal(size=(4, 3, 1, 1)).astype(np.float32)
 TO_16_CHANNELS = RNG.normal(size=(16, 3, 1, 1)).astype(np.float32)
@@ -68,7 +68,7 @@ AXES = np.array([2, 3])
 
 REWRITTEN: dict[str, tuple[Pass, ir.Model, list[str]]] = {
     "scale and shift per channel": (
-        fold_pixels, chain(*PIXELS, CONV, scale=COLOUR_SCALE, shift=-COLOUR_SCALE, kernel=KERNEL_3X3, bias=BIAS),
+        fold_pixels, chain(*PIXELS, CONV, scale=COLOR_SCALE, shift=-COLOR_SCALE, kernel=KERNEL_3X3, bias=BIAS),
         ["Conv"],
     ),
     "scale and shift before padding": (
@@ -123,8 +123,8 @@ UNCHANGED: dict[str, tuple[Pass, ir.Model]] = {
         chain(
             *PIXELS,
             ("Conv", ["kernel"], PADDING),
-            scale=COLOUR_SCALE,
-            shift=COLOUR_SCALE[::-1].copy(),
+            scale=COLOR_SCALE,
+            shift=COLOR_SCALE[::-1].copy(),
             kernel=KERNEL_3X3,
         ),
     ),

@@ -30,7 +30,7 @@ def trained(workspace: Path) -> tuple[nn.Module, ModelCard]:
     return checkpoint.load(workspace / "runs/residual/model.safetensors")
 
 
-def normalised(data: ArrayDataSet, card: ModelCard) -> torch.Tensor:
+def normalized(data: ArrayDataSet, card: ModelCard) -> torch.Tensor:
     return (torch.from_numpy(data.test_images).double() / 255 - card.mean[0]) / card.std[0]
 
 
@@ -50,7 +50,7 @@ def test_variant_is_written_with_its_accuracy_and_verifies(
     session = open_session(written, device="cpu")
     logits, _ = session.run(digits_data.test_images)
     with torch.no_grad():
-        exact = copy.deepcopy(net).double()(normalised(digits_data, card)).numpy()
+        exact = copy.deepcopy(net).double()(normalized(digits_data, card)).numpy()
     labels, torch_labels = logits.argmax(axis=1), exact.argmax(axis=1)
     first = certificate.comparisons[0]
     assert certificate.precision == precision

@@ -17,9 +17,9 @@ def test_reference_logits_match_the_network_in_float64(card: ModelCard, digits_d
     torch.manual_seed(0)
     net = build(card).eval()
     reference = compute_reference(net, card, digits_data.test_images, digits_data.test_labels)
-    normalised = (torch.from_numpy(digits_data.test_images).double() / 255 - card.mean[0]) / card.std[0]
+    normalized = (torch.from_numpy(digits_data.test_images).double() / 255 - card.mean[0]) / card.std[0]
     with torch.no_grad():
-        logits = copy.deepcopy(net).double()(normalised).numpy()
+        logits = copy.deepcopy(net).double()(normalized).numpy()
     # the card's scale and shift are rounded to float32 once
     np.testing.assert_allclose(reference.test_logits, logits, atol=1e-5)
     assert reference.accuracy == (logits.argmax(axis=1) == digits_data.test_labels).mean()

@@ -88,14 +88,14 @@ def test_resume_works_after_the_clock_was_set_back(tmp_path: Path, netkit: Netki
         os.utime(path, (FUTURE_S, FUTURE_S))
     resumed = netkit(*TRAIN, "--resume")
     assert resumed.returncode == 0 and f"resuming after step {step} of 84" in resumed.stderr
-    assert netkit(*(argument if argument != "run" else "whole" for argument in TRAIN)).returncode == 0
-    runs = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole")]
+    assert netkit(*(argument if argument != "run" else "uninterrupted" for argument in TRAIN)).returncode == 0
+    runs = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "uninterrupted")]
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize("location", ["../secret.bin", "/absolute", "link.bin"])
 @pytest.mark.parametrize("command", ["verify", "infer", "evaluate"])
-def test_a_model_with_external_data_is_refused(
+def test_a_model_with_external_data_is_rejected(
     netkit: Netkit, tmp_path: Path, workspace: Path, location: str, command: str
 ) -> None:
     secret = tmp_path / "secret.bin"
@@ -140,8 +140,8 @@ def test_no_row_is_lost_if_a_worker_is_killed(tmp_path: Path, workspace: Path, d
     assert run.returncode == 0 and "warning: a worker process was killed; its images are processed again" in stderr
     rows = rows_of(tmp_path / "r.csv")
     assert [row[0] for row in rows] == [f"images/{path.name}" for path in paths]
-    subprocess.run([*command, "whole.csv"], cwd=tmp_path, check=True, capture_output=True)
-    assert (tmp_path / "whole.csv").read_bytes() == (tmp_path / "r.csv").read_bytes()
+    subprocess.run([*command, "uninterrupted.csv"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "uninterrupted.csv").read_bytes() == (tmp_path / "r.csv").read_bytes()
 
 
 def unreadable(content: bytes, rng: random.Random) -> bytes:
@@ -151,7 +151,7 @@ def unreadable(content: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.slow
-def test_bad_files_do_not_change_the_rows_of_the_others(
+def test_unreadable_files_do_not_change_the_rows_of_other_files(
     tmp_path: Path, workspace: Path, digits_data: ArrayDataSet
 ) -> None:
     paths = write_digits(tmp_path / "images", digits_data, count=100_000)
@@ -168,7 +168,7 @@ def test_bad_files_do_not_change_the_rows_of_the_others(
     failed = {index for index, row in enumerate(rows) if row[3] != "ok"}
     assert done.returncode == 1 and f"100,000 files, {len(failed):,} of them with an error" in done.stderr
     assert failed <= set(bad) and len(failed) > 950
-    # damage behind the end of the image does not change its pixels
+    # damage after the end of the image does not change its pixels
     assert [row for index, row in enumerate(rows) if index not in failed] == [
         row for index, row in enumerate(good_rows) if index not in failed
     ]

@@ -83,4 +83,4 @@ def test_a_signal_ends_each_command_with_its_exit_code_and_without_a_traceback(
                 assert not any((tmp_path / result).exists() for result in RESULTS)
             else:  # the command had ended, or its handlers were removed already
                 assert process.returncode in (exit_code, -number), stderr
-    assert stopped >= 2, stopped  # of 10: at least the two signals without a wait
+    assert stopped >= 2, stopped  # of 10 signals, at least the two sent without a wait

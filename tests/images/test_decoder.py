@@ -35,9 +35,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def encode(levels: Levels | Image.Image, form: str = "PNG", **options: Any) -> bytes:
+def encode(levels: Levels | Image.Image, image_format: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
-    (levels if isinstance(levels, Image.Image) else Image.fromarray(levels)).save(file, form, **options)
+    (levels if isinstance(levels, Image.Image) else Image.fromarray(levels)).save(file, image_format, **options)
     return file.getvalue()
 
 
@@ -54,21 +54,21 @@ def grey(content: bytes, card: ModelCard, *, invert: bool = False) -> Levels:
     return pixels[0].astype(int)
 
 
-def test_pixels_of_a_colour_card_have_channels_first(card: ModelCard) -> None:
-    colour = replace(card, channels=3, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
-    assert np.array_equal(Decoder(colour.input)(write(encode(RGB))), RGB.transpose(2, 0, 1))
-    assert np.array_equal(Decoder(colour.input, invert=True)(write(encode(GREY))), np.stack([255 - GREY] * 3))
+def test_pixels_of_a_color_card_have_channels_first(card: ModelCard) -> None:
+    color_card = replace(card, channels=3, mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    assert np.array_equal(Decoder(color_card.input)(write(encode(RGB))), RGB.transpose(2, 0, 1))
+    assert np.array_equal(Decoder(color_card.input, invert=True)(write(encode(GREY))), np.stack([255 - GREY] * 3))
 
 
 @pytest.mark.parametrize("size", [(40, 70), (70, 40), (333, 51), (9, 9), (10, 13)])
 def test_resizing_and_cropping_equal_torchvisions_resize_and_center_crop(size: tuple[int, int]) -> None:
     levels = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
-    ours = Decoder(Input(3, 20, 31, resize=37))(levels)
+    pixels = Decoder(Input(3, 20, 31, resize=37))(levels)
     steps = v2.Compose([v2.Resize(37, v2.InterpolationMode.BILINEAR, antialias=True), v2.CenterCrop((20, 31))])
-    assert np.array_equal(ours.transpose(1, 2, 0), np.asarray(steps(Image.fromarray(levels))))
+    assert np.array_equal(pixels.transpose(1, 2, 0), np.asarray(steps(Image.fromarray(levels))))
 
 
-def test_an_image_that_resizing_would_make_too_large_is_refused() -> None:
+def test_an_image_that_resizing_would_make_too_large_is_rejected() -> None:
     with pytest.raises(ImageError, match="51200000x256 when scaled, over the limit of 24,000,000 pixels") as caught:
         Decoder(Input(1, 224, 224, resize=256))(np.zeros((1, 200_000), np.uint8))
     assert caught.value.code == "too-large"
@@ -80,10 +80,10 @@ def test_the_limit_on_pixels_applies_to_files_but_not_to_the_input_size(card: Mo
         Decoder(card.input, max_pixels=500)(write(encode(GREY)))
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF", "PGM"])
-def test_16_bit_grey_is_scaled_rather_than_clipped(card: ModelCard, form: str) -> None:
+@pytest.mark.parametrize("image_format", ["PNG", "TIFF", "PGM"])
+def test_16_bit_grey_is_scaled_rather_than_clipped(card: ModelCard, image_format: str) -> None:
     pgm = b"P5 28 28 65535\n" + LEVELS_16.astype(">u2").tobytes()
-    content = pgm if form == "PGM" else encode(LEVELS_16, form)
+    content = pgm if image_format == "PGM" else encode(LEVELS_16, image_format)
     assert np.array_equal(grey(content, card), np.round(LEVELS_16 * 255.0 / 65535))
 
 
@@ -108,7 +108,7 @@ PALETTE.putpalette([250, 250, 250, 90, 90, 90])
         (encode(np.dstack([RGB, ALPHA])), over(0, LUMA), 255 - over(255, LUMA)),
         (encode(Image.new("CMYK", (28, 28), (0, 0, 0, 155)), "JPEG"), 100, 155),
     ],
-    ids=["RGB", "1-bit", "palette", "clear PNG", "clear GIF", "LA", "RGBA", "CMYK"],
+    ids=["RGB", "1-bit", "palette", "transparent PNG", "transparent GIF", "LA", "RGBA", "CMYK"],
 )
 def test_each_mode_becomes_grey_composited_over_black_or_inverted_over_white(
     card: ModelCard, content: bytes, expected: Levels, inverted: Levels
@@ -117,8 +117,8 @@ def test_each_mode_becomes_grey_composited_over_black_or_inverted_over_white(
     assert np.abs(grey(content, card, invert=True) - inverted).max() <= 1.5
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "TIFF"])
-def test_exif_orientation_is_applied_even_if_another_field_is_malformed(card: ModelCard, form: str) -> None:
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP", "TIFF"])
+def test_exif_orientation_is_applied_even_if_another_field_is_malformed(card: ModelCard, image_format: str) -> None:
     stored = np.add.outer(np.arange(28) * 6, np.arange(28) * 3).astype(np.uint8)
     upright = [stored, np.fliplr(stored), np.rot90(stored, 2), np.flipud(stored)]
     # orientation 6: the camera was turned left, so the image is rotated to the right
@@ -127,14 +127,14 @@ def test_exif_orientation_is_applied_even_if_another_field_is_malformed(card: Mo
         exif = b"Exif\0\0MM\0*" + struct.pack(">IH", 8, 2)
         exif += struct.pack(">HHI4s", 0x0100, 2, 4, b"abc\0")  # the width as text, which Pillow cannot write
         exif += struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
-        metadata = {"tiffinfo": {0x0112: orientation}} if form == "TIFF" else {"exif": exif, "quality": 100}
-        assert np.abs(grey(encode(stored, form, **metadata), card) - expected).max() <= 6
+        metadata = {"tiffinfo": {0x0112: orientation}} if image_format == "TIFF" else {"exif": exif, "quality": 100}
+        assert np.abs(grey(encode(stored, image_format, **metadata), card) - expected).max() <= 6
 
 
-@pytest.mark.parametrize("form", ["GIF", "TIFF", "WEBP", "PNG"])
-def test_only_the_first_frame_is_decoded(card: ModelCard, form: str) -> None:
+@pytest.mark.parametrize("image_format", ["GIF", "TIFF", "WEBP", "PNG"])
+def test_only_the_first_frame_is_decoded(card: ModelCard, image_format: str) -> None:
     first, *others = (Image.new("L", (28, 28), level) for level in (50, 150, 250))
-    assert np.abs(grey(encode(first, form, save_all=True, append_images=others), card) - 50).max() <= 1
+    assert np.abs(grey(encode(first, image_format, save_all=True, append_images=others), card) - 50).max() <= 1
 
 
 def triangle(source: int, target: int) -> Levels:
@@ -214,9 +214,9 @@ def test_a_file_without_read_permission_is_unreadable(card: ModelCard, tmp_path:
     assert caught.value.code == "unreadable"
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
-def test_damaged_files_give_pixels_or_an_image_error(card: ModelCard, form: str) -> None:
-    generator, content = random.Random(form), encode(RGB, form)
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM"])
+def test_damaged_files_give_pixels_or_an_image_error(card: ModelCard, image_format: str) -> None:
+    generator, content = random.Random(image_format), encode(RGB, image_format)
     for _ in range(150):
         damaged = bytearray(content)
         for _ in range(generator.choice((1, 3, 20))):
@@ -233,7 +233,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def test_a_png_file_with_a_flipped_bit_or_cut_short_never_gives_other_pixels(card: ModelCard) -> None:
+def test_a_flipped_bit_or_a_truncation_of_a_png_file_never_gives_other_pixels(card: ModelCard) -> None:
     """Flip every bit and try every length of one file. Pillow alone gives other pixels for dozens of them."""
     stroke = np.zeros((28, 28), np.uint8)
     stroke[5:23, 13:16] = np.linspace(90, 255, 18, dtype=np.uint8)[:, None]
@@ -265,12 +265,14 @@ ROWS = bytes([0, *[200] * 28]) * 28  # unfiltered rows of one level
     ],
     ids=["plain", "pHYs", "gAMA", "tRNS", "eXIf"],
 )
-def test_chunks_that_change_pixels_are_applied(card: ModelCard, extra_chunk: bytes, expected: Levels) -> None:
+def test_png_chunks_for_transparency_and_orientation_are_applied_and_others_ignored(
+    card: ModelCard, extra_chunk: bytes, expected: Levels
+) -> None:
     content = encode(GREY)
     assert np.array_equal(grey(content[:33] + extra_chunk + content[33:], card), expected)
 
 
-@pytest.mark.parametrize("levels", [GREY, RGB, GREY[:, :5], RGB[:3]], ids=["grey", "colour", "narrow", "flat"])
+@pytest.mark.parametrize("levels", [GREY, RGB, GREY[:, :5], RGB[:3]], ids=["grey", "color", "narrow", "flat"])
 @pytest.mark.parametrize("parts", [1, 3])
 def test_the_fast_path_gives_the_same_pixels_as_pillow(levels: Levels, parts: int) -> None:
     content = encode(levels)
@@ -287,7 +289,7 @@ def test_the_fast_path_only_decodes_plain_files(levels: Levels) -> None:
     assert png.plain_image(encode(levels), max_pixels=10**6) is None
 
 
-@pytest.mark.parametrize("pixels", [zlib.compress(ROWS)[:-9], zlib.compress(ROWS[:-40]), b"", b"no zlib stream"])
+@pytest.mark.parametrize("pixels", [zlib.compress(ROWS)[:-9], zlib.compress(ROWS[:-40]), b"", b"not a zlib stream"])
 def test_too_few_pixels_are_an_error_even_with_correct_checksums(card: ModelCard, pixels: bytes) -> None:
     content = png_of(28, 28)[:33] + png_chunk(b"IDAT", pixels) + png_chunk(b"IEND", b"")
     with pytest.raises(ImageError, match="cannot be decoded"):

@@ -1,4 +1,4 @@
-"""Limits on image files: files are decoded up to each limit and refused above it."""
+"""Limits on image files: files are decoded up to each limit and rejected above it."""
 
 import io
 from dataclasses import replace
@@ -129,17 +129,17 @@ def test_arithmetic_coding_is_detected_regardless_of_the_bytes_before_the_frame(
 
 
 @pytest.mark.parametrize(
-    ("form", "pixel_factor", "byte_factor"),
+    ("image_format", "pixel_factor", "byte_factor"),
     [("PNG", 1, 0), ("JPEG", 1, 0), ("WEBP", 2, 0), ("P2", SLOW_COST, SLOW_COST), ("P5 100", SLOW_COST, SLOW_COST)],
 )
-def test_pixels_of_slow_formats_cost_more(form: str, pixel_factor: int, byte_factor: int) -> None:
+def test_pixels_of_slow_formats_cost_more(image_format: str, pixel_factor: int, byte_factor: int) -> None:
     file = io.BytesIO()
-    if form.startswith("P2"):
+    if image_format.startswith("P2"):
         file = io.BytesIO(b"P2 7 5 255 " + TEXT)
-    elif form.startswith("P5"):
+    elif image_format.startswith("P5"):
         file = io.BytesIO(b"P5 7 5 100 " + bytes(35))
     else:
-        Image.fromarray(LEVELS).save(file, form)
+        Image.fromarray(LEVELS).save(file, image_format)
     content = file.getvalue()
     with Image.open(file) as image:
         assert decoding_cost(image, content) == max(pixel_factor * 35, byte_factor * len(content))
@@ -160,10 +160,10 @@ def test_narrow_rows_cost_more_in_images_with_very_many_rows() -> None:
     assert pixel_cost(100, MAX_CHEAP_ROWS) == 100 * MAX_CHEAP_ROWS
 
 
-@pytest.mark.parametrize("form", ["BMP", "PPM", "TIFF", "PNG"])
-def test_a_row_of_millions_of_pixels_is_too_large(card: ModelCard, tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("image_format", ["BMP", "PPM", "TIFF", "PNG"])
+def test_a_row_of_millions_of_pixels_is_too_large(card: ModelCard, tmp_path: Path, image_format: str) -> None:
     path = tmp_path / "wide"
-    Image.new("RGB", (4_000_000, 1)).save(path, form)
+    Image.new("RGB", (4_000_000, 1)).save(path, image_format)
     with pytest.raises(ImageError, match="over the limit of 24,000,000") as caught:
         Decoder(card.input)(str(path))
     assert caught.value.code == "too-large"

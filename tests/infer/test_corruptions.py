@@ -29,7 +29,7 @@ def bar() -> Pixels:
 
 
 def moments(pixels: Pixels) -> tuple[float, float, float, float, float]:
-    """Mass in white pixels, centre (x, y), and standard deviation along x and y."""
+    """Total brightness in white pixels, center (x, y), and standard deviation along x and y."""
     weights = pixels[0] / 255
     rows, columns = np.mgrid[: weights.shape[0], : weights.shape[1]]
     mass = weights.sum()
@@ -114,8 +114,8 @@ def test_rotate_translate_and_shear_have_the_documented_strength(bar: Pixels) ->
 def test_scale_shrinks_to_three_fifths() -> None:
     rows, columns = np.mgrid[:28, :28] - 13.5
     blob = (255 * np.exp(-(columns**2) / 18 - rows**2 / 32)).astype(np.uint8)[None]
-    (mass, *centre, std_x, std_y), small = moments(blob), moments(corrupt(blob, "scale"))
-    assert small == pytest.approx((0.36 * mass, *centre, 0.6 * std_x, 0.6 * std_y), rel=0.03)
+    (mass, *center, std_x, std_y), small = moments(blob), moments(corrupt(blob, "scale"))
+    assert small == pytest.approx((0.36 * mass, *center, 0.6 * std_x, 0.6 * std_y), rel=0.03)
 
 
 def test_brightness_adds_a_constant_and_clips_at_white() -> None:
@@ -138,8 +138,8 @@ def test_fog_reduces_contrast_smoothly(bar: Pixels) -> None:
 def test_spatter_covers_part_of_the_image_with_white_drops() -> None:
     drops = corrupt(grey(0, 56), "spatter")[0] == 255
     assert drops.mean() == pytest.approx(0.15, abs=0.02)
-    neighbours = drops[:, 1:] == drops[:, :-1]
-    assert neighbours.mean() > 0.9  # drops, not single pixels
+    equal_neighbors = drops[:, 1:] == drops[:, :-1]
+    assert equal_neighbors.mean() > 0.9  # drops, not single pixels
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (64, 64), (28, 56), (56, 28), (224, 224)])
@@ -165,7 +165,7 @@ def test_canny_edges_are_a_one_pixel_wide_outline(side: int) -> None:
     assert not corrupt(grey(77, side), "canny_edges").any()
 
 
-def test_colour_images_keep_their_colours() -> None:
+def test_color_images_keep_their_colors() -> None:
     red = np.zeros((3, 100, 60), np.uint8)
     red[0] = 200
     for name in ("rotate", "motion_blur", "glass_blur"):

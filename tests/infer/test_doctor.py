@@ -57,7 +57,7 @@ def write_metadata(folder: Path, **versions: str) -> Path:
         (
             {"onnxruntime": "1.31.1", "onnxruntime_gpu": "1.30.0"},
             False,
-            "onnxruntime 1.31.1, onnxruntime-gpu 1.30.0: these packages overwrite each other",
+            "onnxruntime 1.31.1 and onnxruntime-gpu 1.30.0 overwrite each other's files",
             "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'",
         ),
     ],
@@ -140,5 +140,5 @@ def test_two_onnx_runtimes_are_reported_with_the_fix(tmp_path: Path) -> None:
     site = write_metadata(tmp_path / "site", onnxruntime="1.31.1", onnxruntime_gpu="1.31.1")
     done = run_netkit("doctor", cwd=tmp_path, PYTHONPATH=str(site))
     assert done.returncode == 1
-    assert "onnxruntime 1.31.1, onnxruntime-gpu 1.31.1: these packages overwrite each other" in done.stdout
+    assert "onnxruntime 1.31.1 and onnxruntime-gpu 1.31.1 overwrite each other's files" in done.stdout
     assert "ONNX Runtime: pip uninstall -y onnxruntime onnxruntime-gpu && pip install" in done.stderr

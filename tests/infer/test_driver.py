@@ -46,7 +46,7 @@ def images(tmp_path: Path, digits_data: ArrayDataSet, monkeypatch: pytest.Monkey
         path = folder / str(label) / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(digits_data.test_images[number][0]).save(path)
-    for number, content in enumerate((b"", b"no image", b"GIF89a", b"\x89PNG\r\n\x1a\n")):
+    for number, content in enumerate((b"", b"not an image", b"GIF89a", b"\x89PNG\r\n\x1a\n")):
         (folder / f"bad{number}.png").write_bytes(content)
     (folder / os.fsdecode(b"gone\xff.png")).symlink_to("nowhere")
     return folder
@@ -170,26 +170,26 @@ def test_a_run_without_inputs_starts_no_engine(plan: Plan, model: Model) -> None
     assert outcome.counts.total == 0 and (plan.folder / "_SUCCESS").exists()
 
 
-def test_a_flipped_bit_in_a_shard_is_noticed_or_changes_no_row(run: Run, plan: Plan) -> None:
+def test_a_flipped_bit_in_a_shard_is_detected_or_changes_no_row(run: Run, plan: Plan) -> None:
     run()
     part = plan.folder / "part-00003.parquet"
     content, rows = part.read_bytes(), pq.read_table(part).to_pylist()
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    noticed = 0
+    detected = 0
     for at in range(4, footer):
         part.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
         if plan.stored_result(Shard(3, (rows[0]["path"],))):
             assert pq.read_table(part).to_pylist() == rows  # the bit is in an unused field of a page header
         else:
-            noticed += 1
-    assert noticed > 0.6 * (footer - 4)
+            detected += 1
+    assert detected > 0.6 * (footer - 4)
 
 
 def test_the_brightness_warning_considers_all_shards_together(
     run: Run, images: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = sorted(images.rglob("[0-9]*.png"))
-    for number, file in enumerate(files):  # the mean of all is that of digits; that of each single shard is not
+    for number, file in enumerate(files):  # over all shards the mean is that of digits, but not in any single shard
         Image.new("L", (8, 8), 150 * (number % 2)).save(file)
     caplog.set_level("INFO")
     run()
@@ -212,17 +212,17 @@ def test_a_run_with_other_inputs_or_settings_cannot_be_resumed(run: Run, plan: P
     assert len(rows_in(plan.folder)) == COUNT - 1
 
 
-def test_a_folder_with_other_files_is_refused(run: Run, plan: Plan) -> None:
+def test_a_folder_with_other_files_is_rejected(run: Run, plan: Plan) -> None:
     plan.folder.mkdir()
-    (plan.folder / "thesis.tex").write_text("years of work")
-    with pytest.raises(UsageError, match=r"contains thesis\.tex, which is not a file of a run"):
+    (plan.folder / "other.txt").write_text("not part of a run")
+    with pytest.raises(UsageError, match=r"contains other\.txt, which is not a file of a run"):
         run()
-    assert os.listdir(plan.folder) == ["thesis.tex"]
+    assert os.listdir(plan.folder) == ["other.txt"]
     with pytest.raises(UsageError, match=r"the folder .* does not exist"):
         run(plan=replace(plan, folder=plan.folder / "none" / "out"))
 
 
-def test_shards_without_a_manifest_are_refused(run: Run, plan: Plan) -> None:
+def test_shards_without_a_manifest_are_rejected(run: Run, plan: Plan) -> None:
     plan.folder.mkdir()
     (plan.folder / "part-00000.parquet").write_bytes(b"from another program")
     (plan.folder / "_SUCCESS").touch()
@@ -265,7 +265,7 @@ def test_a_shard_that_kills_three_workers_fails_the_run(run: Run, plan: Plan) ->
     assert not [name for name in os.listdir(plan.folder) if name.endswith("tries")]
 
 
-def test_a_second_run_in_the_same_folder_is_refused(run: Run, plan: Plan) -> None:
+def test_a_second_run_in_the_same_folder_is_rejected(run: Run, plan: Plan) -> None:
     def run_again(plan: Plan, shards: Sequence[Shard]) -> Generator[ShardResult]:
         with pytest.raises(UsageError, match="in use by another run"):
             run()
@@ -278,7 +278,7 @@ def test_a_second_run_in_the_same_folder_is_refused(run: Run, plan: Plan) -> Non
 def test_an_error_in_a_worker_fails_the_run_with_its_message(run: Run, plan: Plan) -> None:
     with pytest.raises(Stopped):
         run(stop_after(reported=1))
-    (plan.folder / "_model.onnx").write_bytes(b"no model")
+    (plan.folder / "_model.onnx").write_bytes(b"not a model")
     with pytest.raises(ModelError, match=r"_model\.onnx: not an ONNX model"):
         run(resume=True)
     assert not (plan.folder / "_SUCCESS").exists()

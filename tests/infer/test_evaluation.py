@@ -24,7 +24,7 @@ from tests.support.evaluations import evaluate_with_defaults
 
 
 def save_images(folder: Path, images: np.ndarray) -> list[str]:
-    """Save images (N, channels, height, width) as PNG files. Returns their paths in order."""
+    """Save images (N, channels, height, width) as PNG files; return their paths in order."""
     paths = [str(folder / f"{index}.png") for index in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         Image.fromarray(image[0]).save(path)
@@ -111,7 +111,7 @@ def test_unreadable_images_are_counted_separately_and_do_not_affect_the_others(
     labels = digits_data.test_labels[:200]
     all_readable = evaluate_with_defaults(session, paths, labels)
     for index in range(0, 200, 10):
-        Path(paths[index]).write_text("no picture")
+        Path(paths[index]).write_text("not an image")
     evaluation = evaluate_with_defaults(session, paths, labels, corrupt=True)
     kept = np.arange(200) % 10 != 0
     predictions = session.run(digits_data.test_images[:200][kept])[0].argmax(axis=1)
@@ -181,7 +181,7 @@ def test_the_command_prints_the_accuracy_of_training(netkit: Netkit, workspace: 
 
 def test_the_command_writes_a_report_without_torch(workspace: Path, tmp_path: Path, netkit: Netkit) -> None:
     assert netkit("sample", "images", "--data", "digits", "--count", "60").returncode == 0
-    (tmp_path / "images/7/damaged.png").write_text("no picture")
+    (tmp_path / "images/7/damaged.png").write_text("not an image")
     program = (
         "import sys; sys.modules.update(dict.fromkeys(('torch', 'torchvision', 'sklearn', 'matplotlib')))\n"
         "from netkit.cli import cli; cli(sys.argv[1:])"

@@ -1,4 +1,4 @@
-"""Arguments are expanded to input paths, in order and without duplicates; wrong arguments are refused."""
+"""Arguments are expanded to input paths, in order and without duplicates; wrong arguments are rejected."""
 
 import os
 import tracemalloc
@@ -33,7 +33,7 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
         os.symlink(target, f"in/{name}")
     names = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
     assert list(find_inputs(["in"])) == [f"in/{name}" for name in names]
-    with pytest.raises(ImageError, match="the file is empty"):  # the path is correct
+    with pytest.raises(ImageError, match="the file is empty"):  # the file is found and opened
         Decoder(card.input)(f"in/{not_utf8}")
     arguments = ["in/linked", "in/d.txt", "o", "o/o.png", "no.PNG"]
     assert list(find_inputs(arguments)) == ["in/linked/o.png", "in/d.txt", "o/o.png", "o/o.png", "no.PNG"]
@@ -50,7 +50,8 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
             "in/**",
             ["in/.git/d.png", "in/.hidden.png", "in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
         ),
-        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),  # matches sub and sub/c.png
+        # matches the folder in/sub and the file in/sub/c.png
+        ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),
         ("in/*/", ["in/sub/c.png"]),
         ("*/*/c.*", ["in/sub/c.png"]),
         ("./in/?.png", ["./in/a.png", "./in/b.png"]),
@@ -63,7 +64,7 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
         ("in/*.gif", "in/*.gif: matches nothing"),
     ],
 )
-def test_patterns_yield_each_file_once_in_order_and_are_refused_if_they_match_nothing(
+def test_patterns_yield_each_file_once_in_order_and_are_rejected_if_they_match_nothing(
     argument: str, expected: list[str] | str
 ) -> None:
     for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt", ".hidden.png", ".git/d.png"):

@@ -31,7 +31,7 @@ def test_paths_get_the_rows_of_the_command_line(
 ) -> None:
     for index, image in enumerate(digits_data.test_images[:9]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")
-    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     paths = sorted(tmp_path.iterdir())
     rows = classify(paths)
     assert netkit("infer", ".", "--model", model_path, "--top-k", "3", "--out", "r.csv").returncode == 1
@@ -79,7 +79,7 @@ def test_invert_swaps_dark_and_light(model_path: Path, classify: Classifier, dig
         (np.zeros((2, 0, 28), np.uint8), ValueError, r"images have no pixels: their shape is \(2, 0, 28\)"),
     ],
 )
-def test_arrays_of_another_dtype_or_shape_are_refused(
+def test_arrays_of_another_dtype_or_shape_are_rejected(
     classify: Classifier, images: "np.ndarray[Any, Any]", error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -94,7 +94,9 @@ def test_a_model_that_fails_verification_is_not_opened(model_path: Path, tmp_pat
         load(tmp_path / "m.onnx")
 
 
-def test_bytes_as_paths_sizes_below_one_and_unknown_devices_are_refused(classify: Classifier, model_path: Path) -> None:
+def test_bytes_as_paths_sizes_below_one_and_unknown_devices_are_rejected(
+    classify: Classifier, model_path: Path
+) -> None:
     for wrong in (b"x.png", [b"x.png"]):
         with pytest.raises(TypeError, match="paths must be str or PathLike, not bytes"):
             classify(wrong)  # type: ignore[arg-type]

@@ -31,7 +31,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory, workspace: Path) -> Path:
     """A folder with a model, and links to a few digits in images/; one in a hundred is not an image."""
     folder = tmp_path_factory.mktemp("cluster")
     subprocess.run([NETKIT, "sample", "few", "--data", "digits", "--count", "50"], cwd=folder, check=True)
-    (folder / "few/none.png").write_bytes(b"no image")
+    (folder / "few/none.png").write_bytes(b"not an image")
     files = sorted((folder / "few").rglob("*.png"))
     (folder / "images").mkdir()
     for number in range(COUNT):
@@ -49,7 +49,7 @@ def rows_in(folder: Path) -> list[dict[str, object]]:
 
 
 def descendants(ancestor: int) -> dict[int, bytes]:
-    """The command lines of all descendants of a process, by their process ids."""
+    """The command lines of all descendants of a process, by process ID."""
     parents: dict[int, int] = {}
     commands: dict[int, bytes] = {}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -97,13 +97,13 @@ def test_rows_equal_those_of_the_local_engine_and_ray_listens_only_on_loopback(d
         (["few"], "the inputs differ from those of the earlier run (3000 files before, 51 now)"),
         (["images", "--top-k", "2"], "top-k"),
     ):
-        refused = run_netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
-        assert refused.returncode == 2 and message in refused.stderr, refused.stderr
+        rejected = run_netkit("infer", *other, "--model", "model.onnx", *ray, "--resume", cwd=digits)
+        assert rejected.returncode == 2 and message in rejected.stderr, rejected.stderr
 
 
 @contextmanager
 def cluster(home: Path, **environment: object) -> Iterator[tuple[str, str]]:
-    """Start a Ray cluster on this machine. Yields its addresses: for drivers on this machine, and for clients."""
+    """Start a Ray cluster on this machine; yield its addresses: one for drivers on this machine, one for clients."""
     (home / ".ray").mkdir()
     (home / ".ray/auth_token").write_text("a token that drivers need to connect")
     ports = [free_port() for _ in range(2)]

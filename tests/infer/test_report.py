@@ -21,7 +21,7 @@ from netkit.infer.evaluation.report import render, write
 from netkit.infer.runtime.session import Session
 from tests.support.evaluations import evaluate_with_defaults
 
-ARTEFACTS = Path(__file__).parents[1] / "artefacts"
+ARTIFACTS = Path(__file__).parents[1] / "artifacts"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 HOSTILE = """<img src=x onerror="alert(1)">&'\n\x1b[2J""" + os.fsdecode(b"\xff")
 ESCAPED = r"&lt;img src=x onerror=&#34;alert(1)&#34;&gt;&amp;&#39;\n\x1b[2J\udcff"
@@ -75,9 +75,9 @@ def test_a_report_is_self_contained(
 
 
 def render_numbers(evaluation: Evaluation) -> str:
-    """Render the report without pictures."""
-    no_pictures = replace(evaluation, corrupted={}, mistakes=())
-    return render(no_pictures, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28)))
+    """Render the report without images."""
+    without_images = replace(evaluation, corrupted={}, mistakes=())
+    return render(without_images, [], np.zeros(0, np.int64), Decoder(Input(1, 28, 28)))
 
 
 def test_the_confusion_matrix_shows_every_count(evaluation: Evaluation) -> None:
@@ -138,7 +138,7 @@ def test_names_are_escaped(session: Session, digits_data: ArrayDataSet, tmp_path
     assert "<img src=x" not in html and "\x1b" not in html
 
 
-def test_a_mistake_whose_file_was_deleted_has_no_picture(
+def test_a_mistake_whose_file_was_deleted_has_no_image(
     session: Session, digits_data: ArrayDataSet, tmp_path: Path
 ) -> None:
     path = tmp_path / "deleted.png"
@@ -168,12 +168,12 @@ def test_a_browser_draws_the_report(
     evaluation: Evaluation, session: Session, inputs: np.ndarray, digits_data: ArrayDataSet,
     scheme: str, flags: list[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    """The screenshots are kept in tests/artefacts for inspection."""
+    """The screenshots are kept in tests/artifacts for inspection."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"needs a browser: one of {', '.join(BROWSERS)}")
-    ARTEFACTS.mkdir(exist_ok=True)
-    report, screenshot = ARTEFACTS / "report.html", ARTEFACTS / f"report-{scheme}.png"
+    ARTIFACTS.mkdir(exist_ok=True)
+    report, screenshot = ARTIFACTS / "report.html", ARTIFACTS / f"report-{scheme}.png"
     write(report, evaluation, inputs, digits_data.test_labels, Decoder(session.card.input))
     screenshot.unlink(missing_ok=True)
     subprocess.run(

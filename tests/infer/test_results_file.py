@@ -175,7 +175,7 @@ def test_a_results_file_replaces_an_earlier_one_after_the_last_row(tmp_path: Pat
         ("pipe.csv", "{folder}/pipe.csv: is not a regular file and cannot be replaced"),
     ],
 )
-def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path: Path, name: str, message: str) -> None:
+def test_a_path_that_cannot_be_written_is_rejected_at_once(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.csv").mkdir()
     os.mkfifo(tmp_path / "pipe.csv")
@@ -186,7 +186,7 @@ def test_a_path_that_cannot_be_written_is_refused_at_once(tmp_path: Path, name: 
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_second_run_into_the_same_file_is_refused(tmp_path: Path) -> None:
+def test_a_second_run_into_the_same_file_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     with start(path) as results:
         results.write(ROWS[:1])
@@ -197,7 +197,7 @@ def test_a_second_run_into_the_same_file_is_refused(tmp_path: Path) -> None:
     assert path.read_bytes().count(b"\n") == 2
 
 
-def test_resuming_a_stopped_run_with_other_arguments_other_inputs_or_damaged_files_is_refused(
+def test_resuming_a_stopped_run_with_other_arguments_other_inputs_or_damaged_files_is_rejected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "r.csv"
@@ -228,7 +228,7 @@ def test_resuming_a_finished_run_changes_nothing_and_counts_its_rows(tmp_path: P
 
 
 @with_each_format
-def test_resuming_a_finished_run_with_another_model_other_inputs_or_a_changed_file_is_refused(
+def test_resuming_a_finished_run_with_another_model_other_inputs_or_a_changed_file_is_rejected(
     tmp_path: Path, name: str
 ) -> None:
     path = tmp_path / name
@@ -276,14 +276,14 @@ def test_a_run_killed_at_random_times_and_resumed_writes_the_file_of_an_uninterr
     tmp_path: Path, workspace: Path, digits_data: ArrayDataSet, name: str
 ) -> None:
     digits = write_digits(tmp_path / "a", digits_data, count=355, files=355)
-    (tmp_path / "a/bad.png").write_bytes(b"no image")
+    (tmp_path / "a/bad.png").write_bytes(b"not an image")
     (tmp_path / "b").mkdir()
-    for index in range(20_000):  # nine of ten are not readable, so that the network takes little of the time
+    for index in range(20_000):  # nine of ten are unreadable, so that inference takes little of the time
         os.link(digits[index % 355] if index % 10 == 0 else tmp_path / "a/bad.png", tmp_path / f"b/{index}.png")
     model = str(workspace / "runs/residual/model.onnx")
     command = [sys.executable, "-c", PROGRAM, "infer", "b", "a", "--model", model, "--batch-size", "3", "--out"]
-    whole = subprocess.run([*command, f"whole-{name}"], cwd=tmp_path, capture_output=True)
-    assert whole.returncode == 1
+    uninterrupted = subprocess.run([*command, f"uninterrupted-{name}"], cwd=tmp_path, capture_output=True)
+    assert uninterrupted.returncode == 1
     rng, kills = random.Random(name), 0
     while not (tmp_path / name).exists():
         process = subprocess.Popen([*command, name, "--resume"], cwd=tmp_path, stderr=subprocess.DEVNULL)
@@ -295,6 +295,6 @@ def test_a_run_killed_at_random_times_and_resumed_writes_the_file_of_an_uninterr
             process.kill()
             kills += process.wait() == -signal.SIGKILL
     assert kills > 1
-    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"uninterrupted-{name}").read_bytes()
     left = {path.name for path in tmp_path.iterdir() if path.suffix != ".tmp"}  # killed runs leave .tmp files
-    assert left == {"a", "b", name, f"whole-{name}", f".{name}.journal", f".whole-{name}.journal"}
+    assert left == {"a", "b", name, f"uninterrupted-{name}", f".{name}.journal", f".uninterrupted-{name}.journal"}

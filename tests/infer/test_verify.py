@@ -95,7 +95,7 @@ def test_exported_model_passes_all_checks(model: Model, session: Session) -> Non
     ]
     assert all(check.ok for check in checks)
     assert [check.detail for check in checks[:4]] == ["unchanged"] * 4
-    assert checks[4].detail.startswith("largest absolute logit error ")
+    assert checks[4].detail.startswith("largest logit error ")
     assert verify.open_verified(model, device="cpu").provider == session.provider
 
 
@@ -195,7 +195,7 @@ def test_probes_run_in_all_batch_sizes_in_order_and_shuffled(model: Model, monke
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_missing_metadata_is_named(model: Model, key: str) -> None:
+def test_error_names_the_missing_metadata(model: Model, key: str) -> None:
     def drop(proto: ModelProto) -> None:
         (index,) = (index for index, entry in enumerate(proto.metadata_props) if entry.key == key)
         del proto.metadata_props[index]
@@ -281,7 +281,7 @@ def test_metadata_is_byte_identical_after_a_round_trip(model: Model) -> None:
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
-def test_any_other_json_is_rejected(card: ModelCard, value: object) -> None:
+def test_any_json_that_is_not_a_certificate_or_probes_is_rejected(card: ModelCard, value: object) -> None:
     for read in (Certificate.from_json, lambda text: Probes.from_json(text, card)):
         with pytest.raises(ModelError):
             read(json.dumps(value))

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from netkit.nets.densenet import DenseLayer, DenseNet, Transition, dense_block
-from tests.support.networks import norm_relu, randomise_norms
+from tests.support.networks import norm_relu, randomize_norms
 
 
 def block(x: Tensor, w: list[Tensor], training: bool) -> Tensor:
@@ -21,7 +21,7 @@ def block(x: Tensor, w: list[Tensor], training: bool) -> Tensor:
 @pytest.mark.parametrize("training", [False, True])
 def test_network_equals_its_functional_form(training: bool) -> None:
     torch.manual_seed(0)
-    net = randomise_norms(DenseNet()).train(training)
+    net = randomize_norms(DenseNet()).train(training)
     w = [values.clone() for values in net.state_dict().values()]
     x = torch.randn(3, 1, 28, 28, dtype=torch.float64)
     y = norm_relu(F.conv2d(x, w[0], padding=1), w[1:6], training)
@@ -42,7 +42,7 @@ def test_network_equals_its_functional_form(training: bool) -> None:
 def test_first_channels_of_a_blocks_output_are_its_input(training: bool) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 24, 9, 7, dtype=torch.float64)
-    dense = randomise_norms(dense_block(24, layers=3)).train(training)
+    dense = randomize_norms(dense_block(24, layers=3)).train(training)
     with torch.no_grad():
         y = dense(x)
         assert y.shape == (2, 24 + 3 * 24, 9, 7)
@@ -52,7 +52,7 @@ def test_first_channels_of_a_blocks_output_are_its_input(training: bool) -> None
 
 def test_every_layer_depends_on_all_channels_before_it() -> None:
     torch.manual_seed(0)
-    dense = randomise_norms(dense_block(24, layers=4)).eval()
+    dense = randomize_norms(dense_block(24, layers=4)).eval()
     x = torch.randn(1, 24, 9, 7, dtype=torch.float64, requires_grad=True)
     for added in dense(x)[:, 24:].split(24, dim=1):
         (gradient,) = torch.autograd.grad(added.sum(), x, retain_graph=True)
@@ -66,7 +66,7 @@ def test_every_layer_depends_on_all_channels_before_it() -> None:
 @pytest.mark.parametrize("channels", [64, 48])
 def test_transition_halves_channels_height_and_width(channels: int, side: int, half: int) -> None:
     torch.manual_seed(0)
-    transition = randomise_norms(Transition(channels)).eval()
+    transition = randomize_norms(Transition(channels)).eval()
     w = list(transition.state_dict().values())
     x = torch.randn(2, channels, side, side + 2, dtype=torch.float64)
     with torch.no_grad():

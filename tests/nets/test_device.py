@@ -1,4 +1,4 @@
-"""Choice of the device and the precision of a training."""
+"""Choice of the device and the precision of a training run."""
 
 import logging
 from pathlib import Path

@@ -48,7 +48,7 @@ def test_torchruns_environment_variables_are_read(monkeypatch: pytest.MonkeyPatc
         {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "0"},
     ],
 )
-def test_variables_that_torchrun_does_not_set_like_this_are_an_error(
+def test_environment_variables_that_torchrun_cannot_have_set_are_an_error(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     for name in ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):

@@ -35,13 +35,13 @@ def test_zero_matrix_stays_zero() -> None:
 def test_steps_equal_torchs_muon(shape: tuple[int, ...], nesterov: bool) -> None:
     kernel = random(*shape).to(memory_format=torch.channels_last).requires_grad_()
     matrix = kernel.detach().flatten(1).clone().requires_grad_()
-    ours = Muon([kernel], 0.1, 0.9, nesterov=nesterov)
-    theirs = torch.optim.Muon([matrix], 0.1, 0.0, 0.9, nesterov, ns_steps=ITERATIONS)
+    muon = Muon([kernel], 0.1, 0.9, nesterov=nesterov)
+    torch_muon = torch.optim.Muon([matrix], 0.1, 0.0, 0.9, nesterov, ns_steps=ITERATIONS)
     for step in range(3):
         gradient = random(*shape, seed=1 + step)
         kernel.grad, matrix.grad = gradient, gradient.flatten(1)
-        ours.step()
-        theirs.step()
+        muon.step()
+        torch_muon.step()
     moved = (kernel.detach() - random(*shape)).flatten(1)
     expected = matrix.detach() - random(*shape).flatten(1)
     assert (moved - expected).norm() < 0.02 * expected.norm()  # torch.optim.Muon computes in bfloat16

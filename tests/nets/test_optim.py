@@ -34,30 +34,30 @@ def train(net: nn.Module, recipe: Recipe, *, steps: int = 3) -> Optimizer:
 
 
 def test_without_muon_it_equals_torchs_sgd() -> None:
-    ours, theirs = small_net(), small_net()
-    train(ours, SGD)
-    optimizer = torch.optim.SGD(theirs.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
+    net, torch_net = small_net(), small_net()
+    train(net, SGD)
+    optimizer = torch.optim.SGD(torch_net.parameters(), 0.1, 0.9, weight_decay=5e-4, nesterov=True)
     for step in range(3):
         optimizer.zero_grad()
-        loss_of(theirs, step).backward()
+        loss_of(torch_net, step).backward()
         optimizer.step()
-    for weight, expected in zip(ours.parameters(), theirs.parameters(), strict=True):
+    for weight, expected in zip(net.parameters(), torch_net.parameters(), strict=True):
         torch.testing.assert_close(weight, expected)
 
 
 def test_muon_updates_kernels_with_near_orthogonal_steps_and_sgd_all_other_weights() -> None:
-    ours, plain = small_net(), small_net()
-    before = {name: weight.detach().clone() for name, weight in ours.named_parameters()}
-    train(ours, MUON, steps=1)
+    net, plain = small_net(), small_net()
+    before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+    train(net, MUON, steps=1)
     train(plain, SGD, steps=1)
-    for name, weight in ours.named_parameters():
+    for name, weight in net.named_parameters():
         if weight.ndim != 4:
             torch.testing.assert_close(weight, plain.get_parameter(name))
             continue
         moved = (before[name] - weight.detach()).flatten(1) / (0.1 * 0.5)
         downhill = (before[name] - plain.get_parameter(name).detach()).flatten(1)
         left, _, right = torch.linalg.svd(downhill, full_matrices=False)
-        assert torch.linalg.matrix_norm(moved - left @ right, 2) < 0.75  # 1 without a step, 2 for a step uphill
+        assert torch.linalg.matrix_norm(moved - left @ right, 2) < 0.75  # no step: 1; a step uphill: 2
         assert torch.linalg.svdvals(moved).max() < 1.3
 
 

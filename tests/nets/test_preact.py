@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from netkit.nets.preact import PreActBlock, PreActNet
-from tests.support.networks import norm_relu, randomise_norms
+from tests.support.networks import norm_relu, randomize_norms
 
 
 def block(x: Tensor, w: list[Tensor], stride: int, training: bool) -> Tensor:
@@ -20,7 +20,7 @@ def block(x: Tensor, w: list[Tensor], stride: int, training: bool) -> Tensor:
 @pytest.mark.parametrize("training", [False, True])
 def test_network_equals_its_functional_form(training: bool) -> None:
     torch.manual_seed(0)
-    net = randomise_norms(PreActNet()).train(training)
+    net = randomize_norms(PreActNet()).train(training)
     w = [values.clone() for values in net.state_dict().values()]
     x = torch.randn(3, 1, 28, 28, dtype=torch.float64)
     y = F.conv2d(x, w[0], padding=1)
@@ -38,7 +38,7 @@ def test_network_equals_its_functional_form(training: bool) -> None:
 @pytest.mark.parametrize("training", [False, True])
 def test_block_with_a_zero_last_convolution_is_the_identity(training: bool) -> None:
     torch.manual_seed(0)
-    same = randomise_norms(PreActBlock(32, 32, stride=1)).train(training)
+    same = randomize_norms(PreActBlock(32, 32, stride=1)).train(training)
     nn.init.zeros_(same.get_parameter("conv2.weight"))
     x = torch.randn(2, 32, 9, 7, dtype=torch.float64, requires_grad=True)
     y = same(x)
@@ -51,7 +51,7 @@ def test_shortcut_of_a_changed_shape_is_a_convolution_of_the_activated_input(
     channels: int, stride: int, out: tuple[int, ...]
 ) -> None:
     torch.manual_seed(0)
-    changing = randomise_norms(PreActBlock(channels, 32, stride=stride)).eval()
+    changing = randomize_norms(PreActBlock(channels, 32, stride=stride)).eval()
     nn.init.zeros_(changing.get_parameter("conv2.weight"))
     w = list(changing.state_dict().values())
     x = torch.randn(2, channels, 9, 7, dtype=torch.float64)

@@ -17,7 +17,9 @@ def digits_card(card: ModelCard, digits_data: ArrayDataSet) -> ModelCard:
     return replace(card, origin=replace(card.origin, data_sha256=digits_data.sha256))
 
 
-def test_data_set_is_loaded_as_run_json_says(tmp_path: Path, digits_card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_data_set_named_in_run_json_is_loaded(
+    tmp_path: Path, digits_card: ModelCard, digits_data: ArrayDataSet
+) -> None:
     record.write(tmp_path, {"data": "digits"})
     assert np.array_equal(record.data_of(tmp_path, digits_card).test_images[:], digits_data.test_images)
 
@@ -34,7 +36,7 @@ def test_data_set_is_loaded_as_run_json_says(tmp_path: Path, digits_card: ModelC
         ('{"data": null}', "contains no path of the data set; pass it with --data"),
     ],
 )
-def test_error_names_a_run_json_without_a_data_path_and_source_replaces_it(
+def test_error_names_a_run_json_without_a_data_path_and_a_source_replaces_the_path(
     tmp_path: Path, digits_card: ModelCard, content: str | None, message: str
 ) -> None:
     if content is not None:
@@ -45,9 +47,9 @@ def test_error_names_a_run_json_without_a_data_path_and_source_replaces_it(
 
 
 def test_error_for_moved_data_names_run_json(tmp_path: Path, digits_card: ModelCard) -> None:
-    record.write(tmp_path, {"data": str(tmp_path / "gone")})
+    record.write(tmp_path, {"data": str(tmp_path / "moved")})
     with pytest.raises(
-        DataError, match=r"gone: no such folder.* \(path from .*run\.json; if the data moved, pass --data\)"
+        DataError, match=r"moved: no such folder.* \(path from .*run\.json; if the data moved, pass --data\)"
     ):
         record.data_of(tmp_path, digits_card)
 

@@ -75,8 +75,8 @@ def test_baseline_recipe_equals_a_plain_loop(card: ModelCard, digits_data: Array
             optimizer.step()
             losses.append(loss.item() * len(indices))
     metrics = run_to_end(trainer).rows
-    for ours, theirs in zip(trainer.result.net.parameters(), plain.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+    for weight, expected in zip(trainer.result.net.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(weight, expected, rtol=1e-3, atol=1e-5)
     assert [row.step for row in metrics] == [23, 46]
     assert sum(row.train_loss for row in metrics) == pytest.approx(sum(losses) / len(labels), rel=1e-4)
     assert {row.lr for row in metrics} == {0.01}
@@ -136,7 +136,7 @@ def test_later_epochs_train_on_the_images_with_the_largest_losses(card: ModelCar
     assert losses[12].mean().item() == pytest.approx(trainer.rows[1].train_loss)
     for before, after in ((12, 15), (15, 18)):
         trained = losses[after] != losses[before]
-        assert trained.sum() == 721  # of 1,442
+        assert trained.sum() == 721  # half of 1,442
         assert losses[before][trained].min() >= losses[before][~trained].max()
     assert losses[15][losses[15] != losses[12]].mean().item() == pytest.approx(trainer.rows[2].train_loss)
 
@@ -194,7 +194,7 @@ def test_restored_training_continues_with_identical_state(
     data = first_images(digits_data, 100)
     recipe = replace(FULL, precision=precision, batch_size=17)
     uninterrupted = run_to_end(create_trainer(card, data, recipe))
-    for stop_step in (1, 6, 14, 15):  # in the first epoch, at its end, in the third, which skips half, at its end
+    for stop_step in (1, 6, 14, 15):  # in and after epoch 1, and epoch 3, which skips half
         trainer = create_trainer(card, data, recipe)
         for _ in trainer.run():
             if trainer.step == stop_step:

@@ -57,9 +57,9 @@ class Canary:
 
 
 def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
-    (tmp_path / "evil.pth").write_bytes(pickle.dumps({"weight": Canary(tmp_path / "canary")}))
-    torch.save({"weight": Canary(tmp_path / "canary")}, tmp_path / "evil2.pth")
-    for name in ("evil.pth", "evil2.pth"):
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"weight": Canary(tmp_path / "canary")}))
+    torch.save({"weight": Canary(tmp_path / "canary")}, tmp_path / "archive.pth")
+    for name in ("pickle.pth", "archive.pth"):
         with pytest.raises(ModelError, match="cannot be read as a state dict without running code in it"):
             weights.convert(tmp_path / name, tmp_path / "out.safetensors")
     assert not (tmp_path / "canary").exists() and not (tmp_path / "out.safetensors").exists()

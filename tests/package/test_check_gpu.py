@@ -31,10 +31,10 @@ def test_check_gpu_skips_all_sections_but_doctor_and_exits_with_3_without_a_gpu(
 def test_a_failed_check_exits_with_1() -> None:
     done = check_gpu("--device", "cpu", "--only", "torchrun", "--data", "nowhere")
     assert done.returncode == 1, done.stderr
-    assert "| the rest | FAILED | " in done.stdout
+    assert "| remaining checks | FAILED | " in done.stdout
 
 
-def test_an_unknown_section_is_refused_with_the_known_ones() -> None:
+def test_the_error_for_an_unknown_section_lists_the_known_ones() -> None:
     done = check_gpu("--only", "doctor,training")
     assert done.returncode == 2
     assert done.stderr.endswith(f"unknown section 'training'; known: {', '.join(SECTIONS)}\n")

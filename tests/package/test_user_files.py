@@ -39,7 +39,7 @@ def folder(tmp_path: Path, workspace: Path, digits_data: ArrayDataSet) -> Path:
 
 
 def run(*command: str | Path, cwd: Path, path: str = "") -> str:
-    """Run a command that must succeed, with `path` first in PYTHONPATH; returns its stdout."""
+    """Run a command that must succeed, with `path` first in PYTHONPATH; return its stdout."""
     paths = filter(None, (path, os.environ.get("PYTHONPATH")))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
@@ -59,7 +59,7 @@ def test_infer_works_with_the_folder_in_pythonpath(folder: Path) -> None:
 def test_python_m_netkit_works_in_the_folder(folder: Path) -> None:
     assert run(sys.executable, "-m", "netkit", "--version", cwd=folder).startswith("netkit, version ")
     sample = ("sample", "images/", "--data", "digits", "--count", "3")
-    assert run(sys.executable, "-m", "netkit", *sample, cwd=folder) == "images: 3 images\n"
+    assert run(sys.executable, "-m", "netkit", *sample, cwd=folder) == "wrote 3 images to images/\n"
 
 
 TRAIN = ("train", "--data", "digits", "--epochs", "0.2", "--out", "run")

@@ -19,17 +19,17 @@ MAX_WEBP_SIDE = 3464  # pixels; likewise for WebP, whose pixels count twice
 RGBA_LEVELS = np.random.default_rng(0).integers(0, 256, (28, 28, 4), np.uint8)
 
 
-def encode(mode: str, form: str, **options: Any) -> bytes:
+def encode(mode: str, image_format: str, **options: Any) -> bytes:
     """Encode a random image of 28x28 pixels."""
     file = io.BytesIO()
-    Image.fromarray(RGBA_LEVELS, "RGBA").convert(mode).save(file, form, **options)
+    Image.fromarray(RGBA_LEVELS, "RGBA").convert(mode).save(file, image_format, **options)
     return file.getvalue()
 
 
-def animation(form: str) -> bytes:
+def animation(image_format: str) -> bytes:
     file = io.BytesIO()
     frames = [Image.fromarray(np.full((28, 28, 3), level, np.uint8)) for level in range(0, 250, 10)]
-    frames[0].save(file, form, save_all=True, append_images=frames[1:])
+    frames[0].save(file, image_format, save_all=True, append_images=frames[1:])
     return file.getvalue()
 
 
@@ -39,14 +39,14 @@ def exif_orientation(orientation: int) -> Image.Exif:
     return exif
 
 
-def large(mode: str, form: str, *, width: int = MAX_SIDE, height: int = MAX_SIDE, **options: Any) -> Create:
-    return lambda path: Image.new(mode, (width, height)).save(path, form, **options)
+def large(mode: str, image_format: str, *, width: int = MAX_SIDE, height: int = MAX_SIDE, **options: Any) -> Create:
+    return lambda path: Image.new(mode, (width, height)).save(path, image_format, **options)
 
 
-def noise(mode: str, form: str, *, side: int = MAX_SIDE, **options: Any) -> Create:
+def noise(mode: str, image_format: str, *, side: int = MAX_SIDE, **options: Any) -> Create:
     def create(path: Path) -> None:
         levels = np.random.default_rng(0).integers(0, 256, (side, side, len(mode)), np.uint8)
-        Image.fromarray(levels.squeeze()).save(path, form, **options)
+        Image.fromarray(levels.squeeze()).save(path, image_format, **options)
 
     return create
 

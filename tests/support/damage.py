@@ -4,7 +4,7 @@ from random import Random
 
 
 def damaged(content: bytes, rng: Random) -> bytes:
-    """Flip one bit or four, or delete, double or overwrite up to 64 bytes."""
+    """Flip one bit or four, or delete, repeat or overwrite up to 64 bytes."""
     start = rng.randrange(len(content))
     stop = start + rng.randint(1, 64)
     match rng.randrange(5):

@@ -17,7 +17,7 @@ class WrongInExport(nn.Module):
         return y * 1.001 if torch.compiler.is_exporting() else y
 
 
-def randomise_norms(net: nn.Module) -> nn.Module:
+def randomize_norms(net: nn.Module) -> nn.Module:
     """Convert the network to float64, with random batch norm parameters and statistics, as after training."""
     for name, values in net.double().state_dict().items():
         if values.dim() == 1:

@@ -1,4 +1,4 @@
-"""Wait for a condition that another process fulfils."""
+"""Wait for a condition that another process fulfills."""
 
 import time
 from collections.abc import Callable

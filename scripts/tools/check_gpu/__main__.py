@@ -30,7 +30,7 @@ SECTIONS = {
     "rows": Section("predictions compared with the CPU", "inference.rows", EXPORT, BOTH),
     "provider": Section("the execution provider in use", "inference.providers", EXPORT, BOTH),
     "memory": Section("a batch too large for the GPU", "inference.memory", EXPORT, BOTH),
-    "train-speed": Section("time of an epoch compared with the stock loop", "speed.training", TRAIN, TORCH),
+    "train-speed": Section("time of an epoch compared with a stock PyTorch loop", "speed.training", TRAIN, TORCH),
     "infer-speed": Section("time of a batch compared with other runtimes", "speed.inference", EXPORT, BOTH),
 }
 CUDA_ONLY = ("memory",)

@@ -22,8 +22,8 @@ from scripts.tools.check_gpu.workspace import Workspace
 
 PROBABILITY_RESOLUTION = 1e-6  # a results file rounds probabilities to 6 decimals
 CUDA_LIBRARIES = re.compile(rb"lib(?:cu\w+|nv\w+)\.so\.\d+")  # searched for in the binary of the CUDA provider
-FREE_BYTES = 1 << 30  # of GPU memory, less than LARGE_BATCH needs
-MAX_CHANGED_SHARE = 1e-3  # of the labels of noise images, which rounding can change
+FREE_BYTES = 1 << 30  # GPU memory that the test leaves free: less than LARGE_BATCH needs
+MAX_CHANGED_SHARE = 1e-3  # share of noise images whose label rounding may change
 LARGE_BATCH = 1 << 16  # 28x28 images; the first feature maps of residual take over 2 GB
 
 
@@ -35,8 +35,9 @@ def export(work: Workspace) -> Iterator[Row]:
         comparisons = certificate["comparisons"]
         for comparison in comparisons:
             within = comparison["error"] <= comparison["bound"]
-            check = f"{arch}, {comparison['provider']}{'' if comparison['optimised'] else ', not optimised'}"
-            yield passed(check, within, f"largest error {comparison['error']:.2g}; bound {comparison['bound']:.2g}")
+            optimizations = "" if comparison["optimised"] else ", without graph optimizations"
+            detail = f"largest logit error {comparison['error']:.2g}; bound {comparison['bound']:.2g}"
+            yield passed(f"{arch}, {comparison['provider']}{optimizations}", within, detail)
         providers = {comparison["provider"] for comparison in comparisons}
         yield passed(f"{arch}, providers", providers == {CPU, PROVIDERS[work.device]}, ", ".join(sorted(providers)))
 
@@ -80,9 +81,9 @@ def providers(work: Workspace) -> Iterator[Row]:
     infer = ("infer", next(work.images.rglob("*.png")), "--model", work.model, "--device")
     broken = {"no GPU visible": {"CUDA_VISIBLE_DEVICES": "-1"}, "broken libraries": broken_libraries(work.folder)}
     for name, environment in broken.items():
-        refused = work.command(*infer, "cuda", environment=environment)
-        message = refused.stderr.strip().splitlines()[-1]
-        yield passed(f"{name}, --device cuda", refused.returncode == 1 and "Traceback" not in refused.stderr, message)
+        failed = work.command(*infer, "cuda", environment=environment)
+        message = failed.stderr.strip().splitlines()[-1]
+        yield passed(f"{name}, --device cuda", failed.returncode == 1 and "Traceback" not in failed.stderr, message)
         fallback = work.command(*infer, "auto", environment=environment)
         cause = next((line for line in fallback.stderr.splitlines() if line.startswith("running on the CPU: ")), "")
         yield passed(f"{name}, --device auto", fallback.returncode == 0 and bool(cause), cause)

@@ -54,7 +54,7 @@ class Section:
             function: Callable[[Workspace], Iterator[Row]] = getattr(import_module(f"{__package__}.{module}"), name)
             yield from function(work)
         except Exception as exc:
-            yield Row("the rest", FAILED, f"{type(exc).__name__}: {first_line(exc)}")
+            yield Row("remaining checks", FAILED, f"{type(exc).__name__}: {first_line(exc)}")
 
     def _missing(self, *, on_cuda: bool) -> str | None:
         """Return why the section cannot run here, or None if it can."""

@@ -29,7 +29,7 @@ Call = Callable[[NDArray[np.uint8]], object]
 
 
 def training(work: Workspace) -> Iterator[Row]:
-    """Measure an epoch of the default recipe and an epoch of the stock loop."""
+    """Measure an epoch of the default recipe and an epoch of the stock loop of scripts/bench/train.py."""
     if work.data != "mnist":
         yield Row("all", SKIPPED, "the stock loop trains on MNIST only")
         return
