@@ -155,10 +155,11 @@ def open_results(
 def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str, Any]) -> None:
     """Raise UsageError if the run to be resumed, which wrote to `path`, had other arguments."""
     for name, value in arguments.items():
-        if earlier.get(name) != value:
+        before = earlier.get(name, False)  # an earlier version without this setting
+        if before != value:
             raise UsageError(
-                f"{path}: this run was started with {name} {earlier.get(name)!r}, not {value!r}; pass the same "
-                f"value, or {START_AGAIN}"
+                f"{path}: this run was started with {name} {before!r}, not {value!r}; pass the same value, or "
+                f"{START_AGAIN}"
             )
 
 
