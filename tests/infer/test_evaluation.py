@@ -133,8 +133,9 @@ class RecordingDecoder(Decoder):
     log: Path = field(kw_only=True)
 
     def __call__(self, image: Input) -> np.ndarray:
+        assert isinstance(image, str)
         with open(self.log, "a") as file:
-            file.write(f"{image!r}\n")
+            file.write(f"{image}\n")
         return super().__call__(image)
 
 

@@ -228,8 +228,7 @@ def test_threads_may_share_a_classifier(classify: Classifier, digits_data: Array
     expected = [classify(image) for image in images]
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(classify, images * 3)) == expected * 3
-        for rows in pool.map(classify, [images] * 8):
-            assert rows == classify(images)
+        assert list(pool.map(lambda _: classify(images), range(8))) == [classify(images)] * 8
 
 
 def test_a_classifier_warns_of_brightness_once_also_for_single_images(
