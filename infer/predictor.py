@@ -142,6 +142,8 @@ def _as_input(image: object) -> Input:
     if isinstance(image, str | PathLike):
         return os.fsdecode(image)
     if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ValueError(f"the image has no pixels: its size is {image.width}x{image.height}")
         with suppress(Exception):  # the decoder raises it again
             image.load()  # here, because two threads must not load the same image
         return image

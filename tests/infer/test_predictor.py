@@ -207,6 +207,11 @@ def test_other_types_are_refused_with_those_that_are_accepted(classify: Classifi
         classify(images)
 
 
+def test_a_pillow_image_without_pixels_is_refused(classify: Classifier) -> None:
+    with pytest.raises(ValueError, match="the image has no pixels: its size is 0x5"):
+        classify(Image.new("L", (0, 5)))
+
+
 def test_content_over_the_limit_is_a_row_with_an_error(session: Session, files: dict[str, Path]) -> None:
     limited = Classifier(session, Decoder(session.card.input, max_bytes=20), batch_size=8, top_k=1, device="cpu")
     assert limited(files["grey.png"].read_bytes()).status == limited(files["grey.png"]).status == "too-large"
