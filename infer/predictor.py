@@ -29,6 +29,7 @@ from netkit.infer.runtime.session import Session, open_session
 PathOrStr = str | PathLike[str]
 Content = bytes | bytearray | memoryview | BinaryIO  # of an image file
 OneImage = PathOrStr | Content | Image.Image
+SINGLE_TYPES = (str, PathLike, bytes, bytearray, memoryview, Image.Image)  # types of one image
 CHANNELS = (1, 3, 4)  # grey, RGB and RGBA
 ACCEPTED = "a path, bytes, a binary file object, a PIL.Image.Image or a uint8 array"
 
@@ -104,9 +105,7 @@ class Classifier:
             images = _check_array(images)
             if images.ndim == 2 or (images.ndim == 3 and _is_image(images, self.session.card)):
                 return self._rows([images])[0]
-        elif isinstance(images, str | PathLike | bytes | bytearray | memoryview | Image.Image) or hasattr(
-            images, "read"
-        ):
+        elif isinstance(images, SINGLE_TYPES) or hasattr(images, "read"):
             return self._rows([images])[0]
         elif not isinstance(images, Iterable):
             raise TypeError(f"images must be {ACCEPTED}, or several of them, not {type(images).__name__}")
