@@ -200,7 +200,7 @@ def test_arrays_of_an_unclear_shape_are_refused_with_what_to_pass(card: ModelCar
         (None, "or several of them, not NoneType"),
         (io.StringIO("text"), "a file object must return bytes, not str: open the file in mode 'rb'"),
     ],
-    ids=str,
+    ids=["tensor", "list", "None in a list", "int", "None", "text file"],
 )
 def test_other_types_are_refused_with_those_that_are_accepted(classify: Classifier, images: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
