@@ -1,27 +1,37 @@
-"""Predictor: opens a model, and classifies paths or arrays of images with it."""
+"""Predictor: opens a model, and classifies images with it: files, their content, or pixels."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from os import PathLike, fspath
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
-from typing import overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from netkit.core.errors import UsageError
+from netkit.core.model_card import ModelCard
 from netkit.core.runs import MODEL, choose
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
+from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.verify import open_verified
 from netkit.infer.output.prediction import Row, rows_of
-from netkit.infer.pipeline.batches import predict
+from netkit.infer.pipeline.batches import Input, predict
 from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session, open_session
 
 PathOrStr = str | PathLike[str]
+Content = bytes | bytearray | memoryview | BinaryIO  # of an image file
+OneImage = PathOrStr | Content | Image.Image
+SINGLE_TYPES = (str, PathLike, bytes, bytearray, memoryview, Image.Image)  # types of one image
+CHANNELS = (1, 3, 4)  # grey, RGB and RGBA
+ACCEPTED = "a path, bytes, a binary file object, a PIL.Image.Image or a uint8 array"
 
 
 def open_model(path: Path | None, *, arch: str | None = None, device: str, verify: bool = True) -> Session:
@@ -36,20 +46,30 @@ def open_model(path: Path | None, *, arch: str | None = None, device: str, verif
 
 @dataclass(frozen=True)
 class Classifier:
-    """The object that netkit.load returns. Call it with one path, with many paths, or with an array of images.
+    """The object that netkit.load returns. Call it with one image, or with several.
 
-    Each input gives one Row. It has a `label` and its `probability` (`ranked` holds the `top_k` most probable labels),
+    Each image gives one Row. It has a `label` and its `probability` (`ranked` holds the `top_k` most probable labels),
     or a `status` other than "ok" and a `message`: a file that cannot be read raises no exception.
+
+    Several threads may call a Classifier at once. It can be pickled: the copy contains the model, and opens it again on
+    `device` without a second verification.
     """
 
     session: Session
     decoder: Decoder
     batch_size: int
     top_k: int
+    device: str
+    brightness: BrightnessCheck = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.top_k < 1:
             raise UsageError(f"batch_size and top_k must be at least 1, not {self.batch_size} and {self.top_k}")
+        brightness = BrightnessCheck(card=self.session.card, inverted=self.decoder.invert)
+        object.__setattr__(self, "brightness", brightness)
+
+    def __reduce__(self) -> tuple[Callable[..., "Classifier"], tuple[object, ...]]:
+        return _reopen, (self.session.model, self.decoder, self.batch_size, self.top_k, self.device)
 
     def __repr__(self) -> str:
         return f"<Classifier {self.session.card.arch} on {self.session.provider}, labels {', '.join(self.labels):.80}>"
@@ -59,50 +79,105 @@ class Classifier:
         return self.session.card.labels
 
     @overload
-    def __call__(self, images: PathOrStr) -> Row: ...  # type: ignore[overload-overlap]  # str is an Iterable[str]
+    def __call__(self, images: OneImage) -> Row: ...  # type: ignore[overload-overlap]  # str is an Iterable[str]
     @overload
-    def __call__(self, images: Iterable[PathOrStr] | NDArray[np.uint8]) -> list[Row]: ...
+    def __call__(self, images: NDArray[np.uint8]) -> Any: ...  # the shape decides whether this is a Row or a list
+    @overload
+    def __call__(self, images: Iterable[OneImage | NDArray[np.uint8]]) -> list[Row]: ...
 
-    def __call__(self, images: PathOrStr | Iterable[PathOrStr] | NDArray[np.uint8]) -> Row | list[Row]:
-        """Classify one path, which returns a Row, or several paths or images, which return a list of Rows in order.
+    def __call__(
+        self, images: OneImage | NDArray[np.uint8] | Iterable[OneImage | NDArray[np.uint8]]
+    ) -> Row | list[Row]:
+        """Classify one image, which gives a Row, or several, which give a list of Rows in order.
 
-        Images are a uint8 array (N, height, width) or (N, height, width, channels) with 1, 3 or 4 channels, of any
-        size. Raises TypeError or ValueError for other arrays, ModelError if the model fails.
+        One image is a path, the bytes of an image file, a binary file object, a PIL.Image.Image, or a uint8 array
+        (height, width) or (height, width, channels) with 1, 3 or 4 channels. Several images are an iterable of these,
+        or an array (N, height, width) or (N, height, width, channels). Images have any size.
+
+        An array of three axes is one image if its last axis has the size 1, 3 or 4, otherwise N grey images. If that
+        rule could be wrong, ValueError says what to pass: `images[None]` is one image and `images[..., None]` is N grey
+        images.
+
+        Warns once if the images are far brighter or darker than the training images. Raises TypeError or ValueError for
+        other inputs, ModelError if the model fails.
         """
         if isinstance(images, np.ndarray):
-            return list(self._rows(_check_images(images)))
-        if isinstance(images, str | bytes | PathLike):
-            return next(self._rows([_as_str(images)]))
-        return list(self._rows([_as_str(path) for path in images]))
+            images = _check_array(images)
+            if images.ndim == 2 or (images.ndim == 3 and _is_image(images, self.session.card)):
+                return self._rows([images])[0]
+        elif isinstance(images, SINGLE_TYPES) or hasattr(images, "read"):
+            return self._rows([images])[0]
+        elif not isinstance(images, Iterable):
+            raise TypeError(f"images must be {ACCEPTED}, or several of them, not {type(images).__name__}")
+        return self._rows(list(images))
 
-    def _rows(self, inputs: Sequence[str] | NDArray[np.uint8]) -> Iterator[Row]:
+    def _rows(self, images: Sequence[object]) -> list[Row]:
         batches = predict(
             self.session,
-            inputs,
+            map(_as_input, images),
             decoder=self.decoder,
             batch_size=self.batch_size,
-            workers=min(usable_cores(), math.ceil(len(inputs) / self.batch_size)) or 1,
-            brightness=BrightnessCheck(card=self.session.card, inverted=self.decoder.invert),
+            workers=min(usable_cores(), math.ceil(len(images) / self.batch_size)) or 1,
+            brightness=self.brightness,
         )
-        for predictions in batches:
-            yield from rows_of(predictions, self.labels, top_k=self.top_k)
+        with closing(batches):
+            return [row for predictions in batches for row in rows_of(predictions, self.labels, top_k=self.top_k)]
 
 
-def _as_str(path: PathOrStr) -> str:
-    name = fspath(path)
-    if not isinstance(name, str):
-        raise TypeError(f"paths must be str or PathLike, not {type(name).__name__}: decode them with os.fsdecode")
-    return name
+def _reopen(model: Model, decoder: Decoder, batch_size: int, top_k: int, device: str) -> Classifier:
+    session = open_session(model, device=device, threads=1)
+    return Classifier(session, decoder, batch_size=batch_size, top_k=top_k, device=device)
 
 
-def _check_images(images: NDArray[np.generic]) -> NDArray[np.uint8]:
+def _as_input(image: object) -> Input:
+    """Convert one image to an input of `predict`. Raises TypeError or ValueError if it is none."""
+    if isinstance(image, np.ndarray):
+        pixels = _check_array(image)
+        if not pixels.size:
+            raise ValueError(f"the image has no pixels: its shape is {pixels.shape}")
+        if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in CHANNELS):
+            return pixels
+        raise ValueError(f"an image must have the shape (height, width[, 1, 3 or 4 channels]), not {pixels.shape}")
+    if isinstance(image, str | PathLike):
+        return os.fsdecode(image)
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ValueError(f"the image has no pixels: its size is {image.width}x{image.height}")
+        with suppress(Exception):  # the decoder raises it again
+            image.load()  # here, because two threads must not load the same image
+        return image
+    content = image.read() if hasattr(image, "read") else image
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    if isinstance(content, str):
+        raise TypeError("a file object must return bytes, not str: open the file in mode 'rb'")
+    raise TypeError(f"an image must be {ACCEPTED}, not {type(content).__name__}")
+
+
+def _check_array(images: NDArray[np.generic]) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
         raise TypeError(f"images must be uint8, from 0 to 255, not {images.dtype}")
-    if images.ndim != 3 and not (images.ndim == 4 and images.shape[3] in (1, 3, 4)):
+    if images.ndim not in (2, 3, 4) or (images.ndim == 4 and images.shape[3] not in CHANNELS):
         raise ValueError(
-            "images must have the shape (N, height, width) or (N, height, width, channels) with 1, 3 or 4 channels, "
-            f"not {images.shape}"
+            "images must have the shape (height, width), (height, width, channels), (N, height, width) or "
+            f"(N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}"
         )
-    if 0 in images.shape[1:]:
-        raise ValueError(f"images have no pixels: their shape is {images.shape}")
     return images.astype(np.uint8, copy=False)
+
+
+def _is_image(images: NDArray[np.uint8], card: ModelCard) -> bool:
+    """Whether an array of three axes is one image, and not N grey images. Raises ValueError if that is unclear."""
+    batch = "for N grey images pass images[..., None]"
+    if images.shape[2] not in CHANNELS:
+        if images.shape[0] == card.channels == 3:
+            raise ValueError(
+                f"images of the shape {images.shape} may be 3 grey images, or one image (channels, height, width); "
+                f"{batch}, for one image pass images.transpose(1, 2, 0)"
+            )
+        return False
+    if images.shape[1:] == (card.height, card.width):
+        raise ValueError(
+            f"images of the shape {images.shape} may be one image (height, width, channels), or "
+            f"(N, height, width); for one image pass images[None], {batch}"
+        )
+    return True

@@ -13,6 +13,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from netkit.core.errors import ImageError, ModelError, OutOfMemoryError
 from netkit.core.remote import is_remote
@@ -26,7 +27,7 @@ from netkit.infer.runtime.session import Session
 SMALL_FILE_BYTES = 2048
 BATCHES_PER_TASK = 8  # of small files, for processes: sending tasks takes 1 % of the cores' time, with 1 batch 11 %
 
-Input = str | NDArray[np.uint8]
+Input = str | bytes | Image.Image | NDArray[np.uint8]
 Floats = NDArray[np.float32]
 T = TypeVar("T")
 Transform = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -43,7 +44,7 @@ class InputError(NamedTuple):
 class Predictions:
     """The network's outputs for a batch of N inputs, of which K could be decoded.
 
-    `paths` (N,) holds "" for inputs that are arrays; `errors` (N,) holds None for each input that could be decoded.
+    `paths` (N,) holds "" for inputs that are not paths; `errors` (N,) holds None for each input that could be decoded.
     `logits` and `probabilities` (K, classes) are float32. `mean_level`, from 0 to 255, is the mean of all pixels.
     `transformed` (T, K) holds the predicted class indices after each of T transforms.
     """
@@ -74,7 +75,8 @@ def predict(
 ) -> Generator[Predictions]:
     """Yield the predictions of all inputs in order, a batch at a time.
 
-    Inputs are paths, or images uint8 (height, width) or (height, width, channels). Workers are threads, or with
+    Inputs are paths, the content of image files, Pillow's images, or arrays uint8 (height, width) or (height, width,
+    channels). Workers are threads, or with
     `processes` forks of this process, which requires `session.can_fork`. `brightness` is updated with each batch.
 
     Raises ModelError if the network fails or its outputs are NaN or infinite.
@@ -186,9 +188,13 @@ def _chunks(inputs: Iterable[Input], size: int) -> Iterator[list[Input]]:
 
 def _is_small(image: Input) -> bool:
     """Whether decoding takes so little time that threads would not make it faster."""
-    if isinstance(image, str) and is_remote(image):
+    if isinstance(image, Image.Image):
+        return False
+    if not isinstance(image, str):
+        return (len(image) if isinstance(image, bytes) else image.nbytes) <= SMALL_FILE_BYTES
+    if is_remote(image):
         return False
     try:
-        return (os.stat(image).st_size if isinstance(image, str) else image.nbytes) <= SMALL_FILE_BYTES
+        return os.stat(image).st_size <= SMALL_FILE_BYTES
     except (OSError, ValueError):
         return True

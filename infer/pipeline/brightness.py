@@ -30,7 +30,10 @@ class MeanBrightness:
 
 @dataclass
 class BrightnessCheck(MeanBrightness):
-    """Warns once if the first images are far brighter or darker than the training images."""
+    """Warns once if the first images are far brighter or darker than the training images.
+
+    A check may last for several runs: each `finish` compares the images so far, until a warning or enough images.
+    """
 
     card: ModelCard = field(kw_only=True)
     inverted: bool = field(kw_only=True)
@@ -40,6 +43,7 @@ class BrightnessCheck(MeanBrightness):
         super().update(images, level)
         if self.images >= CHECKED_IMAGES:
             self._check()
+            self.checked = True
 
     def finish(self) -> None:
         if self.images:
@@ -55,4 +59,4 @@ class BrightnessCheck(MeanBrightness):
                 expected,
                 advice,
             )
-        self.checked = True
+            self.checked = True

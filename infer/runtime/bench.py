@@ -41,7 +41,8 @@ def measure(session: Session, *, batch_size: int, threads: int, min_duration_s: 
 
     def latencies(_: int) -> list[float]:
         durations_s: list[float] = []
-        while (begun := time.perf_counter()) - started < min_duration_s:
+        while not durations_s or time.perf_counter() - started < min_duration_s:
+            begun = time.perf_counter()
             session.run(images_u8, size=batch_size)
             durations_s.append(time.perf_counter() - begun)
         return durations_s

@@ -10,7 +10,7 @@ from netkit.infer.predictor import Classifier, open_model
 def load(
     model: str | Path, *, device: str = "auto", batch_size: int = 64, top_k: int = 1, invert: bool = False
 ) -> Classifier:
-    """Open a model, check it as `netkit.verify` does, and return a classifier for image files and arrays.
+    """Open a model, check it as `netkit.verify` does, and return a classifier for images.
 
     Args:
         model: An .onnx file that netkit exported.
@@ -20,8 +20,10 @@ def load(
         invert: Invert the pixel values, for dark ink on white paper.
 
     Returns:
-        A Classifier. Call it with one path, several paths, or a uint8 array of shape (N, height, width) or
-        (N, height, width, channels).
+        A Classifier. Call it with one image, which gives one Row, or with several, which give a list. An image is a
+        path, the bytes of an image file, a binary file object, a PIL.Image.Image, or a uint8 array of shape
+        (height, width) or (height, width, channels). Several images are an iterable, or an array with one axis more.
+        Several threads may use one Classifier, and it can be pickled for other processes.
 
     Raises:
         UsageError: The file does not exist, or a value is invalid.
@@ -31,9 +33,12 @@ def load(
     Example:
         >>> import numpy as np
         >>> classify = netkit.load("runs/residual/model.onnx", device="cpu")
+        >>> classify(np.zeros((28, 28), np.uint8)).status
+        'ok'
         >>> [row.status for row in classify(np.zeros((2, 28, 28), np.uint8))]
         ['ok', 'ok']
     """
     check_device(device)
     session = open_model(Path(model), device=device)
-    return Classifier(session, Decoder(session.card.input, invert=invert), batch_size=batch_size, top_k=top_k)
+    decoder = Decoder(session.card.input, invert=invert)
+    return Classifier(session, decoder, batch_size=batch_size, top_k=top_k, device=device)

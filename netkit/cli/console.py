@@ -1,4 +1,8 @@
-"""Terminal output: messages on stderr, results and tables on stdout."""
+"""Terminal output: messages on stderr, results and tables on stdout.
+
+Styles, colors and bars appear only on a terminal, whatever FORCE_COLOR says, so that programs can read the output.
+NO_COLOR turns colors off there.
+"""
 
 import json
 import logging
@@ -61,8 +65,9 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
         table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    width = None if sys.stdout.isatty() else 10_000  # do not truncate lines on a pipe
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    terminal = sys.stdout.isatty()
+    width = None if terminal else 10_000  # do not truncate lines on a pipe
+    Console(highlight=False, markup=False, emoji=False, width=width, force_terminal=terminal).print(table)
 
 
 def print_checks(checks: Sequence["Check"], *, as_json: bool) -> None:

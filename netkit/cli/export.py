@@ -80,15 +80,15 @@ def export(
 
 
 def _suggest(model: ExportedModel) -> None:
-    """Suggest running the model on the image files of its data set, or on a sample of it."""
+    """Suggest running the model on image files, on a sample of its data set, or on the data set itself."""
     from netkit.data import registry
 
-    if not registry.has_image_files(model.data):
-        if hints.has_images():
-            hints.suggest_infer(model=model.path)
-        else:
-            hints.suggest("sample", hints.IMAGES, options=["--data", model.data])
-    elif os.path.isdir(model.data):
+    has_files = registry.has_image_files(model.data)
+    if has_files and os.path.isdir(model.data):
         hints.suggest_infer(model.data, model=model.path)
-    else:  # a .csv table may list files in any folder
+    elif not has_files and hints.has_images():
+        hints.suggest_infer(model=model.path)
+    elif not has_files and hints.is_default(model.path):  # after `sample`, the hint is to run the default model
+        hints.suggest("sample", hints.IMAGES, options=["--data", model.data])
+    else:  # also for a .csv table, which may list files in any folder
         hints.suggest("evaluate", str(model.path), options=["--data", model.data])

@@ -55,7 +55,7 @@ def suggest_again(*, launcher: Sequence[str] = (), **changes: Any) -> None:
 def suggest_infer(folder: str = IMAGES, *, model: Path | None = None, options: Sequence[str] = ()) -> None:
     """Suggest running `model`, by default the newest in runs/, on `folder`. If either is missing, suggest the help."""
     options = [*(["--model", str(model)] if model else []), *options]
-    if has_images(folder) and (model or _has_model()):
+    if has_images(folder) and (model or _default_models()):
         suggest("infer", folder, options=options)
     else:
         suggest("infer", options=[*options, "--help"])
@@ -66,12 +66,17 @@ def has_images(folder: str = IMAGES) -> bool:
     return os.path.isdir(folder) and bool(os.listdir(folder))
 
 
-def _has_model() -> bool:
+def is_default(model: Path) -> bool:
+    """Whether `infer` runs `model`, which was just written, by default: it is runs/*/model.onnx."""
+    return model.resolve() in _default_models()
+
+
+def _default_models() -> list[Path]:
     from pathlib import Path
 
     from netkit.core.runs import MODEL
 
-    return any(Path("runs").glob(f"*/{MODEL}"))
+    return [path.resolve() for path in Path("runs").glob(f"*/{MODEL}")]
 
 
 def _quoted(word: str) -> str:

@@ -98,7 +98,7 @@ def fail(message: str, code: int) -> int:
 
 
 def _line(message: str) -> str:
-    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    rank = f"rank {os.environ['RANK']}: " if os.environ.get("RANK") else ""
     return f"netkit: {rank}{one_line(message)}\n"
 
 

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 CUDA_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
@@ -23,19 +24,25 @@ def cgroup_quota(root: Path, membership: Path) -> float | None:
     `root` is the mount point of the cgroups, and the file `membership` names the cgroup of the process. Cgroups may be
     nested, as with systemd; the smallest quota between the process's cgroup and `root` applies.
     """
-    quotas = map(_quota_in, _cgroups(root, membership))
+    quotas = map(_quota_in, _cgroups(root, membership, "cpu"))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 
-def _cgroups(root: Path, membership: Path) -> list[Path]:
-    """Return the folders of the process's cgroup and of those that contain it, up to `root`."""
+def _cgroups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
+    """Yield the folders of the process's cgroup and of those that contain it, in version 2 and then in version 1.
+
+    In version 1 each controller has its own tree. A line of `membership` is ID:CONTROLLERS:PATH; version 2 names no
+    controllers. A container may see the path on its host, of which only the top exists here.
+    """
     try:
-        name = next((line[3:] for line in membership.read_text().splitlines() if line.startswith("0::/")), "/")
-    except OSError:
-        name = "/"
-    folder = root / name.lstrip("/")
-    folders = [folder, *folder.parents]
-    return folders[: folders.index(root) + 1]
+        lines = [line.split(":", 2) for line in membership.read_text().splitlines()]
+        paths = {name: path for _, controllers, path in lines for name in controllers.split(",")}
+    except (OSError, ValueError):
+        paths = {}
+    for top, name in ((root, ""), (root / controller, controller)):
+        folder = top / paths.get(name, "/").lstrip("/")
+        yield folder
+        yield from (parent for parent in folder.parents if parent.is_relative_to(top))
 
 
 def _quota_in(folder: Path) -> float | None:
@@ -43,8 +50,7 @@ def _quota_in(folder: Path) -> float | None:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
         else:
-            quota = (folder / "cpu/cpu.cfs_quota_us").read_text()
-            period = (folder / "cpu/cpu.cfs_period_us").read_text()
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):  # no cgroup, or "max": no quota
         return None
@@ -60,14 +66,14 @@ def free_memory_bytes() -> int:
         available = int(fields["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError, ValueError):
         available = FALLBACK_MEMORY_BYTES
-    return min([available, *filter(None, map(_free_memory_in, _cgroups(CGROUP_ROOT, CGROUP_MEMBERSHIP)))])
+    cgroups = _cgroups(CGROUP_ROOT, CGROUP_MEMBERSHIP, "memory")
+    return min([available, *filter(None, map(_free_memory_in, cgroups))])
 
 
 def _free_memory_in(folder: Path) -> int | None:
     """Return the bytes that a cgroup may still use, at least 1, or None if it has no limit. Caches count as free."""
     names = ("memory.max", "memory.current", "memory.stat", "inactive_file ")
     if not (folder / names[0]).exists():  # version 1
-        folder /= "memory"
         names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "memory.stat", "total_inactive_file ")
     try:
         limit, used, stat = ((folder / name).read_text() for name in names[:3])

@@ -37,18 +37,22 @@ class Decoder:
     max_bytes: int = MAX_FILE_BYTES
     max_pixels: int = MAX_PIXELS
 
-    def __call__(self, image: str | NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Decode a file, or convert pixels (height, width) or (height, width, channels), to uint8 (channels, h, w).
+    def __call__(self, image: str | bytes | Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Decode a file or its content, or convert an image or pixels (height, width[, channels]), to uint8 (c, h, w).
 
         EXIF orientation is applied, only the first frame of an animation is used, 16-bit grey is scaled to 8 bits,
         transparent pixels are composited over black (over white with `invert`), and grey is ITU-R 601 luma. Then the
         image is resized as described in model_card.Input.
         Raises ImageError if the file cannot be decoded.
         """
-        if not isinstance(image, str):
+        if isinstance(image, Image.Image):
+            return self._convert(image)
+        if isinstance(image, np.ndarray):
             pixels = image.squeeze(2) if image.shape[2:] == (1,) else image
             return self._fit(self._composite(Image.fromarray(pixels)))
-        content = self.read(image)
+        content = image if isinstance(image, bytes) else self.read(image)
+        if len(content) > self.max_bytes:
+            raise ImageError("too-large", f"{len(content):,} bytes, over the limit of {self.max_bytes:,}")
         with _image_errors(content):
             return self._fit(self._decode(content))
 
@@ -87,6 +91,12 @@ class Decoder:
         if content.startswith(png.SIGNATURE) and (image := png.plain_image(content, max_pixels=self.max_pixels)):
             return image
         return self._composite(_to_8_bit(_apply_orientation(_load(content, self.max_pixels))))
+
+    def _convert(self, image: Image.Image) -> NDArray[np.uint8]:
+        with _image_errors(b""):
+            copied = image.copy()  # the steps below change it in place
+            copied.format = image.format
+            return self._fit(self._composite(_to_8_bit(_apply_orientation(copied))))
 
     def _composite(self, image: Image.Image) -> Image.Image:
         """Composite transparent pixels over black, or over white with `invert`."""

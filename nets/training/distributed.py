@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, distributed
 
-from netkit.core.errors import UsageError
+from netkit.core.errors import UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,18 @@ def from_environment() -> Ranks:
 
 @contextmanager
 def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Connect the ranks inside the context, with NCCL on CUDA and with gloo on the CPU."""
+    """Connect the ranks inside the context, with NCCL on CUDA and with gloo on the CPU.
+
+    Raises UsageError if they cannot be connected, for example because torchrun's MASTER_ADDR is missing.
+    """
     if ranks.world_size == 1:
         yield
         return
-    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (ValueError, RuntimeError) as exc:
+        cause = first_line(exc)
+        raise UsageError(f"cannot connect the processes: {cause}; start with torchrun, or unset WORLD_SIZE") from None
     try:
         yield
     finally:

@@ -104,8 +104,10 @@ def test_a_table_on_a_pipe_is_not_truncated_and_separates_thousands(
     assert max(map(len, lines)) < len(LONG) + 40
 
 
-def test_a_table_on_a_pipe_has_no_escape_sequences() -> None:
-    output, errors = run(f"from netkit.cli.console import print_table; print_table({TABLE!r})", terminal=True)
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}])
+def test_a_table_on_a_pipe_has_no_escape_sequences(environment: dict[str, str]) -> None:
+    program = f"from netkit.cli.console import print_table; print_table({TABLE!r})"
+    output, errors = run(program, terminal=True, **environment)
     assert errors == "" and "\x1b" not in output and LONG in output
 
 

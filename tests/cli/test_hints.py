@@ -135,6 +135,38 @@ def test_the_suggested_command_runs_as_printed(run_line: RunLine, place: Path, l
     run_line(suggested(run_line(line, place, stdin)), place, stdin)
 
 
+@pytest.mark.parametrize(
+    "options", ["", "--precision int8", "--variants int8,fp32", "--out 'a b.onnx'", "--out ../-c.onnx"]
+)
+def test_the_hint_of_export_runs_the_model_that_was_written(
+    run_line: RunLine, workspace: Path, tmp_path: Path, options: str
+) -> None:
+    """Also if runs/ has another model, which is newer, and from another folder."""
+    shutil.copytree(workspace / "runs", tmp_path / "here/runs")
+    shutil.copytree(workspace / "runs/residual", tmp_path / "run x")
+    errors = run_line(f"netkit export --run '../run x' --max-drop 100 {options}", tmp_path / "here")
+    line = suggested(errors)
+    run_line(line, tmp_path / "here")
+    written = max(
+        (path for path in tmp_path.rglob("*.onnx") if "runs" not in path.parts),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    if "variants" in options:
+        written = tmp_path / "run x/model.int8.onnx"
+    command, verb, *words = words_in(line)
+    assert (command, verb) == ("netkit", "evaluate")
+    assert any((tmp_path / "here" / word).resolve() == written for word in words)
+
+
+def test_the_hint_of_export_in_runs_is_a_sample_for_the_default_model(
+    run_line: RunLine, workspace: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(workspace / "runs", tmp_path / "runs")
+    line = suggested(run_line("netkit export --run runs/residual", tmp_path))
+    assert line == "netkit sample images/ --data digits"
+    assert suggested(run_line(line, tmp_path)) == "netkit infer images/"
+
+
 def test_every_command_has_a_case() -> None:
     assert set(COMMANDS) <= set(LINES)
 
@@ -144,11 +176,13 @@ def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_
     line = "netkit train --arch residual --data digits --epochs 0.2 --out 'my run'"
     for expected in (
         "netkit export --run 'my run'",
-        "netkit sample images/ --data digits",
-        "netkit infer --help",  # because runs/ has no model
+        "netkit evaluate 'my run/model.onnx' --data digits",
+        "netkit evaluate 'my run/model.onnx' --data digits --out report.html",
+        "netkit infer --model 'my run/model.onnx' --help",  # because there is no images/
     ):
         line = suggested(run_line(line, tmp_path))
         assert line == expected
+    assert suggested(run_line("netkit sample images/ --data digits", tmp_path)) == "netkit infer --help"
     line = "netkit verify 'my run/model.onnx'"
     for expected in (
         "netkit infer images/ --model 'my run/model.onnx'",

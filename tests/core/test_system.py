@@ -40,6 +40,25 @@ def test_the_smallest_quota_of_nested_cgroups_applies(tmp_path: Path, membership
     assert cgroup_quota(tmp_path, tmp_path / "membership") == cores
 
 
+@pytest.mark.parametrize(
+    ("membership", "cores"),
+    [
+        ("4:cpu:/a/b\n0::/\n", 2.0),
+        ("3:cpu,cpuacct:/a\n", 2.0),
+        ("4:memory:/a\n", 8.0),
+        ("4:cpu:/host\n", 8.0),
+        ("x", 8.0),
+    ],
+)
+def test_nested_cgroups_of_version_1_apply(tmp_path: Path, membership: str, cores: float) -> None:
+    for folder, quota in (("cpu", 800000), ("cpu/a", 200000), ("cpu/a/b", -1)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+        (tmp_path / folder / "cpu.cfs_period_us").write_text("100000\n")
+    (tmp_path / "membership").write_text(membership)
+    assert cgroup_quota(tmp_path, tmp_path / "membership") == cores
+
+
 @pytest.mark.parametrize(("quota", "cores"), [("50000 100000", 1), ("100000 100000", 1), ("max 100000", None)])
 def test_a_quota_lowers_the_number_of_cores_but_not_below_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str, cores: int | None
@@ -63,6 +82,14 @@ def test_a_quota_lowers_the_number_of_cores_but_not_below_one(
             },
             2900,
         ),
+        (
+            {
+                "memory/a/memory.limit_in_bytes": "4000\n",
+                "memory/a/memory.usage_in_bytes": "1000\n",
+                "memory/a/memory.stat": "",
+            },
+            3000,
+        ),
         ({"memory.max": "max\n", "memory.current": "3000\n", "memory.stat": ""}, None),
         ({"a/memory.max": "700\n", "a/memory.current": "0\n", "a/memory.stat": ""}, 700),
         ({"memory.max": "5000\n"}, None),
@@ -73,9 +100,9 @@ def test_memory_limits_of_cgroups_lower_the_free_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], free: int | None
 ) -> None:
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    (tmp_path / "membership").write_text("0::/a/b\n")
+    (tmp_path / "membership").write_text("4:memory:/a/b\n0::/a/b\n")
     monkeypatch.setattr("netkit.core.system.CGROUP_ROOT", tmp_path)
     monkeypatch.setattr("netkit.core.system.CGROUP_MEMBERSHIP", tmp_path / "membership")
     if free is None:

@@ -22,6 +22,11 @@ def test_the_speed_agrees_with_the_elapsed_time(session: Session) -> None:
     assert speed.images_per_s <= 2 * 16 / (speed.p50_ms / 1000) * 2  # at most twice that of two threads
 
 
+def test_each_thread_runs_at_least_once_however_short_the_duration(session: Session) -> None:
+    speed = bench.measure(session, batch_size=2, threads=3, min_duration_s=1e-9)
+    assert speed.images_per_s > 0 and speed.p50_ms > 0
+
+
 def speed(batch_size: int, images_per_s: int, *, threads: int = 2) -> Speed:
     return Speed("CPUExecutionProvider", batch_size, threads, images_per_s, 1.0, 1.0, 1.0)
 

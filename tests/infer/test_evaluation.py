@@ -18,6 +18,7 @@ from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupt
 from netkit.infer.evaluation.metrics import Evaluation, evaluate
+from netkit.infer.pipeline.batches import Input
 from netkit.infer.runtime.session import Session
 from tests.support.commands import Netkit
 from tests.support.evaluations import evaluate_with_defaults
@@ -131,7 +132,8 @@ class RecordingDecoder(Decoder):
 
     log: Path = field(kw_only=True)
 
-    def __call__(self, image: str | np.ndarray) -> np.ndarray:
+    def __call__(self, image: Input) -> np.ndarray:
+        assert isinstance(image, str)
         with open(self.log, "a") as file:
             file.write(f"{image}\n")
         return super().__call__(image)

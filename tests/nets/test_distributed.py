@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from netkit.core.errors import UsageError
-from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks, from_environment
+from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks, from_environment, process_group
 from netkit.nets.training.state import load as load_state
 from tests.support.waiting import wait_until
 
@@ -59,6 +59,23 @@ def test_environment_variables_that_torchrun_cannot_have_set_are_an_error(
         monkeypatch.setenv(name, value)
     with pytest.raises(UsageError, match=r"not the environment of a torchrun process: RANK=.*unset WORLD_SIZE"):
         from_environment()
+
+
+@pytest.mark.parametrize(
+    "variables", [{}, {"MASTER_ADDR": "localhost"}, {"MASTER_ADDR": "localhost", "MASTER_PORT": "x"}]
+)
+def test_processes_without_an_address_to_connect_to_are_an_error(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", **variables}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UsageError, match=r"cannot connect the processes: .*unset WORLD_SIZE"),
+        process_group(Ranks(0, 2, 0, 2), torch.device("cpu")),
+    ):
+        pass
 
 
 def test_launcher_starts_the_same_number_of_processes() -> None:
