@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from netkit.nets.training.metrics import EpochMetrics
+
 
 def _recipes() -> Iterable[str]:
     from netkit.nets.training.recipe import ALIASES, RECIPES
@@ -93,16 +95,21 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
 
     ranks = distributed.from_environment()
     terminal = open_terminal(quiet=not ranks.is_main)
+    hidden: EpochMetrics | None = None  # the latest epoch, if its line was not printed
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        """Print at most 10 lines for each power of 10. A terminal has the progress bar instead."""
+        nonlocal hidden
+        hidden = metrics
+        if not terminal.is_terminal and metrics.epoch % 10 ** (len(str(metrics.epoch)) - 1) == 0:
+            terminal.print(f"epoch {metrics}")
+            hidden = None
+
     try:
         with progress_bar(arch, console=terminal) as progress:
-            run = netkit.train(
-                arch,
-                out=out,
-                progress=progress,
-                on_epoch=lambda metrics: terminal.print(f"epoch {metrics}"),
-                stop_on_signal=True,
-                **options,
-            )
+            run = netkit.train(arch, out=out, progress=progress, on_epoch=on_epoch, stop_on_signal=True, **options)
+        if hidden:
+            terminal.print(f"epoch {hidden}")
     except (Interrupted, TrainingError) as exc:
         if not ranks.is_main:  # all processes stop, and only the first one prints the message
             click.get_current_context().exit(exc.exit_code)

@@ -22,8 +22,9 @@ EVALUATION_BATCH_SIZE = 100  # with 1,000, densenet takes twice as long on two c
 class EpochMetrics:
     """One row of metrics.csv. Losses are means of the cross entropy; accuracies are in [0, 1].
 
-    `step` and `lr` are those of the epoch's last step. The training columns are means over the epoch's images, each
-    computed with the weights before its step; the training loss includes the recipe's label smoothing. The test columns
+    `step` and `lr` are those of the epoch's last step. The training columns are means over the training images, each
+    computed with the weights before the latest step that trained on it: an image that the epoch skips keeps the outcome
+    of an earlier epoch. The training loss includes the recipe's label smoothing. The test columns
     are computed after the epoch in float32, except that a run with precision bf16 uses bf16 until its last epoch.
     """
 

@@ -69,7 +69,7 @@ class Callbacks:
     """Functions that `train` calls.
 
     Args:
-        on_step: called with the number of images trained on since the last call, and the metrics as text.
+        on_step: called with the number of images trained on since the last call, and the latest metrics as text.
         on_epoch: called with the metrics of each finished epoch.
         stop: returns the number of a signal to stop the run, or None.
     """
@@ -185,20 +185,22 @@ def _run(
     trainer: Trainer, plan: Plan, arguments: Arguments, callbacks: Callbacks, events: "EventWriter | None"
 ) -> None:
     """Train to the end. Save the state every `save_every_s`, at the end of each epoch, and before stopping early."""
-    saved_at, images_before = time.monotonic(), 0
+    saved_at, images_before, accuracies = time.monotonic(), 0, ""
     for metrics in trainer.run():
         if metrics is None:
             continue
         images = trainer.schedule.images_after(trainer.step)
-        callbacks.on_step(images - images_before, str(metrics))
+        callbacks.on_step(images - images_before, f"{metrics}{accuracies}")
         images_before = images
         epoch_ended = trainer.schedule.ends_epoch(trainer.step)
         if events:
             events.write_step(trainer.step, loss=metrics.loss, lr=trainer.lr)
         if epoch_ended:
-            callbacks.on_epoch(trainer.rows[-1])
+            row = trainer.rows[-1]
+            accuracies = f", train {row.train_accuracy:.2%}, test {row.test_accuracy:.2%}"
+            callbacks.on_epoch(row)
             if events:
-                events.write_epoch(trainer.rows[-1])
+                events.write_epoch(row)
         signal_number = callbacks.stop()
         stopped = trainer.ranks.any(signal_number is not None)
         if epoch_ended or stopped or time.monotonic() - saved_at >= plan.save_every_s:

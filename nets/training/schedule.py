@@ -15,13 +15,27 @@ class Position(NamedTuple):
     steps: int
 
 
+def batch_sizes(images: int, batch_size: int) -> list[int]:
+    """Split `images` into batches. A last batch of one image joins the batch before it.
+
+    Batch norm cannot train on a single image if its input is (N, C) or (N, C, 1, 1).
+    """
+    sizes = [batch_size] * (images // batch_size)
+    rest = images % batch_size
+    if rest == 1 and sizes:
+        sizes[-1] += 1
+    elif rest:
+        sizes.append(rest)
+    return sizes
+
+
 class EpochSchedule:
     """The schedule of `recipe` on `images` training images. Steps are counted from 1 over the whole training."""
 
     def __init__(self, recipe: Recipe, images: int) -> None:
         self._recipe = recipe
         self._images = [recipe.images_in(epoch, images) for epoch in range(1, math.ceil(recipe.epochs) + 1)]
-        self._last_steps = list(accumulate(-(-count // recipe.batch_size) for count in self._images))
+        self._last_steps = list(accumulate(len(batch_sizes(count, recipe.batch_size)) for count in self._images))
 
     @property
     def steps(self) -> int:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from netkit.core.errors import UsageError
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import draw_maps, warp
@@ -24,9 +25,9 @@ from netkit.nets.training.metrics import EpochMetrics, evaluate
 from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.sampling import Sampler
-from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.schedule import EpochSchedule, batch_sizes
 from netkit.nets.training.state import Snapshot
-from netkit.nets.training.step_metrics import RunningMetrics, StepMetrics, divergence_error
+from netkit.nets.training.step_metrics import AsyncLosses, StepMetrics, divergence_error
 
 
 class Trainer:
@@ -59,7 +60,7 @@ class Trainer:
         self.step = 0
         self.rows: list[EpochMetrics] = []
         self._sampler = Sampler(recipe, images, seed=seed, device=device)
-        self._metrics = RunningMetrics(self.schedule, batch_size=recipe.batch_size, device=device)
+        self._losses = AsyncLosses(self.schedule, device)
         self._dtype = DTYPES[choose_precision(recipe.precision, device)]
         self._optimizer = Optimizer(self.model, recipe, device=device, scaled=self._dtype == torch.float16)
         ema = get_ema_multi_avg_fn(recipe.ema)
@@ -88,7 +89,7 @@ class Trainer:
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self._optimizer.momentum_buffers().items()}
-        tensors |= self._sampler.tensors() | self._metrics.tensors()
+        tensors |= self._sampler.tensors()
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -106,7 +107,6 @@ class Trainer:
             self._average.load_state_dict(with_prefix("average."))
         self._optimizer.restore(with_prefix("momentum."), snapshot.scaler)
         self._sampler.restore(snapshot.tensors)
-        self._metrics.restore(snapshot.tensors)
         torch.set_rng_state(snapshot.tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(snapshot.tensors["random.cuda"], self.device)
@@ -124,29 +124,37 @@ class Trainer:
             order = self._sampler.order(epoch)
             maps = draw_maps(images, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch)
             maps = None if maps is None else maps.to(self.device)
-            batches = order.split(self.recipe.batch_size)[steps_before:]
+            batches = order.split(batch_sizes(len(order), self.recipe.batch_size))[steps_before:]
             shards = [self.ranks.shard(indices) for indices in batches]
             loaded = self.train_images.batches(shard for shard, _ in shards)
             for indices, (shard, weight), images_u8 in zip(batches, shards, loaded, strict=True):
                 x = images_u8 if maps is None else warp(images_u8, maps[shard])
-                losses = self.train_step(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
-                self._sampler.record(indices, losses)
+                outcomes = self.train_step(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
+                self._sampler.record(indices, outcomes)
                 ended = self.schedule.ends_epoch(self.step)
                 # several ranks must yield metrics at the same steps, because there they agree on whether to stop
-                metrics = self._metrics.latest(wait=ended or self.ranks.world_size > 1)
+                metrics = self._losses.latest(wait=ended or self.ranks.world_size > 1)
                 if ended:
                     self._end_epoch(epoch, order, started)
                 yield metrics
 
     def train_step(self, images: Tensor, labels: Tensor, *, weight: int, batch_size: int) -> Tensor:
-        """Do one step on this rank's shard of a batch; returns the losses (batch_size,) of the whole batch.
+        """Do one step on this rank's shard of a batch.
 
         Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device. With `weight` 0 the shard does not
-        contribute to the gradient.
+        contribute to the gradient. Returns the losses of the whole batch, and 1 for each correct prediction and 0 for
+        each wrong one: (2, batch_size).
         """
         self.model.train()
-        with autocast(self.device, self._dtype):
-            logits = self._forward(images)  # (n, classes)
+        try:
+            with autocast(self.device, self._dtype):
+                logits = self._forward(images)  # (n, classes)
+        except ValueError as exc:
+            if "more than 1 value per channel" not in str(exc):
+                raise
+            raise UsageError(
+                "batch norm cannot train on a batch of one image; add training images, or pass a larger --batch-size"
+            ) from None
         smoothing = self.recipe.label_smoothing
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")  # (n,)
         self.step += 1
@@ -155,14 +163,13 @@ class Trainer:
         if self._average:
             self._average.update_parameters(self.model)
         correct = logits.argmax(dim=1) == labels
-        losses, correct = self.ranks.gather(torch.stack([losses.detach(), correct]), batch_size)
-        self._metrics.add(self.step, losses, correct)
-        return losses
+        outcomes = self.ranks.gather(torch.stack([losses.detach(), correct]), batch_size)
+        self._losses.send(self.step, outcomes[0].mean())
+        return outcomes
 
     def _end_epoch(self, epoch: int, order: Tensor, started: float) -> None:
         """Evaluate on the test images, and append a row of metrics."""
-        train_loss, train_accuracy = self._metrics.end_epoch(len(order))
-        self._sampler.end_epoch(order)
+        train_loss, train_accuracy = self._sampler.end_epoch(order)
         # the last epoch is evaluated in float32, and with fp16 all epochs: on a CPU float16 is 30 times slower
         in_bf16 = self.step < self.schedule.steps and self._dtype == torch.bfloat16
         dtype = torch.bfloat16 if in_bf16 else torch.float32

@@ -71,9 +71,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 
 def train(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
-    """Train one epoch on the digits: 11 steps of 131 images, an odd number, and one step of 1 image."""
+    """Train one epoch on the digits: 8 steps of 179 images, an odd number, and one step of 10 images."""
     program = [sys.executable, "-m"] if processes == 1 else TORCHRUN
-    options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "131"]
+    options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "179"]
     options += ["--out", arch]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from netkit.core.errors import TrainingError
+from netkit.core.errors import TrainingError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files
 from netkit.data.dataset import ArrayDataSet, DataSet
@@ -109,13 +109,11 @@ def test_weights_are_averaged_exponentially(card: ModelCard, digits_data: ArrayD
     assert not torch.equal(trainer.result.get_parameter("net.linear.bias"), weight)
 
 
-def test_step_metrics_contain_the_epoch_and_its_accuracy_so_far(card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_step_metrics_contain_the_epoch_and_a_finite_loss(card: ModelCard, digits_data: ArrayDataSet) -> None:
     trainer = create_trainer(card, digits_data, FULL)
     steps = [metrics for metrics in trainer.run() if metrics]
     assert [metrics.epoch for metrics in steps] == [1] * 6 + [2] * 6 + [3] * 3 + [4] * 3
-    assert steps[5].accuracy == trainer.rows[0].train_accuracy
-    assert steps[17].accuracy == trainer.rows[3].train_accuracy
-    assert all(math.isfinite(metrics.loss) and 0 <= metrics.accuracy <= 1 for metrics in steps)
+    assert all(math.isfinite(metrics.loss) for metrics in steps)
 
 
 def test_order_is_a_permutation_that_depends_only_on_seed_and_epoch() -> None:
@@ -131,14 +129,67 @@ def test_order_is_a_permutation_that_depends_only_on_seed_and_epoch() -> None:
 def test_later_epochs_train_on_the_images_with_the_largest_losses(card: ModelCard, digits_data: ArrayDataSet) -> None:
     trainer = create_trainer(card, digits_data, FULL)
     steps = trainer.run()
-    losses = {step: trainer.snapshot().tensors["losses"].clone() for step, _ in enumerate(steps, start=1)}
+    outcomes = {step: trainer.snapshot().tensors["outcomes"].clone() for step, _ in enumerate(steps, start=1)}
+    losses = {step: losses for step, (losses, _) in outcomes.items()}
     assert losses[11].mean().item() == pytest.approx(trainer.rows[0].train_loss)  # stored after the epoch
     assert losses[12].mean().item() == pytest.approx(trainer.rows[1].train_loss)
     for before, after in ((12, 15), (15, 18)):
         trained = losses[after] != losses[before]
         assert trained.sum() == 721  # of 1,442
         assert losses[before][trained].min() >= losses[before][~trained].max()
-    assert losses[15][losses[15] != losses[12]].mean().item() == pytest.approx(trainer.rows[2].train_loss)
+
+
+def test_training_accuracy_is_that_of_all_images_also_if_an_epoch_skips_the_easy_ones(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    trainer = create_trainer(card, digits_data, replace(FULL, epochs=12))
+    outcomes = [trainer.snapshot().tensors["outcomes"].clone() for _ in trainer.run()]
+    _, before, after = (outcomes[step - 1] for step in (6, 12, 15))  # the last steps of the first three epochs
+    trained = (after != before).any(dim=0)
+    assert trained.sum() <= 721  # half of the images
+    assert after[1, trained].mean() + 0.1 < after[1].mean()  # the figure of the hard half would be too low
+    row = trainer.rows[2]
+    assert (row.train_loss, row.train_accuracy) == pytest.approx(tuple(after.double().mean(dim=1).tolist()))
+
+
+def test_training_accuracy_of_half_an_epoch_is_that_of_the_images_trained_on(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    trainer = run_to_end(create_trainer(card, digits_data, replace(PLAIN, epochs=0.5)))
+    losses, correct = trainer.snapshot().tensors["outcomes"]
+    trained = ~losses.isnan()
+    assert trained.sum() == 721
+    assert trainer.rows[0].train_accuracy == pytest.approx(correct[trained].mean().item())
+
+
+class PooledNet(nn.Module):
+    """A network with batch norm on an input of one pixel, as in most torchvision classifiers on small images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten())
+        self.linear = nn.Linear(1, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.features(x))
+
+
+def test_last_image_of_an_epoch_trains_with_the_batch_before_it(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    recipe = replace(PLAIN, batch_size=10)
+    data = first_images(digits_data, 31)
+    trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=recipe, seed=3, device=torch.device("cpu"))
+    sizes: list[int] = []
+    trainer.model.net.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    run_to_end(trainer)
+    assert sizes == [10, 10, 11, 31] * 2  # 31 test images after each epoch
+    assert [row.step for row in trainer.rows] == [3, 6]
+
+
+def test_single_training_image_raises_an_error_that_names_the_fix(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    data = first_images(digits_data, 1)
+    trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=PLAIN, seed=3, device=torch.device("cpu"))
+    with pytest.raises(UsageError, match="cannot train on a batch of one image; add training images, or pass a larger"):
+        run_to_end(trainer)
 
 
 @pytest.mark.parametrize(
