@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from netkit.core.errors import UsageError
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
-from netkit.nets.training.augment import draw_maps, warp
+from netkit.nets.training.augment import Augmentation
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
 from netkit.nets.training.feed import Feed
@@ -28,6 +28,7 @@ from netkit.nets.training.sampling import Sampler
 from netkit.nets.training.schedule import EpochSchedule, batch_sizes
 from netkit.nets.training.state import Snapshot
 from netkit.nets.training.step_metrics import AsyncLosses, StepMetrics, divergence_error
+from netkit.nets.training.weights import freeze_all_but_last_layer
 
 
 class Trainer:
@@ -50,12 +51,15 @@ class Trainer:
     ) -> None:
         self.recipe, self.seed, self.device, self.ranks = recipe, seed, device, ranks
         self.model = model.to(device)
+        if recipe.freeze:
+            freeze_all_but_last_layer(self.model)
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         images = len(data.train_labels)
         self.train_images, self.test_images = Feed(data.train_images, device), Feed(data.test_images, device)
         self.train_labels = torch.tensor(data.train_labels, device=device)
         self.test_labels = torch.tensor(data.test_labels, device=device)
+        self._class_weights = _balanced_weights(self.train_labels, len(data.labels)) if recipe.balanced else None
         self.schedule = EpochSchedule(recipe, images)
         self.step = 0
         self.rows: list[EpochMetrics] = []
@@ -117,19 +121,19 @@ class Trainer:
 
         Raises TrainingError if a loss is NaN or infinite.
         """
-        images, _, height, width = self.train_images.shape
         while self.step < self.schedule.steps:
             epoch, steps_before = self.schedule.position(self.step)
             started = time.monotonic()
             order = self._sampler.order(epoch)
-            maps = draw_maps(images, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch)
-            maps = None if maps is None else maps.to(self.device)
+            augment = Augmentation(
+                self.train_images.shape, recipe=self.recipe, seed=self.seed, epoch=epoch, device=self.device
+            )
             batches = order.split(batch_sizes(len(order), self.recipe.batch_size))[steps_before:]
             shards = [self.ranks.shard(indices) for indices in batches]
             loaded = self.train_images.batches(shard for shard, _ in shards)
             for indices, (shard, weight), images_u8 in zip(batches, shards, loaded, strict=True):
-                x = images_u8 if maps is None else warp(images_u8, maps[shard])
-                outcomes = self.train_step(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
+                x, labels = augment(images_u8, shard), self.train_labels[shard]
+                outcomes = self.train_step(x, labels, weight=weight, batch_size=len(indices))
                 self._sampler.record(indices, outcomes)
                 ended = self.schedule.ends_epoch(self.step)
                 # several ranks must yield metrics at the same steps, because there they agree on whether to stop
@@ -145,7 +149,7 @@ class Trainer:
         contribute to the gradient. Returns the losses of the whole batch, and 1 for each correct prediction and 0 for
         each wrong one: (2, batch_size).
         """
-        self.model.train()
+        self.model.train(not self.recipe.freeze)  # a frozen batch norm keeps its mean and variance
         try:
             with autocast(self.device, self._dtype):
                 logits = self._forward(images)  # (n, classes)
@@ -158,8 +162,9 @@ class Trainer:
         smoothing = self.recipe.label_smoothing
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")  # (n,)
         self.step += 1
+        weighted = losses if self._class_weights is None else losses * self._class_weights[labels]
         # DDP averages the gradients of the ranks, so each rank multiplies its sum of losses by the world size
-        self._optimizer.step(losses.sum() * (weight * self.ranks.world_size / batch_size), lr=self.lr)
+        self._optimizer.step(weighted.sum() * (weight * self.ranks.world_size / batch_size), lr=self.lr)
         if self._average:
             self._average.update_parameters(self.model)
         correct = logits.argmax(dim=1) == labels
@@ -180,3 +185,8 @@ class Trainer:
         self.rows.append(
             EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
         )
+
+
+def _balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return a weight for each class, (classes,), inverse to its number of images. The mean over all images is 1."""
+    return len(labels) / (classes * labels.bincount(minlength=classes).clamp_min(1)).float()
