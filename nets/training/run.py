@@ -140,7 +140,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         _start(trainer, plan, arguments)
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)
-        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.rows[-1].test_accuracy))
+        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.test_accuracy()))
         if ranks.is_main:
             _finish(trainer, data, plan.out, card, arguments)
         del trainer  # its DDP refers to the process group
@@ -197,7 +197,7 @@ def _run(
             events.write_step(trainer.step, loss=metrics.loss, lr=trainer.lr)
         if epoch_ended:
             row = trainer.rows[-1]
-            accuracies = f", train {row.train_accuracy:.2%}, test {row.test_accuracy:.2%}"
+            accuracies = f", train {row.train_accuracy:.2%}, {row.split} {row.eval_accuracy:.2%}"
             callbacks.on_epoch(row)
             if events:
                 events.write_epoch(row)
@@ -251,6 +251,8 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         netkit=VERSION,
         torch=torch.__version__,
         val_split=data.val_split,
+        validated_on_test=data.val_images is not None and data.val_images is data.test_images,
+        data_options=data.reading,
     )
     try:
         return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)

@@ -21,7 +21,7 @@ from netkit.nets.training.augment import Augmentation
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
 from netkit.nets.training.feed import Feed
-from netkit.nets.training.metrics import EpochMetrics, evaluate
+from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, evaluate
 from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.sampling import Sampler
@@ -60,6 +60,10 @@ class Trainer:
         self.train_labels = torch.tensor(data.train_labels, device=device)
         self.test_labels = torch.tensor(data.test_labels, device=device)
         self._class_weights = _balanced_weights(self.train_labels, len(data.labels)) if recipe.balanced else None
+        self.split, self._eval_images, self._eval_labels = "test", self.test_images, self.test_labels
+        if data.val_images is not None:
+            self.split, self._eval_images = "val", Feed(data.val_images, device)
+            self._eval_labels = torch.tensor(data.val_labels, device=device)
         self.schedule = EpochSchedule(recipe, images)
         self.step = 0
         self.rows: list[EpochMetrics] = []
@@ -81,6 +85,12 @@ class Trainer:
     def lr(self) -> float:
         """The learning rate of the last step."""
         return self.schedule.lr_at(self.step)
+
+    def test_accuracy(self) -> float:
+        """Return the accuracy of `result` on the test images in float32. The training must be complete."""
+        if self.split == "test":
+            return self.rows[-1].eval_accuracy
+        return evaluate(self.result, self.test_images, self.test_labels)[1]
 
     def snapshot(self) -> Snapshot:
         """Return the state of the training. The tensors are not copied: save them before the next step.
@@ -173,17 +183,19 @@ class Trainer:
         return outcomes
 
     def _end_epoch(self, epoch: int, order: Tensor, started: float) -> None:
-        """Evaluate on the test images, and append a row of metrics."""
+        """Evaluate on the validation images, or else on the test images, and append a row of metrics."""
         train_loss, train_accuracy = self._sampler.end_epoch(order)
         # the last epoch is evaluated in float32, and with fp16 all epochs: on a CPU float16 is 30 times slower
         in_bf16 = self.step < self.schedule.steps and self._dtype == torch.bfloat16
         dtype = torch.bfloat16 if in_bf16 else torch.float32
-        test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels, dtype)
-        if not math.isfinite(test_loss):
-            raise divergence_error(f"the test loss became {test_loss}", self.step, self.schedule)
+        loss, accuracy = evaluate(self.result, self._eval_images, self._eval_labels, dtype)
+        if not math.isfinite(loss):
+            raise divergence_error(f"the {SPLIT_NAMES[self.split]} loss became {loss}", self.step, self.schedule)
         seconds = time.monotonic() - started
         self.rows.append(
-            EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
+            EpochMetrics(
+                epoch, self.step, self.lr, train_loss, train_accuracy, loss, accuracy, seconds, split=self.split
+            )
         )
 
 

@@ -11,11 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from netkit.core.errors import DataError, DeviceError, Interrupted, ModelError, TrainingError, UsageError
 from netkit.core.system import missing_cuda_driver
 from netkit.data.dataset import ArrayDataSet
+from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, plots, run, state
+from netkit.nets.training.feed import Feed
+from netkit.nets.training.metrics import EpochMetrics, predict
 from netkit.nets.training.recipe import recipe_named
 from netkit.nets.training.run import Callbacks, Plan, TrainedRun, train
 from netkit.nets.training.trainer import Trainer
@@ -65,6 +70,33 @@ def test_accuracy_on_the_card_is_that_of_the_last_epoch(trained: TrainedRun) -> 
     rows = read_metrics(trained.weights.parent)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["test_accuracy"]) == trained.card.origin.test_accuracy
+
+
+def test_epochs_are_evaluated_on_validation_images_and_the_saved_weights_on_test_images(
+    tmp_path: Path, data: ArrayDataSet
+) -> None:
+    images, labels = data.test_images, data.test_labels
+    split = replace(
+        data, val_images=images[:155], val_labels=labels[:155], test_images=images[155:], test_labels=labels[155:]
+    )
+    rows: list[EpochMetrics] = []
+    trained = train(make_plan(tmp_path, tensorboard=True), split, Callbacks(on_epoch=rows.append))
+    net, card = checkpoint.load(trained.weights)
+    predictions = predict(FromPixels(net, card), Feed(images, torch.device("cpu"))).argmax(dim=1).numpy()
+    correct = predictions == labels
+    assert card.origin.test_accuracy == correct[155:].mean() and not card.origin.validated_on_test
+    last = read_metrics(tmp_path)[-1]
+    assert "test_accuracy" not in last and float(last["val_accuracy"]) == correct[:155].mean()
+    assert f"validation accuracy {correct[:155].mean():.2%}" in str(rows[-1])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert events.Scalars("val/accuracy")[-1].value == pytest.approx(rows[-1].eval_accuracy)
+
+
+def test_the_card_says_that_the_test_images_were_also_validation_images(tmp_path: Path, data: ArrayDataSet) -> None:
+    split = replace(data, val_images=data.test_images, val_labels=data.test_labels)
+    origin = train(make_plan(tmp_path), split).card.origin
+    assert origin.validated_on_test
+    assert origin.test_accuracy == float(read_metrics(tmp_path)[-1]["val_accuracy"])
 
 
 def test_run_writes_weights_metrics_pictures_and_arguments(trained: TrainedRun, data: ArrayDataSet) -> None:

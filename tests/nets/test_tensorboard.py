@@ -48,7 +48,7 @@ def test_logs_contain_every_step_and_epoch_once_after_a_kill(tmp_path: Path, dig
         for metric in ("loss", "accuracy"):
             (first_step, _), (step, value) = scalars[f"{split}/{metric}"]
             assert (first_step, step) == (EPOCH_STEPS, last.step)
-            assert value == pytest.approx(getattr(last, f"{split}_{metric}"), abs=1e-6)
+            assert value == pytest.approx(last.columns()[f"{split}_{metric}"], abs=1e-6)
     assert scalars["step/lr"][-1][1] == pytest.approx(last.lr)
 
 

@@ -90,9 +90,9 @@ def test_test_metrics_are_those_of_the_averaged_weights_after_the_epoch(
         logits = trainer.result.eval()(torch.from_numpy(digits_data.test_images))
     last = trainer.rows[-1]
     correct = (logits.argmax(1).numpy() == digits_data.test_labels).sum()
-    assert last.test_accuracy == correct / len(digits_data.test_labels) > 0.5
+    assert last.eval_accuracy == correct / len(digits_data.test_labels) > 0.5
     labels = torch.from_numpy(digits_data.test_labels)
-    assert last.test_loss == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item(), rel=1e-5)
+    assert last.eval_loss == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item(), rel=1e-5)
     assert [row.epoch for row in trainer.rows] == [1, 2, 3, 4, 5, 6]
     assert last.train_loss < trainer.rows[0].train_loss
 
@@ -295,4 +295,4 @@ def test_lazily_decoded_images_give_identical_weights(
         for memory in (10**9, 0)
     )
     assert same_state(in_memory, lazy)
-    assert [row.test_loss for row in in_memory.rows] == [row.test_loss for row in lazy.rows]
+    assert [row.eval_loss for row in in_memory.rows] == [row.eval_loss for row in lazy.rows]
