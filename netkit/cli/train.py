@@ -44,8 +44,22 @@ def _precisions() -> Iterable[str]:
     return PRECISIONS
 
 
+def _augmentations() -> Iterable[str]:
+    from netkit.nets.training.recipe import AUGMENTATIONS
+
+    return AUGMENTATIONS
+
+
+def _class_weights() -> Iterable[str]:
+    from netkit.nets.training.recipe import CLASS_WEIGHTS
+
+    return CLASS_WEIGHTS
+
+
 RECIPE = LazyChoice("recipe", _recipes)
 PRECISION = LazyChoice("precision", _precisions)
+AUGMENTATION = LazyChoice("augmentation", _augmentations)
+CLASS_WEIGHTS = LazyChoice("class weights", _class_weights)
 FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
 
 
@@ -71,6 +85,10 @@ FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
     help="fp32, bf16, fp16; auto: bf16 if supported.",
     show_default=FROM_RECIPE,
 )
+@option("--augment", type=AUGMENTATION, metavar="NAME", help="none, digits or photos.", show_default=FROM_DATA)
+@option("--class-weights", type=CLASS_WEIGHTS, metavar="NAME", default="none", help="none or balanced classes.")
+@option("--freeze", is_flag=True, help="Train the last layer only; needs --weights.")
+@option("--patience", type=COUNT, metavar="N", help="Stop after N epochs without a better validation accuracy.")
 @option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
 @device_option
 @option("--out", type=PATH, help="Run folder to write.", show_default="runs/ARCH")

@@ -53,6 +53,11 @@ class EpochMetrics:
         )
 
 
+def best_epoch(rows: Iterable[EpochMetrics]) -> EpochMetrics:
+    """Return the first of the epochs with the highest accuracy and, among these, the lowest loss."""
+    return max(rows, key=lambda row: (row.eval_accuracy, -row.eval_loss))
+
+
 @torch.no_grad()
 def predict(model: FromPixels, images: Feed, dtype: torch.dtype = torch.float32) -> Tensor:
     """Compute logits (N, classes) float32 for all images, under autocast to `dtype`."""

@@ -10,6 +10,7 @@ MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the b
 MAX_LR = 1e6
 MAX_EPOCHS = 100_000  # EpochSchedule keeps a list of all epochs
 SCHEDULES = ("constant", "onecycle")
+CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -39,6 +40,7 @@ class Recipe:
         precision: "fp32", "bf16", "fp16", or "auto": bf16 if the hardware supports it, else fp32.
         balanced: weigh the loss of each image inversely to the frequency of its class, with a mean weight of 1.
         freeze: train the last layer only.
+        patience: number of epochs without a better validation accuracy after which the training ends; 0 for no limit.
 
     Raises:
         UsageError: a value is out of range.
@@ -70,6 +72,7 @@ class Recipe:
     jitter: float = 0.0
     balanced: bool = False
     freeze: bool = False
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= MAX_EPOCHS:

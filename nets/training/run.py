@@ -24,7 +24,7 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, distributed, plots, record, state
 from netkit.nets.training import weights as initial_weights
 from netkit.nets.training.device import choose_device, choose_precision
-from netkit.nets.training.metrics import EpochMetrics, predict, write_csv
+from netkit.nets.training.metrics import EpochMetrics, best_epoch, predict, write_csv
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.record import Arguments
 from netkit.nets.training.trainer import Trainer
@@ -97,8 +97,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     to resume from, and only the main process writes to the folder.
 
     Raises:
-        UsageError: the architecture is unknown, the folder cannot be used or is in use by another run, or the run to
-            resume had other arguments.
+        UsageError: the architecture is unknown, the folder cannot be used or is in use by another run, the run to
+            resume had other arguments, or the recipe needs weights or a validation split that are missing.
         MissingExtraError: tensorboard is not installed.
         DeviceError: the device cannot be used.
         TrainingError: the loss became NaN or infinite.
@@ -112,6 +112,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     if torch.are_deterministic_algorithms_enabled() != plan.deterministic:
         torch.use_deterministic_algorithms(plan.deterministic)  # takes 2 s, because it imports a compiler
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
+    _check(recipe, plan, data)
     card = _untrained_card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
     net = build(card)
@@ -140,7 +141,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         _start(trainer, plan, arguments)
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)
-        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.test_accuracy()))
+        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.finish()))
+        _log_best_epoch(trainer)
         if ranks.is_main:
             _finish(trainer, data, plan.out, card, arguments)
         del trainer  # its DDP refers to the process group
@@ -208,7 +210,7 @@ def _run(
                 write_csv(plan.out / METRICS, trainer.rows)
                 state.save(plan.out / STATE, trainer.snapshot(), arguments)
             saved_at = time.monotonic()
-        if stopped and trainer.step < trainer.schedule.steps:
+        if stopped and not trainer.done:
             message = f"stopped after step {trainer.step:,} of {trainer.schedule.steps:,}; the state is saved"
             raise Interrupted(message, signal_number or signal.SIGTERM)  # None if another rank received the signal
 
@@ -258,6 +260,25 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)
     except CardError as exc:
         raise DataError(f"{data.source}: cannot be trained on: {exc}") from None
+
+
+def _check(recipe: Recipe, plan: Plan, data: DataSet) -> None:
+    """Raise UsageError if the recipe needs initial weights or a validation split, and there are none."""
+    if recipe.freeze and not plan.weights:
+        raise UsageError("--freeze trains the last layer only; pass the weights of the other layers with --weights")
+    if recipe.patience and data.val_images is None:
+        raise UsageError(
+            f"--patience {recipe.patience} needs validation images, and {data.source} has none; "
+            "add a folder val/ beside train/ and test/"
+        )
+
+
+def _log_best_epoch(trainer: Trainer) -> None:
+    """Log the epoch whose weights are saved, if it was chosen on validation images."""
+    if trainer.split == "val":
+        best, last = best_epoch(trainer.rows), trainer.rows[-1]
+        stopped = f"; stopped after epoch {last.epoch}" if trainer.step < trainer.schedule.steps else ""
+        logger.info("best epoch %s: validation accuracy %.2f%%%s", best.epoch, 100 * best.eval_accuracy, stopped)
 
 
 def _make_folder(out: Path) -> None:

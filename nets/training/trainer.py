@@ -21,7 +21,7 @@ from netkit.nets.training.augment import Augmentation
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
 from netkit.nets.training.feed import Feed
-from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, evaluate
+from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, best_epoch, evaluate
 from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.sampling import Sampler
@@ -34,8 +34,11 @@ from netkit.nets.training.weights import freeze_all_but_last_layer
 class Trainer:
     """Trains a model, and holds all state that the next step depends on.
 
-    `step` is the number of finished steps; `rows` are the metrics of the finished epochs. A snapshot can be taken
-    between two steps. A Trainer with the same arguments that restores it continues with bit-identical results.
+    `step` is the number of finished steps; `rows` are the metrics of the finished epochs; `done` says that no step
+    follows. With a validation split, the weights of the best epoch are kept.
+
+    A snapshot can be taken between two steps. A Trainer with the same arguments that restores it continues with
+    bit-identical results.
     """
 
     def __init__(
@@ -67,6 +70,8 @@ class Trainer:
         self.schedule = EpochSchedule(recipe, images)
         self.step = 0
         self.rows: list[EpochMetrics] = []
+        self.done = False
+        self._best: dict[str, Tensor] = {}  # weights of the best epoch
         self._sampler = Sampler(recipe, images, seed=seed, device=device)
         self._losses = AsyncLosses(self.schedule, device)
         self._dtype = DTYPES[choose_precision(recipe.precision, device)]
@@ -86,10 +91,14 @@ class Trainer:
         """The learning rate of the last step."""
         return self.schedule.lr_at(self.step)
 
-    def test_accuracy(self) -> float:
-        """Return the accuracy of `result` on the test images in float32. The training must be complete."""
+    def finish(self) -> float:
+        """Set `result` to the best epoch of a validation split; return its test accuracy in float32.
+
+        The training must be done, and can neither be continued nor saved after this.
+        """
         if self.split == "test":
             return self.rows[-1].eval_accuracy
+        self.result.load_state_dict(self._best)
         return evaluate(self.result, self.test_images, self.test_labels)[1]
 
     def snapshot(self) -> Snapshot:
@@ -102,6 +111,7 @@ class Trainer:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self._optimizer.momentum_buffers().items()}
         tensors |= self._sampler.tensors()
         tensors["random.cpu"] = torch.get_rng_state()
@@ -124,14 +134,15 @@ class Trainer:
         torch.set_rng_state(snapshot.tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(snapshot.tensors["random.cuda"], self.device)
-        self.step, self.rows = snapshot.step, list(snapshot.rows)
+        self.step, self.rows, self._best = snapshot.step, list(snapshot.rows), with_prefix("best.")
+        self.done = self._is_done()
 
     def run(self) -> Iterator[StepMetrics | None]:
         """Train to the end. Yields the latest metrics after each step, or None if no new ones arrived from the GPU.
 
         Raises TrainingError if a loss is NaN or infinite.
         """
-        while self.step < self.schedule.steps:
+        while not self.done:
             epoch, steps_before = self.schedule.position(self.step)
             started = time.monotonic()
             order = self._sampler.order(epoch)
@@ -197,6 +208,16 @@ class Trainer:
                 epoch, self.step, self.lr, train_loss, train_accuracy, loss, accuracy, seconds, split=self.split
             )
         )
+        if self.split == "val" and best_epoch(self.rows) is self.rows[-1]:
+            self._best = {name: tensor.clone() for name, tensor in self.result.state_dict().items()}
+        # the metrics of the ranks can differ in the last digits, and only those of the main process are saved
+        self.done = self.ranks.any(self.ranks.is_main and self._is_done())
+
+    def _is_done(self) -> bool:
+        """Whether all steps are done, or the best epoch is as long ago as the recipe's patience."""
+        if self.step == self.schedule.steps or not (self.recipe.patience and self.rows):
+            return self.step == self.schedule.steps
+        return self.rows[-1].epoch - best_epoch(self.rows).epoch >= self.recipe.patience
 
 
 def _balanced_weights(labels: Tensor, classes: int) -> Tensor:
