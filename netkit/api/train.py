@@ -18,7 +18,7 @@ from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
 from netkit.nets.training.recipe import CLASS_WEIGHTS, recipe_named
 from netkit.nets.training.run import TrainedRun
-from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.schedule import EpochSchedule, with_min_steps
 
 
 def train(
@@ -137,7 +137,7 @@ def train(
         chosen_recipe = chosen_recipe.with_augmentation(augment)
     images = len(data_set.train_labels)
     if epochs is None:
-        chosen_recipe = chosen_recipe.with_min_steps(images)
+        chosen_recipe = with_min_steps(chosen_recipe, images)
     plan = run.Plan(
         arch=arch,
         recipe=chosen_recipe,

@@ -1,12 +1,10 @@
 """Recipes: the hyperparameters of a training run. Imports the standard library only."""
 
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, count
 from typing import Any
 
 from netkit.core.errors import UsageError, unknown_name
 
-MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the bundled digits
 MAX_LR = 1e6
 MAX_EPOCHS = 100_000  # EpochSchedule keeps a list of all epochs
 SCHEDULES = ("constant", "onecycle")
@@ -105,12 +103,6 @@ class Recipe:
     def images_in(self, epoch: int, images: int) -> int:
         """Return the number of images that the epoch trains on: its candidates, or a part of them in the last epoch."""
         return max(1, round(self.candidates_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
-
-    def with_min_steps(self, images: int) -> "Recipe":
-        """Return this recipe, with more epochs if `images` training images would give fewer than MIN_STEPS steps."""
-        last_steps = accumulate(-(-self.candidates_in(epoch, images) // self.batch_size) for epoch in count(1))
-        min_epochs = next(epoch for epoch, steps in enumerate(last_steps, start=1) if steps >= MIN_STEPS)
-        return replace(self, epochs=max(self.epochs, min_epochs))
 
     def with_augmentation(self, level: str) -> "Recipe":
         """Return this recipe with an augmentation of AUGMENTATIONS. Raises UsageError if the level is unknown."""

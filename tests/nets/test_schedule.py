@@ -1,11 +1,12 @@
 """EpochSchedule, against counting batch by batch."""
 
+import logging
 from dataclasses import replace
 
 import pytest
 
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.schedule import EpochSchedule, batch_sizes
+from netkit.nets.training.schedule import EpochSchedule, batch_sizes, with_min_steps
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,27 @@ def test_every_step_has_its_position_in_an_epoch(
 )
 def test_last_batch_of_one_image_joins_the_batch_before_it(images: int, batch_size: int, sizes: list[int]) -> None:
     assert batch_sizes(images, batch_size) == sizes
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(60_000, 8), (10_000, 11), (1_442, 82)])
+def test_small_data_sets_get_enough_epochs_for_500_steps(images: int, epochs: int) -> None:
+    recipe = with_min_steps(recipe_named("fast"), images)
+    assert recipe.epochs == epochs
+    steps = [-(-recipe.images_in(epoch, images) // recipe.batch_size) for epoch in range(1, epochs + 1)]
+    assert sum(steps) >= 500
+    assert sum(steps[:-1]) < 500 or epochs == recipe_named("fast").epochs
+
+
+def test_few_images_get_at_most_100_epochs_and_a_message_that_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "netkit"):
+        assert [with_min_steps(recipe_named("fast"), images).epochs for images in (288, 2, 60_000)] == [100, 100, 8]
+    few, fewer = caplog.messages
+    assert few == (
+        "288 training images: 100 epochs, because the recipe's 8 epochs have only 18 steps; --epochs changes it"
+    )
+    assert fewer.startswith("2 training images: 100 epochs, because the recipe's 8 epochs have only 8 steps;")
+
+
+def test_recipe_with_more_epochs_keeps_them(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = replace(recipe_named("fast"), epochs=200)
+    assert with_min_steps(recipe, 10) == recipe and not caplog.messages

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional as F
 
@@ -185,6 +186,89 @@ def test_last_image_of_an_epoch_trains_with_the_batch_before_it(card: ModelCard,
     assert [row.step for row in trainer.rows] == [3, 6]
 
 
+def test_balanced_loss_has_scikit_learns_class_weights(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    labels = digits_data.train_labels
+    kept = np.flatnonzero((labels != 3) | (np.arange(len(labels)) % 4 == 0))[:200]  # few images of class 3
+    images, labels = digits_data.train_images[kept], labels[kept]
+    data = replace(digits_data, train_images=images, train_labels=labels)
+    trainer = create_trainer(card, data, replace(PLAIN, batch_size=200, epochs=1, balanced=True))
+    torch.manual_seed(0)
+    plain = FromPixels(build(card), card)
+    weights = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+    logits = plain(torch.from_numpy(images))
+    losses = F.cross_entropy(logits, torch.from_numpy(labels), torch.from_numpy(weights).float(), reduction="sum")
+    (losses / 200).backward()
+    torch.optim.SGD(plain.parameters(), lr=0.01).step()
+    run_to_end(trainer)
+    for ours, theirs in zip(trainer.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    unweighted = F.cross_entropy(logits, torch.from_numpy(labels)).item()
+    assert trainer.rows[0].train_loss == pytest.approx(unweighted, rel=1e-4)
+
+
+def test_frozen_network_changes_only_in_its_last_layer(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    data, recipe = first_images(digits_data, 100), replace(FULL, batch_size=20, freeze=True)
+    trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=recipe, seed=3, device=torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    run_to_end(trainer)
+    after = trainer.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"net.linear.weight", "net.linear.bias"}  # not the mean and variance of batch norm
+    momenta = {name for name in trainer.snapshot().tensors if name.startswith("momentum.")}
+    assert momenta == {f"momentum.{name}" for name in changed}
+
+
+def with_validation(data: ArrayDataSet) -> ArrayDataSet:
+    """Use the first half of the test images for validation."""
+    half = len(data.test_labels) // 2
+    images, labels = data.test_images, data.test_labels
+    return replace(
+        data, val_images=images[:half], val_labels=labels[:half], test_images=images[half:], test_labels=labels[half:]
+    )
+
+
+UNSTEADY = replace(FULL, epochs=10, schedule="constant", lr=0.2)  # the last of its epochs is not the best
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_weights_of_the_best_epoch_are_the_result(card: ModelCard, digits_data: ArrayDataSet, ema: float) -> None:
+    data = with_validation(first_images(digits_data, 200))
+    trainer = create_trainer(card, data, replace(UNSTEADY, ema=ema, batch_size=50))
+    weights: list[dict[str, torch.Tensor]] = []
+    for _ in trainer.run():
+        if trainer.schedule.ends_epoch(trainer.step):
+            weights.append({name: tensor.clone() for name, tensor in trainer.result.state_dict().items()})
+    accuracies = [row.eval_accuracy for row in trainer.rows]
+    best = min((row for row in trainer.rows if row.eval_accuracy == max(accuracies)), key=lambda row: row.eval_loss)
+    assert best.epoch < 10
+    test_accuracy = trainer.finish()
+    result = trainer.result.state_dict()
+    assert all(torch.equal(result[name], tensor) for name, tensor in weights[best.epoch - 1].items())
+    with torch.no_grad():
+        predictions = trainer.result.eval()(torch.from_numpy(data.test_images)).argmax(dim=1).numpy()
+    assert test_accuracy == (predictions == data.test_labels).mean()
+
+
+def test_training_ends_after_the_patience_and_continues_identically_when_restored(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    data = with_validation(first_images(digits_data, 200))
+    recipe = replace(UNSTEADY.with_augmentation("photos"), epochs=60, batch_size=50, patience=3)
+    uninterrupted = run_to_end(create_trainer(card, data, recipe))
+    accuracies = [row.eval_accuracy for row in uninterrupted.rows]
+    best = max(range(len(accuracies)), key=lambda epoch: (accuracies[epoch], -uninterrupted.rows[epoch].eval_loss))
+    assert uninterrupted.done and len(accuracies) == best + 1 + 3 < 60
+    steps = uninterrupted.step
+    for stop_step in (3, steps // 2, steps - 1, steps):
+        trainer = create_trainer(card, data, recipe)
+        next(step for step in trainer.run() if trainer.step == stop_step)
+        resumed = create_trainer(card, data, recipe, weights_seed=99)
+        snapshot = trainer.snapshot()
+        resumed.restore(snapshot._replace(tensors={name: t.clone() for name, t in snapshot.tensors.items()}))
+        assert same_state(run_to_end(resumed), uninterrupted)
+        assert resumed.finish() == run_to_end(create_trainer(card, data, recipe)).finish()
+
+
 def test_single_training_image_raises_an_error_that_names_the_fix(card: ModelCard, digits_data: ArrayDataSet) -> None:
     data = first_images(digits_data, 1)
     trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=PLAIN, seed=3, device=torch.device("cpu"))
@@ -199,6 +283,7 @@ def test_single_training_image_raises_an_error_that_names_the_fix(card: ModelCar
         {"schedule": "constant"}, {"pct_start": 0.5}, {"max_grad_norm": 0.01}, {"weight_decay": 0.1}, {"muon": 0.0},
         {"momentum": 0.5}, {"nesterov": False}, {"lr": 0.05}, {"batch_size": 128}, {"drop_fraction": 0.0},
         {"full_epochs": 1}, {"precision": "bf16"}, {"epochs": 5},
+        {"crop": 0.5}, {"flip": True}, {"jitter": 0.3}, {"balanced": True}, {"freeze": True},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -208,7 +293,7 @@ def test_every_hyperparameter_changes_the_weights(
     data = first_images(digits_data, 300)
     recipe = replace(FULL, precision="fp32")
     one, other = (run_to_end(create_trainer(card, data, r)) for r in (recipe, replace(recipe, **change)))
-    assert not torch.equal(one.model.get_parameter("net.conv1.weight"), other.model.get_parameter("net.conv1.weight"))
+    assert not torch.equal(one.model.get_parameter("net.linear.weight"), other.model.get_parameter("net.linear.weight"))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
