@@ -16,6 +16,7 @@ from netkit.data.options import VAL_SPLIT, Options
 from netkit.nets.training import run, stopping
 from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
+from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import CLASS_WEIGHTS, recipe_named
 from netkit.nets.training.run import TrainedRun
 from netkit.nets.training.schedule import EpochSchedule, with_min_steps
@@ -138,7 +139,7 @@ def train(
     images = len(data_set.train_labels)
     if epochs is None:
         chosen_recipe = with_min_steps(chosen_recipe, images)
-    plan = run.Plan(
+    plan = Plan(
         arch=arch,
         recipe=chosen_recipe,
         seed=seed,
@@ -153,7 +154,7 @@ def train(
     signals: AbstractContextManager[Callable[[], int | None]]
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
-        callbacks = run.Callbacks(
+        callbacks = Callbacks(
             on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,

@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -24,7 +23,8 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, distributed, plots, record, state
 from netkit.nets.training import weights as initial_weights
 from netkit.nets.training.device import choose_device, choose_precision
-from netkit.nets.training.metrics import EpochMetrics, best_epoch, predict, write_csv
+from netkit.nets.training.metrics import predict, write_csv
+from netkit.nets.training.plan import NO_CALLBACKS, Callbacks, Plan
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.record import Arguments
 from netkit.nets.training.trainer import Trainer
@@ -34,52 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 15.0  # a killed run loses no more work than this
 PICTURES = (CURVES, CONFUSION, MISTAKES)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The arguments of a run.
-
-    Args:
-        device: "auto", "cpu" or "cuda".
-        out: folder of the run.
-        resume: continue the run in `out` if it was stopped.
-        tensorboard: also write TensorBoard logs.
-        weights: a .safetensors file with initial weights; None for random ones.
-        save_every_s: seconds between two saved states within an epoch.
-    """
-
-    arch: str
-    recipe: Recipe
-    seed: int
-    device: str
-    out: Path
-    resume: bool = False
-    compiled: bool = False
-    deterministic: bool = False
-    tensorboard: bool = False
-    weights: Path | None = None
-    save_every_s: float = SAVE_EVERY_S
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Functions that `train` calls.
-
-    Args:
-        on_step: called with the number of images trained on since the last call, and the latest metrics as text.
-        on_epoch: called with the metrics of each finished epoch.
-        stop: returns the number of a signal to stop the run, or None.
-    """
-
-    on_step: Callable[[int, str], None] = lambda images, metrics: None
-    on_epoch: Callable[[EpochMetrics], None] = lambda row: None
-    stop: Callable[[], int | None] = lambda: None
-
-
-NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True)
@@ -112,7 +67,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     if torch.are_deterministic_algorithms_enabled() != plan.deterministic:
         torch.use_deterministic_algorithms(plan.deterministic)  # takes 2 s, because it imports a compiler
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
-    _check(recipe, plan, data)
+    plan.check(data)
     card = _untrained_card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
     net = build(card)
@@ -142,7 +97,6 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)
         card = replace(card, origin=replace(card.origin, test_accuracy=trainer.finish()))
-        _log_best_epoch(trainer)
         if ranks.is_main:
             _finish(trainer, data, plan.out, card, arguments)
         del trainer  # its DDP refers to the process group
@@ -260,25 +214,6 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)
     except CardError as exc:
         raise DataError(f"{data.source}: cannot be trained on: {exc}") from None
-
-
-def _check(recipe: Recipe, plan: Plan, data: DataSet) -> None:
-    """Raise UsageError if the recipe needs initial weights or a validation split, and there are none."""
-    if recipe.freeze and not plan.weights:
-        raise UsageError("--freeze trains the last layer only; pass the weights of the other layers with --weights")
-    if recipe.patience and data.val_images is None:
-        raise UsageError(
-            f"--patience {recipe.patience} needs validation images, and {data.source} has none; "
-            "add a folder val/ beside train/ and test/"
-        )
-
-
-def _log_best_epoch(trainer: Trainer) -> None:
-    """Log the epoch whose weights are saved, if it was chosen on validation images."""
-    if trainer.split == "val":
-        best, last = best_epoch(trainer.rows), trainer.rows[-1]
-        stopped = f"; stopped after epoch {last.epoch}" if trainer.step < trainer.schedule.steps else ""
-        logger.info("best epoch %s: validation accuracy %.2f%%%s", best.epoch, 100 * best.eval_accuracy, stopped)
 
 
 def _make_folder(out: Path) -> None:

@@ -4,6 +4,7 @@ The order of the images and their augmentation depend only on the seed, the epoc
 that was stopped at any step continues exactly as without the stop.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from netkit.nets.training.schedule import EpochSchedule, batch_sizes
 from netkit.nets.training.state import Snapshot
 from netkit.nets.training.step_metrics import AsyncLosses, StepMetrics, divergence_error
 from netkit.nets.training.weights import freeze_all_but_last_layer
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -99,6 +102,9 @@ class Trainer:
         if self.split == "test":
             return self.rows[-1].eval_accuracy
         self.result.load_state_dict(self._best)
+        best, last = best_epoch(self.rows), self.rows[-1]
+        stopped = f"; stopped after epoch {last.epoch}" if self.step < self.schedule.steps else ""
+        logger.info("best epoch %s: validation accuracy %.2f%%%s", best.epoch, 100 * best.eval_accuracy, stopped)
         return evaluate(self.result, self.test_images, self.test_labels)[1]
 
     def snapshot(self) -> Snapshot:

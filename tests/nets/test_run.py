@@ -21,8 +21,9 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, plots, run, state
 from netkit.nets.training.feed import Feed
 from netkit.nets.training.metrics import EpochMetrics, predict
+from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.run import Callbacks, Plan, TrainedRun, train
+from netkit.nets.training.run import TrainedRun, train
 from netkit.nets.training.trainer import Trainer
 from tests.support.trainings import stopping_after
 

@@ -11,8 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from netkit.core.errors import Interrupted, MissingExtraError
 from netkit.data.dataset import ArrayDataSet
 from netkit.nets.training.metrics import EpochMetrics
+from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.run import Callbacks, Plan, train
+from netkit.nets.training.run import train
 from tests.support.trainings import stopping_after
 
 PLAN = Plan("residual", replace(recipe_named("fast"), epochs=2), 0, "cpu", Path(), tensorboard=True)
