@@ -221,9 +221,8 @@ class Trainer:
 
     def _is_done(self) -> bool:
         """Whether all steps are done, or the best epoch is as long ago as the recipe's patience."""
-        if self.step == self.schedule.steps or not (self.recipe.patience and self.rows):
-            return self.step == self.schedule.steps
-        return self.rows[-1].epoch - best_epoch(self.rows).epoch >= self.recipe.patience
+        epochs_since_best = self.rows[-1].epoch - best_epoch(self.rows).epoch if self.rows else 0
+        return self.step == self.schedule.steps or 0 < self.recipe.patience <= epochs_since_best
 
 
 def _balanced_weights(labels: Tensor, classes: int) -> Tensor:
