@@ -12,7 +12,7 @@ from netkit.nets.training.recipe import Recipe
 logger = logging.getLogger(__name__)
 
 MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the bundled digits
-MAX_ADDED_EPOCHS = 100  # TODO-MEASURE
+SMALL_DATA_EPOCHS = 100  # TODO-MEASURE
 
 
 class Position(NamedTuple):
@@ -81,11 +81,11 @@ class EpochSchedule:
 def with_min_steps(recipe: Recipe, images: int) -> Recipe:
     """Return `recipe`, with more epochs if `images` training images would give fewer than MIN_STEPS steps.
 
-    These are at most MAX_ADDED_EPOCHS epochs. A log message gives the reason.
+    These are at most SMALL_DATA_EPOCHS epochs. A log message gives the reason.
     """
     few = EpochSchedule(recipe, images).steps
-    longer = EpochSchedule(replace(recipe, epochs=MAX_ADDED_EPOCHS), images)
-    epochs = min(longer.position(MIN_STEPS - 1).epoch, MAX_ADDED_EPOCHS)
+    longer = EpochSchedule(replace(recipe, epochs=SMALL_DATA_EPOCHS), images)
+    epochs = min(longer.position(MIN_STEPS - 1).epoch, SMALL_DATA_EPOCHS)
     if few >= MIN_STEPS or epochs <= recipe.epochs:
         return recipe
     logger.info(
