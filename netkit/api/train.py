@@ -71,9 +71,10 @@ def train(
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
         weights: Path of a .safetensors file with initial weights.
-        recipe: Name of the training recipe: `fast` or `baseline`. The next five arguments override its values.
+        recipe: Name of the training recipe: `fast` or `baseline`. The arguments from `epochs` to `patience` override
+            its values.
         epochs: Number of passes over the training images; may be fractional. A small data set gets more passes by
-            default than the recipe says.
+            default than the recipe says, up to 100.
         batch_size: Number of images per optimizer step.
         lr: Peak learning rate.
         ema: Decay of the moving average of the weights per step, at least 0 and below 1. 0 turns averaging off.

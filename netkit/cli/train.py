@@ -119,7 +119,7 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
         """Print at most 10 lines for each power of 10. A terminal has the progress bar instead."""
         nonlocal hidden
         hidden = metrics
-        if not terminal.is_terminal and metrics.epoch % 10 ** (len(str(metrics.epoch)) - 1) == 0:
+        if not terminal.is_interactive and metrics.epoch % 10 ** (len(str(metrics.epoch)) - 1) == 0:
             terminal.print(f"epoch {metrics}")
             hidden = None
 

@@ -82,6 +82,8 @@ class Recipe:
         for field in ("momentum", "ema", "label_smoothing", "pct_start", "scale", "crop", "jitter", "drop_fraction"):
             if not 0 <= getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 0 and below 1, not {getattr(self, field)}")
+        if self.patience < 0:
+            raise UsageError(f"patience must be at least 0, not {self.patience}")
         if self.drop_fraction and self.full_epochs < 1:
             raise UsageError("drop_fraction requires full_epochs of at least 1, so that every image has a loss")
         if self.schedule not in SCHEDULES:

@@ -70,6 +70,7 @@ def test_last_epoch_can_be_partial(epochs: float, counts: list[int]) -> None:
         ("label_smoothing", -0.1, "label_smoothing must be at least 0 and below 1, not -0.1"),
         ("drop_fraction", 1.0, "drop_fraction must be at least 0 and below 1, not 1.0"),
         ("crop", 1.0, "crop must be at least 0 and below 1, not 1.0"),
+        ("patience", -1, "patience must be at least 0, not -1"),
         ("full_epochs", 0, "drop_fraction requires full_epochs of at least 1"),
         ("schedule", "onecicle", "unknown schedule 'onecicle': did you mean 'onecycle'"),
         ("precision", "fp23", "unknown precision 'fp23': did you mean 'fp32'"),
