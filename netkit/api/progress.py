@@ -5,9 +5,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.table import Column
 from rich.text import Text
 
 from netkit.core.progress import Progress
+
+ONE_LINE = Column(no_wrap=True)  # a narrow terminal shortens the bar, not the text
 
 
 class _Speed(rich_progress.ProgressColumn):
@@ -23,12 +26,12 @@ def progress_bar(description: str, *, console: Console | None = None, show: bool
     """
     console = console or Console(stderr=True)
     bar = rich_progress.Progress(
-        rich_progress.TextColumn("{task.description}", markup=False),
+        rich_progress.TextColumn("{task.description}", markup=False, table_column=ONE_LINE),
         rich_progress.BarColumn(),
-        rich_progress.MofNCompleteColumn(),
-        _Speed(),
-        rich_progress.TimeRemainingColumn(),
-        rich_progress.TextColumn("{task.fields[note]}", markup=False),
+        rich_progress.MofNCompleteColumn(table_column=ONE_LINE),
+        _Speed(ONE_LINE),
+        rich_progress.TimeRemainingColumn(table_column=ONE_LINE),
+        rich_progress.TextColumn("{task.fields[note]}", markup=False, table_column=ONE_LINE),
         console=console,
         transient=True,
         redirect_stdout=False,

@@ -8,15 +8,18 @@ from typing import Any
 
 from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
+from netkit.core.errors import unknown_name
 from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
 from netkit.data.options import VAL_SPLIT, Options
 from netkit.nets.training import run, stopping
+from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
-from netkit.nets.training.recipe import recipe_named
+from netkit.nets.training.plan import Callbacks, Plan
+from netkit.nets.training.recipe import CLASS_WEIGHTS, recipe_named
 from netkit.nets.training.run import TrainedRun
-from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.schedule import EpochSchedule, with_min_steps
 
 
 def train(
@@ -37,6 +40,10 @@ def train(
     lr: float | None = None,
     ema: float | None = None,
     precision: str | None = None,
+    augment: str | None = None,
+    class_weights: str = "none",
+    freeze: bool = False,
+    patience: int | None = None,
     seed: int = 0,
     device: str = "auto",
     resume: bool = False,
@@ -64,13 +71,21 @@ def train(
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
         weights: Path of a .safetensors file with initial weights.
-        recipe: Name of the training recipe: `fast` or `baseline`. The next five arguments override its values.
+        recipe: Name of the training recipe: `fast` or `baseline`. The arguments from `epochs` to `patience` override
+            its values.
         epochs: Number of passes over the training images; may be fractional. A small data set gets more passes by
-            default than the recipe says.
+            default than the recipe says, up to 100.
         batch_size: Number of images per optimizer step.
         lr: Peak learning rate.
         ema: Decay of the moving average of the weights per step, at least 0 and below 1. 0 turns averaging off.
         precision: `fp32`, `bf16`, `fp16`, or `auto` for bf16 if the hardware supports it.
+        augment: `digits` for small shifts, rotations, scalings and shears; `photos` for crops, horizontal flips and
+            changes of brightness, contrast and saturation; or `none`. By default the recipe `fast` uses `photos` if the
+            images have color and `digits` if they are grey, and `baseline` uses `none`.
+        class_weights: `balanced` to weigh the loss of each image inversely to the frequency of its class, or `none`.
+        freeze: Train the last layer only, and keep the other layers of `weights`.
+        patience: Stop after this number of epochs without a better validation accuracy. Needs a data set with
+            validation images.
         seed: Random seed. It also selects the images that `val_split` holds out.
         device: `auto`, `cpu` or `cuda`.
         resume: Continue an interrupted run in `out`. The final weights are bit-identical to those of a run that was
@@ -104,6 +119,9 @@ def train(
     check_device(device)
     changes = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "ema": ema, "precision": precision}
     overrides: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
+    if class_weights not in CLASS_WEIGHTS:
+        raise unknown_name("class weights", class_weights, CLASS_WEIGHTS)
+    overrides |= {"balanced": class_weights == "balanced", "freeze": freeze, "patience": patience or 0}
     chosen_recipe = replace(recipe_named(recipe, arch=arch), **overrides)
     options = Options(
         channels=required_channels(arch) if channels is None else channels,
@@ -115,10 +133,14 @@ def train(
         seed=seed,
     )
     data_set = registry.load(str(data), options)
+    if augment is None and chosen_recipe.translate and has_color(data_set.train_images):
+        augment = "photos"
+    if augment is not None:
+        chosen_recipe = chosen_recipe.with_augmentation(augment)
     images = len(data_set.train_labels)
     if epochs is None:
-        chosen_recipe = chosen_recipe.with_min_steps(images)
-    plan = run.Plan(
+        chosen_recipe = with_min_steps(chosen_recipe, images)
+    plan = Plan(
         arch=arch,
         recipe=chosen_recipe,
         seed=seed,
@@ -133,7 +155,7 @@ def train(
     signals: AbstractContextManager[Callable[[], int | None]]
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
-        callbacks = run.Callbacks(
+        callbacks = Callbacks(
             on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,

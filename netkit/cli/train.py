@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from netkit.nets.training.metrics import EpochMetrics
+
 
 def _recipes() -> Iterable[str]:
     from netkit.nets.training.recipe import ALIASES, RECIPES
@@ -42,8 +44,22 @@ def _precisions() -> Iterable[str]:
     return PRECISIONS
 
 
+def _augmentations() -> Iterable[str]:
+    from netkit.nets.training.recipe import AUGMENTATIONS
+
+    return AUGMENTATIONS
+
+
+def _class_weights() -> Iterable[str]:
+    from netkit.nets.training.recipe import CLASS_WEIGHTS
+
+    return CLASS_WEIGHTS
+
+
 RECIPE = LazyChoice("recipe", _recipes)
 PRECISION = LazyChoice("precision", _precisions)
+AUGMENTATION = LazyChoice("augmentation", _augmentations)
+CLASS_WEIGHTS = LazyChoice("class weights", _class_weights)
 FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
 
 
@@ -69,6 +85,10 @@ FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
     help="fp32, bf16, fp16; auto: bf16 if supported.",
     show_default=FROM_RECIPE,
 )
+@option("--augment", type=AUGMENTATION, metavar="NAME", help="none, digits or photos.", show_default=FROM_DATA)
+@option("--class-weights", type=CLASS_WEIGHTS, metavar="NAME", default="none", help="none or balanced classes.")
+@option("--freeze", is_flag=True, help="Train the last layer only; needs --weights.")
+@option("--patience", type=COUNT, metavar="N", help="Stop after N epochs without a better validation accuracy.")
 @option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
 @device_option
 @option("--out", type=PATH, help="Run folder to write.", show_default="runs/ARCH")
@@ -93,16 +113,21 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
 
     ranks = distributed.from_environment()
     terminal = open_terminal(quiet=not ranks.is_main)
+    hidden: EpochMetrics | None = None  # the latest epoch, if its line was not printed
+
+    def on_epoch(metrics: EpochMetrics) -> None:
+        """Print at most 10 lines for each power of 10. A terminal has the progress bar instead."""
+        nonlocal hidden
+        hidden = metrics
+        if not terminal.is_interactive and metrics.epoch % 10 ** (len(str(metrics.epoch)) - 1) == 0:
+            terminal.print(f"epoch {metrics}")
+            hidden = None
+
     try:
         with progress_bar(arch, console=terminal) as progress:
-            run = netkit.train(
-                arch,
-                out=out,
-                progress=progress,
-                on_epoch=lambda metrics: terminal.print(f"epoch {metrics}"),
-                stop_on_signal=True,
-                **options,
-            )
+            run = netkit.train(arch, out=out, progress=progress, on_epoch=on_epoch, stop_on_signal=True, **options)
+        if hidden:
+            terminal.print(f"epoch {hidden}")
     except (Interrupted, TrainingError) as exc:
         if not ranks.is_main:  # all processes stop, and only the first one prints the message
             click.get_current_context().exit(exc.exit_code)

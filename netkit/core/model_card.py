@@ -6,7 +6,7 @@ Standard library only.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from netkit.core import schema
 from netkit.core.errors import CardError
@@ -56,7 +56,8 @@ class Origin:
     `data_sha256` is the hash of the data set's unpacked files. `recipe` holds the fields of training.recipe.Recipe.
     `test_accuracy`, in [0, 1], was measured with the saved weights in float32. `netkit` and `torch` are versions.
     `val_split` is the share of the images that was selected with `seed` for testing, or None if the data set has its
-    own test images.
+    own test images. `validated_on_test` says that choices during training were made on the test images.
+    `data_options` are the fields of data.options.Options that say how the data set is read, unless they are defaults.
     """
 
     data: str
@@ -67,6 +68,8 @@ class Origin:
     netkit: str
     torch: str
     val_split: float | None = None
+    validated_on_test: bool = field(default=False, metadata=schema.OPTIONAL)
+    data_options: Mapping[str, str] = field(default_factory=dict, metadata=schema.OPTIONAL)
 
 
 @dataclass(frozen=True)

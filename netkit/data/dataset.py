@@ -1,7 +1,8 @@
 """DataSet: images and labels for training and testing."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,14 @@ MAX_BATCH_PIXELS = 10_000 * 28 * 28  # bounds the memory for squared pixels
 class DataSet:
     """Images uint8 (N, channels, height, width), in memory or in files, and labels int64 (N,), indices into `labels`.
 
+    Validation images are for choices during training, test images for the reported accuracy. `val_images` and
+    `val_labels` are None without a validation split, and the test images themselves if one split serves as both.
+
     `source` is the value of --data that loads the same data set again: "digits", or an absolute path. `sha256` is the
     hash of the four unpacked parts (train images, train labels, test images, test labels) or, for image files, of their
     names, labels and contents. `resize` is that of model_card.Input. `fixed_mean_and_std` holds mean and std if the
     user set them. `val_split` is the share of images that was selected for testing, or None if the data set has its own
-    test images.
+    test images. `reading` holds the options with which `source` was read that are not the defaults.
     """
 
     name: str
@@ -33,6 +37,9 @@ class DataSet:
     resize: int | None = None
     fixed_mean_and_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     val_split: float | None = None
+    val_images: Images | None = None
+    val_labels: NDArray[np.int64] | None = None
+    reading: Mapping[str, str] = field(default_factory=dict)
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std of the training pixels in [0, 1], one number per channel, rounded to four decimals."""

@@ -18,6 +18,7 @@ weights       initial weights from a file
 record        run.json: the arguments of a run
 plots         pictures of a run
 tensorboard   logs for TensorBoard
+plan          the arguments of a run
 run           a whole training run, and the folder that it writes
 stopping      delays SIGINT and SIGTERM until the end of a step
 """

@@ -19,7 +19,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, recipe: Recipe, *, device: torch.device, scaled: bool) -> None:
         self._max_grad_norm = recipe.max_grad_norm
-        self._weights = dict(model.named_parameters())
+        self._weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
         kernels = [weight for weight in self._weights.values() if recipe.muon and weight.ndim == 4]
         rest = [weight for weight in self._weights.values() if not (recipe.muon and weight.ndim == 4)]
         lr, momentum, nesterov = recipe.lr, recipe.momentum, recipe.nesterov

@@ -16,7 +16,7 @@ from netkit.core.errors import first_line, one_line
 from netkit.core.runs import CONFUSION, CURVES, MISTAKES
 from netkit.data.classification import confusion_matrix, worst_mistakes
 from netkit.data.lazy import Images
-from netkit.nets.training.metrics import EpochMetrics
+from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -56,16 +56,16 @@ def draw_all(
 
 @LITERAL_TEXT
 def curves(rows: Sequence[EpochMetrics], *, smoothed_labels: bool) -> Figure:
-    """Draw training and test loss, and training and test accuracy, over the epochs."""
+    """Draw the losses and the accuracies of training and evaluation over the epochs."""
     figure = Figure(figsize=(10, 4), layout="constrained")
-    epochs = [row.epoch for row in rows]
+    epochs, evaluation = [row.epoch for row in rows], SPLIT_NAMES[rows[-1].split]
     for axes, metric in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, name, style in (("train", "training", "--"), ("test", "test", "-")):
+        for split, name, style in (("train", "training", "--"), ("eval", evaluation, "-")):
             values = [getattr(row, f"{split}_{metric}") for row in rows]
             note = " with label smoothing" if smoothed_labels and (split, metric) == ("train", "loss") else ""
             label = f"{name} {metric}{note}: {values[-1]:.4f}"
             axes.plot(epochs, values, style, marker="o", markersize=4, label=label)
-        axes.set(xlabel="epoch", ylabel=metric, title=f"training and test {metric}")
+        axes.set(xlabel="epoch", ylabel=metric, title=f"training and {evaluation} {metric}")
         axes.locator_params(axis="x", integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()

@@ -1,15 +1,14 @@
 """Recipes: the hyperparameters of a training run. Imports the standard library only."""
 
 from dataclasses import asdict, dataclass, replace
-from itertools import accumulate, count
 from typing import Any
 
 from netkit.core.errors import UsageError, unknown_name
 
-MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the bundled digits
 MAX_LR = 1e6
 MAX_EPOCHS = 100_000  # EpochSchedule keeps a list of all epochs
 SCHEDULES = ("constant", "onecycle")
+CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
@@ -28,12 +27,18 @@ class Recipe:
         degrees: maximum random rotation.
         scale: maximum random change of the image size (0.1: from 0.9 to 1.1).
         shear: maximum random horizontal shear (0.1: 1 pixel per 10 rows).
+        crop: largest share of an image's area that a random crop removes; crops are scaled to the image's size.
+        flip: mirror half of the images horizontally.
+        jitter: maximum random change of brightness, contrast and saturation (0.3: factors from 0.7 to 1.3).
         drop_fraction: fraction of the images that an epoch skips: those with the lowest losses when they were last
             trained on (selective backprop, after Jiang et al. 2019, arXiv:1910.00762).
         full_epochs: number of epochs at the start that skip no images.
         ema: decay per step of an exponential moving average of the weights, which is evaluated and saved; 0 for none.
         channels_last: use torch's channels_last memory format.
         precision: "fp32", "bf16", "fp16", or "auto": bf16 if the hardware supports it, else fp32.
+        balanced: weigh the loss of each image inversely to the frequency of its class, with a mean weight of 1.
+        freeze: train the last layer only.
+        patience: number of epochs without a better validation accuracy after which the training ends; 0 for no limit.
 
     Raises:
         UsageError: a value is out of range.
@@ -60,6 +65,12 @@ class Recipe:
     ema: float
     channels_last: bool
     precision: str
+    crop: float = 0.0
+    flip: bool = False
+    jitter: float = 0.0
+    balanced: bool = False
+    freeze: bool = False
+    patience: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= MAX_EPOCHS:
@@ -68,9 +79,11 @@ class Recipe:
             raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
         if not 0 < self.lr <= MAX_LR:
             raise UsageError(f"the learning rate must be above 0 and at most {MAX_LR:,.0f}, not {self.lr}")
-        for field in ("momentum", "ema", "label_smoothing", "pct_start", "scale", "drop_fraction"):
+        for field in ("momentum", "ema", "label_smoothing", "pct_start", "scale", "crop", "jitter", "drop_fraction"):
             if not 0 <= getattr(self, field) < 1:
                 raise UsageError(f"{field} must be at least 0 and below 1, not {getattr(self, field)}")
+        if self.patience < 0:
+            raise UsageError(f"patience must be at least 0, not {self.patience}")
         if self.drop_fraction and self.full_epochs < 1:
             raise UsageError("drop_fraction requires full_epochs of at least 1, so that every image has a loss")
         if self.schedule not in SCHEDULES:
@@ -93,11 +106,13 @@ class Recipe:
         """Return the number of images that the epoch trains on: its candidates, or a part of them in the last epoch."""
         return max(1, round(self.candidates_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
 
-    def with_min_steps(self, images: int) -> "Recipe":
-        """Return this recipe, with more epochs if `images` training images would give fewer than MIN_STEPS steps."""
-        last_steps = accumulate(-(-self.candidates_in(epoch, images) // self.batch_size) for epoch in count(1))
-        min_epochs = next(epoch for epoch, steps in enumerate(last_steps, start=1) if steps >= MIN_STEPS)
-        return replace(self, epochs=max(self.epochs, min_epochs))
+    def with_augmentation(self, level: str) -> "Recipe":
+        """Return this recipe with an augmentation of AUGMENTATIONS. Raises UsageError if the level is unknown."""
+        if level not in AUGMENTATIONS:
+            raise unknown_name("augmentation", level, AUGMENTATIONS)
+        if level == "digits" and self.translate:
+            return self  # its own amounts
+        return replace(self, **{**AUGMENTATIONS["none"], **AUGMENTATIONS[level]})
 
     def __str__(self) -> str:
         """Return the name and all fields that are not 0 or False, as text for log messages."""
@@ -161,6 +176,12 @@ RECIPES = {
     )
 }
 ALIASES = {"seed": "baseline"}
+
+AUGMENTATIONS: dict[str, dict[str, Any]] = {
+    "none": {"translate": 0.0, "degrees": 0.0, "scale": 0.0, "shear": 0.0, "crop": 0.0, "flip": False, "jitter": 0.0},
+    "digits": {"translate": 1.0, "degrees": 10.0, "scale": 0.1, "shear": 0.1},
+    "photos": {"crop": 0.65, "flip": True, "jitter": 0.3},
+}
 
 # Differences of "fast" between networks. Networks without global average pooling get smaller translations. preact and
 # densenet skip more images, so that on two cores every network trains in less than a third of the baseline's time.

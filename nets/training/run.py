@@ -3,7 +3,6 @@
 import logging
 import signal
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
@@ -24,7 +23,8 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, distributed, plots, record, state
 from netkit.nets.training import weights as initial_weights
 from netkit.nets.training.device import choose_device, choose_precision
-from netkit.nets.training.metrics import EpochMetrics, predict, write_csv
+from netkit.nets.training.metrics import predict, write_csv
+from netkit.nets.training.plan import NO_CALLBACKS, Callbacks, Plan
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.record import Arguments
 from netkit.nets.training.trainer import Trainer
@@ -34,52 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SAVE_EVERY_S = 15.0  # a killed run loses no more work than this
 PICTURES = (CURVES, CONFUSION, MISTAKES)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The arguments of a run.
-
-    Args:
-        device: "auto", "cpu" or "cuda".
-        out: folder of the run.
-        resume: continue the run in `out` if it was stopped.
-        tensorboard: also write TensorBoard logs.
-        weights: a .safetensors file with initial weights; None for random ones.
-        save_every_s: seconds between two saved states within an epoch.
-    """
-
-    arch: str
-    recipe: Recipe
-    seed: int
-    device: str
-    out: Path
-    resume: bool = False
-    compiled: bool = False
-    deterministic: bool = False
-    tensorboard: bool = False
-    weights: Path | None = None
-    save_every_s: float = SAVE_EVERY_S
-
-
-@dataclass(frozen=True)
-class Callbacks:
-    """Functions that `train` calls.
-
-    Args:
-        on_step: called with the number of images trained on since the last call, and the metrics as text.
-        on_epoch: called with the metrics of each finished epoch.
-        stop: returns the number of a signal to stop the run, or None.
-    """
-
-    on_step: Callable[[int, str], None] = lambda images, metrics: None
-    on_epoch: Callable[[EpochMetrics], None] = lambda row: None
-    stop: Callable[[], int | None] = lambda: None
-
-
-NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True)
@@ -97,8 +52,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     to resume from, and only the main process writes to the folder.
 
     Raises:
-        UsageError: the architecture is unknown, the folder cannot be used or is in use by another run, or the run to
-            resume had other arguments.
+        UsageError: the architecture is unknown, the folder cannot be used or is in use by another run, the run to
+            resume had other arguments, or the recipe needs weights or a validation split that are missing.
         MissingExtraError: tensorboard is not installed.
         DeviceError: the device cannot be used.
         TrainingError: the loss became NaN or infinite.
@@ -112,6 +67,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     if torch.are_deterministic_algorithms_enabled() != plan.deterministic:
         torch.use_deterministic_algorithms(plan.deterministic)  # takes 2 s, because it imports a compiler
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
+    plan.check(data)
     card = _untrained_card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
     net = build(card)
@@ -140,7 +96,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         _start(trainer, plan, arguments)
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)
-        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.rows[-1].test_accuracy))
+        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.finish()))
         if ranks.is_main:
             _finish(trainer, data, plan.out, card, arguments)
         del trainer  # its DDP refers to the process group
@@ -185,20 +141,22 @@ def _run(
     trainer: Trainer, plan: Plan, arguments: Arguments, callbacks: Callbacks, events: "EventWriter | None"
 ) -> None:
     """Train to the end. Save the state every `save_every_s`, at the end of each epoch, and before stopping early."""
-    saved_at, images_before = time.monotonic(), 0
+    saved_at, images_before, accuracies = time.monotonic(), 0, ""
     for metrics in trainer.run():
         if metrics is None:
             continue
         images = trainer.schedule.images_after(trainer.step)
-        callbacks.on_step(images - images_before, str(metrics))
+        callbacks.on_step(images - images_before, f"{metrics}{accuracies}")
         images_before = images
         epoch_ended = trainer.schedule.ends_epoch(trainer.step)
         if events:
             events.write_step(trainer.step, loss=metrics.loss, lr=trainer.lr)
         if epoch_ended:
-            callbacks.on_epoch(trainer.rows[-1])
+            row = trainer.rows[-1]
+            accuracies = f", train {row.train_accuracy:.2%}, {row.split} {row.eval_accuracy:.2%}"
+            callbacks.on_epoch(row)
             if events:
-                events.write_epoch(trainer.rows[-1])
+                events.write_epoch(row)
         signal_number = callbacks.stop()
         stopped = trainer.ranks.any(signal_number is not None)
         if epoch_ended or stopped or time.monotonic() - saved_at >= plan.save_every_s:
@@ -206,7 +164,7 @@ def _run(
                 write_csv(plan.out / METRICS, trainer.rows)
                 state.save(plan.out / STATE, trainer.snapshot(), arguments)
             saved_at = time.monotonic()
-        if stopped and trainer.step < trainer.schedule.steps:
+        if stopped and not trainer.done:
             message = f"stopped after step {trainer.step:,} of {trainer.schedule.steps:,}; the state is saved"
             raise Interrupted(message, signal_number or signal.SIGTERM)  # None if another rank received the signal
 
@@ -249,6 +207,8 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         netkit=VERSION,
         torch=torch.__version__,
         val_split=data.val_split,
+        validated_on_test=data.val_images is not None and data.val_images is data.test_images,
+        data_options=data.reading,
     )
     try:
         return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)

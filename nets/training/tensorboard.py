@@ -40,8 +40,9 @@ class EventWriter:
         self._write_scalars(step, {"step/loss": loss, "step/lr": lr})
 
     def write_epoch(self, row: EpochMetrics) -> None:
-        names = [f"{split}_{metric}" for split in ("train", "test") for metric in ("loss", "accuracy")]
-        self._write_scalars(row.step, {name.replace("_", "/"): getattr(row, name) for name in names})
+        columns = row.columns()
+        names = [f"{split}_{metric}" for split in ("train", row.split) for metric in ("loss", "accuracy")]
+        self._write_scalars(row.step, {name.replace("_", "/"): columns[name] for name in names})
 
     def close(self) -> None:
         self._file.close()

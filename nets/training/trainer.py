@@ -4,6 +4,7 @@ The order of the images and their augmentation depend only on the seed, the epoc
 that was stopped at any step continues exactly as without the stop.
 """
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -14,26 +15,33 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from netkit.core.errors import UsageError
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
-from netkit.nets.training.augment import draw_maps, warp
+from netkit.nets.training.augment import Augmentation
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
 from netkit.nets.training.feed import Feed
-from netkit.nets.training.metrics import EpochMetrics, evaluate
+from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, best_epoch, evaluate
 from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.sampling import Sampler
-from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.schedule import EpochSchedule, batch_sizes
 from netkit.nets.training.state import Snapshot
-from netkit.nets.training.step_metrics import RunningMetrics, StepMetrics, divergence_error
+from netkit.nets.training.step_metrics import AsyncLosses, StepMetrics, divergence_error
+from netkit.nets.training.weights import freeze_all_but_last_layer
+
+logger = logging.getLogger(__name__)
 
 
 class Trainer:
     """Trains a model, and holds all state that the next step depends on.
 
-    `step` is the number of finished steps; `rows` are the metrics of the finished epochs. A snapshot can be taken
-    between two steps. A Trainer with the same arguments that restores it continues with bit-identical results.
+    `step` is the number of finished steps; `rows` are the metrics of the finished epochs; `done` says that no step
+    follows. With a validation split, the weights of the best epoch are kept.
+
+    A snapshot can be taken between two steps. A Trainer with the same arguments that restores it continues with
+    bit-identical results.
     """
 
     def __init__(
@@ -49,17 +57,26 @@ class Trainer:
     ) -> None:
         self.recipe, self.seed, self.device, self.ranks = recipe, seed, device, ranks
         self.model = model.to(device)
+        if recipe.freeze:
+            freeze_all_but_last_layer(self.model)
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
         images = len(data.train_labels)
         self.train_images, self.test_images = Feed(data.train_images, device), Feed(data.test_images, device)
         self.train_labels = torch.tensor(data.train_labels, device=device)
         self.test_labels = torch.tensor(data.test_labels, device=device)
+        self._class_weights = _balanced_weights(self.train_labels, len(data.labels)) if recipe.balanced else None
+        self.split, self._eval_images, self._eval_labels = "test", self.test_images, self.test_labels
+        if data.val_images is not None:
+            self.split, self._eval_images = "val", Feed(data.val_images, device)
+            self._eval_labels = torch.tensor(data.val_labels, device=device)
         self.schedule = EpochSchedule(recipe, images)
         self.step = 0
         self.rows: list[EpochMetrics] = []
+        self.done = False
+        self._best: dict[str, Tensor] = {}  # weights of the best epoch
         self._sampler = Sampler(recipe, images, seed=seed, device=device)
-        self._metrics = RunningMetrics(self.schedule, batch_size=recipe.batch_size, device=device)
+        self._losses = AsyncLosses(self.schedule, device)
         self._dtype = DTYPES[choose_precision(recipe.precision, device)]
         self._optimizer = Optimizer(self.model, recipe, device=device, scaled=self._dtype == torch.float16)
         ema = get_ema_multi_avg_fn(recipe.ema)
@@ -77,6 +94,19 @@ class Trainer:
         """The learning rate of the last step."""
         return self.schedule.lr_at(self.step)
 
+    def finish(self) -> float:
+        """Set `result` to the best epoch of a validation split; return its test accuracy in float32.
+
+        The training must be done, and can neither be continued nor saved after this.
+        """
+        if self.split == "test":
+            return self.rows[-1].eval_accuracy
+        self.result.load_state_dict(self._best)
+        best, last = best_epoch(self.rows), self.rows[-1]
+        stopped = f"; stopped after epoch {last.epoch}" if self.step < self.schedule.steps else ""
+        logger.info("best epoch %s: validation accuracy %.2f%%%s", best.epoch, 100 * best.eval_accuracy, stopped)
+        return evaluate(self.result, self.test_images, self.test_labels)[1]
+
     def snapshot(self) -> Snapshot:
         """Return the state of the training. The tensors are not copied: save them before the next step.
 
@@ -87,8 +117,9 @@ class Trainer:
         tensors = {f"model.{name}": tensor for name, tensor in self.model.state_dict().items()}
         if self._average:
             tensors |= {f"average.{name}": tensor for name, tensor in self._average.state_dict().items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in self._best.items()}
         tensors |= {f"momentum.{name}": tensor for name, tensor in self._optimizer.momentum_buffers().items()}
-        tensors |= self._sampler.tensors() | self._metrics.tensors()
+        tensors |= self._sampler.tensors()
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -106,70 +137,94 @@ class Trainer:
             self._average.load_state_dict(with_prefix("average."))
         self._optimizer.restore(with_prefix("momentum."), snapshot.scaler)
         self._sampler.restore(snapshot.tensors)
-        self._metrics.restore(snapshot.tensors)
         torch.set_rng_state(snapshot.tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(snapshot.tensors["random.cuda"], self.device)
-        self.step, self.rows = snapshot.step, list(snapshot.rows)
+        self.step, self.rows, self._best = snapshot.step, list(snapshot.rows), with_prefix("best.")
+        self.done = self._is_done()
 
     def run(self) -> Iterator[StepMetrics | None]:
         """Train to the end. Yields the latest metrics after each step, or None if no new ones arrived from the GPU.
 
         Raises TrainingError if a loss is NaN or infinite.
         """
-        images, _, height, width = self.train_images.shape
-        while self.step < self.schedule.steps:
+        while not self.done:
             epoch, steps_before = self.schedule.position(self.step)
             started = time.monotonic()
             order = self._sampler.order(epoch)
-            maps = draw_maps(images, height, width, recipe=self.recipe, seed=self.seed, epoch=epoch)
-            maps = None if maps is None else maps.to(self.device)
-            batches = order.split(self.recipe.batch_size)[steps_before:]
+            augment = Augmentation(
+                self.train_images.shape, recipe=self.recipe, seed=self.seed, epoch=epoch, device=self.device
+            )
+            batches = order.split(batch_sizes(len(order), self.recipe.batch_size))[steps_before:]
             shards = [self.ranks.shard(indices) for indices in batches]
             loaded = self.train_images.batches(shard for shard, _ in shards)
             for indices, (shard, weight), images_u8 in zip(batches, shards, loaded, strict=True):
-                x = images_u8 if maps is None else warp(images_u8, maps[shard])
-                losses = self.train_step(x, self.train_labels[shard], weight=weight, batch_size=len(indices))
-                self._sampler.record(indices, losses)
+                x, labels = augment(images_u8, shard), self.train_labels[shard]
+                outcomes = self.train_step(x, labels, weight=weight, batch_size=len(indices))
+                self._sampler.record(indices, outcomes)
                 ended = self.schedule.ends_epoch(self.step)
                 # several ranks must yield metrics at the same steps, because there they agree on whether to stop
-                metrics = self._metrics.latest(wait=ended or self.ranks.world_size > 1)
+                metrics = self._losses.latest(wait=ended or self.ranks.world_size > 1)
                 if ended:
                     self._end_epoch(epoch, order, started)
                 yield metrics
 
     def train_step(self, images: Tensor, labels: Tensor, *, weight: int, batch_size: int) -> Tensor:
-        """Do one step on this rank's shard of a batch; returns the losses (batch_size,) of the whole batch.
+        """Do one step on this rank's shard of a batch.
 
         Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device. With `weight` 0 the shard does not
-        contribute to the gradient.
+        contribute to the gradient. Returns the losses of the whole batch, and 1 for each correct prediction and 0 for
+        each wrong one: (2, batch_size).
         """
-        self.model.train()
-        with autocast(self.device, self._dtype):
-            logits = self._forward(images)  # (n, classes)
+        self.model.train(not self.recipe.freeze)  # a frozen batch norm keeps its mean and variance
+        try:
+            with autocast(self.device, self._dtype):
+                logits = self._forward(images)  # (n, classes)
+        except ValueError as exc:
+            if "more than 1 value per channel" not in str(exc):
+                raise
+            raise UsageError(
+                "batch norm cannot train on a batch of one image; add training images, or pass a larger --batch-size"
+            ) from None
         smoothing = self.recipe.label_smoothing
         losses = F.cross_entropy(logits.float(), labels, label_smoothing=smoothing, reduction="none")  # (n,)
         self.step += 1
+        weighted = losses if self._class_weights is None else losses * self._class_weights[labels]
         # DDP averages the gradients of the ranks, so each rank multiplies its sum of losses by the world size
-        self._optimizer.step(losses.sum() * (weight * self.ranks.world_size / batch_size), lr=self.lr)
+        self._optimizer.step(weighted.sum() * (weight * self.ranks.world_size / batch_size), lr=self.lr)
         if self._average:
             self._average.update_parameters(self.model)
         correct = logits.argmax(dim=1) == labels
-        losses, correct = self.ranks.gather(torch.stack([losses.detach(), correct]), batch_size)
-        self._metrics.add(self.step, losses, correct)
-        return losses
+        outcomes = self.ranks.gather(torch.stack([losses.detach(), correct]), batch_size)
+        self._losses.send(self.step, outcomes[0].mean())
+        return outcomes
 
     def _end_epoch(self, epoch: int, order: Tensor, started: float) -> None:
-        """Evaluate on the test images, and append a row of metrics."""
-        train_loss, train_accuracy = self._metrics.end_epoch(len(order))
-        self._sampler.end_epoch(order)
+        """Evaluate on the validation images, or else on the test images, and append a row of metrics."""
+        train_loss, train_accuracy = self._sampler.end_epoch(order)
         # the last epoch is evaluated in float32, and with fp16 all epochs: on a CPU float16 is 30 times slower
         in_bf16 = self.step < self.schedule.steps and self._dtype == torch.bfloat16
         dtype = torch.bfloat16 if in_bf16 else torch.float32
-        test_loss, test_accuracy = evaluate(self.result, self.test_images, self.test_labels, dtype)
-        if not math.isfinite(test_loss):
-            raise divergence_error(f"the test loss became {test_loss}", self.step, self.schedule)
+        loss, accuracy = evaluate(self.result, self._eval_images, self._eval_labels, dtype)
+        if not math.isfinite(loss):
+            raise divergence_error(f"the {SPLIT_NAMES[self.split]} loss became {loss}", self.step, self.schedule)
         seconds = time.monotonic() - started
         self.rows.append(
-            EpochMetrics(epoch, self.step, self.lr, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
+            EpochMetrics(
+                epoch, self.step, self.lr, train_loss, train_accuracy, loss, accuracy, seconds, split=self.split
+            )
         )
+        if self.split == "val" and best_epoch(self.rows) is self.rows[-1]:
+            self._best = {name: tensor.clone() for name, tensor in self.result.state_dict().items()}
+        # the metrics of the ranks can differ in the last digits, and only those of the main process are saved
+        self.done = self.ranks.any(self.ranks.is_main and self._is_done())
+
+    def _is_done(self) -> bool:
+        """Whether all steps are done, or the best epoch is as long ago as the recipe's patience."""
+        epochs_since_best = self.rows[-1].epoch - best_epoch(self.rows).epoch if self.rows else 0
+        return self.step == self.schedule.steps or 0 < self.recipe.patience <= epochs_since_best
+
+
+def _balanced_weights(labels: Tensor, classes: int) -> Tensor:
+    """Return a weight for each class, (classes,), inverse to its number of images. The mean over all images is 1."""
+    return len(labels) / (classes * labels.bincount(minlength=classes).clamp_min(1)).float()

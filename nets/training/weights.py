@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import safetensors
@@ -76,7 +76,19 @@ def load_into(net: nn.Module, path: Path) -> str:
 
 def _head_for_other_classes(expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
     """Return the names of the last layer's tensors if only their number of rows differs, else []."""
-    layer = list(expected)[-1].rpartition(".")[0]
+    layer = _last_layer(expected)
     names = [name for name in expected if name.rpartition(".")[0] == layer and name in tensors]
     shapes = [(expected[name].shape, tensors[name].shape) for name in names]
     return names if all(new and new != old and new[1:] == old[1:] for new, old in shapes) else []
+
+
+def freeze_all_but_last_layer(net: nn.Module) -> None:
+    """Exclude the weights of `net` from training, except those of its last layer."""
+    layer = _last_layer(net.state_dict())
+    for name, weight in net.named_parameters():
+        weight.requires_grad_(name.rpartition(".")[0] == layer)
+
+
+def _last_layer(names: Iterable[str]) -> str:
+    """Return the name of the layer that has the last of the weights `names`."""
+    return list(names)[-1].rpartition(".")[0]

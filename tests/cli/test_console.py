@@ -65,6 +65,13 @@ def test_a_bar_shows_count_speed_and_note_without_markup_and_is_erased_at_the_en
     assert errors.endswith("\x1b[2K") and output == "done\n"  # the bar's line is erased
 
 
+def test_a_narrow_terminal_cuts_the_text_beside_the_bar_and_keeps_one_line() -> None:
+    note = "epoch 59, loss 0.250, train 98.77%, test 97.00%"
+    errors = run(BAR.format(show=True).replace("[/x] {y}", note), terminal=True, COLUMNS="80")[1]
+    frames = [line.strip() for line in re.split(r"[\r\n]", plain(errors)) if line.strip()]
+    assert all("loss" in frame and len(frame) <= 80 for frame in frames), frames
+
+
 def test_the_variable_no_color_removes_the_colors_of_the_bar() -> None:
     assert COLOR.search(run(BAR.format(show=True), terminal=True)[1])
     without_color = run(BAR.format(show=True), terminal=True, NO_COLOR="1")[1]
@@ -115,12 +122,7 @@ def test_the_bar_of_train_shows_epoch_loss_accuracy_speed_and_remaining_time(tmp
     arguments = ["train", "--arch", "residual", "--data", "digits", "--epochs", "3", "--out", str(tmp_path / "run")]
     output, errors = run(f"import netkit.cli; netkit.cli.cli({arguments})", terminal=True)
     shown = plain(errors)
-    assert re.search(
-        r"residual .*\d+/\d+ [\d,]+ images/s \d:\d\d:\d\d epoch \d, loss \d\.\d{3}, train accuracy \d+\.\d\d%", shown
-    )
-    assert [line[:8] for line in shown.splitlines() if re.match(r"epoch \d: ", line)] == [
-        "epoch 1:",
-        "epoch 2:",
-        "epoch 3:",
-    ]
+    counts, note = r"\d+/\d+ [\d,]+ images/s \d:\d\d:\d\d", r"epoch \d, loss \d\.\d{3}"
+    assert re.search(rf"residual .*{counts} {note}, train \d+\.\d\d%, test \d+\.\d\d%", shown)
+    assert [line[:9] for line in shown.splitlines() if re.match(r"epoch \d: ", line)] == ["epoch 3: "]
     assert output.endswith("%\n") and "images/s" not in output

@@ -2,9 +2,14 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit, run_netkit
@@ -63,3 +68,72 @@ def test_a_compiled_step_reaches_the_same_accuracy(netkit: Netkit, tmp_path: Pat
     eager, compiled = accuracies
     assert compiled == pytest.approx(eager, abs=0.05)
     assert json.loads((tmp_path / "runs/residual/run.json").read_text())["compiled"] is True
+
+
+def test_a_log_has_few_lines_for_many_epochs_and_always_the_last(netkit: Netkit) -> None:
+    done = netkit("train", "--arch", "residual", "--data", "digits", "--epochs", "32", "--batch-size", "1442")
+    assert done.returncode == 0, done.stderr
+    epochs = [int(epoch) for epoch in re.findall(r"^epoch (\d+): ", done.stderr, re.MULTILINE)]
+    assert epochs == [*range(1, 11), 20, 30, 32]
+
+
+def write_noise(folder: Path, *, mode: str, count: int = 6) -> None:
+    """Write `count` images of random pixels for each of two classes."""
+    rng = np.random.default_rng(0)
+    for index in range(2 * count):
+        path = folder / ("even", "odd")[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).convert(mode).convert("RGB").save(path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "options", "augmented"),
+    [
+        ("RGB", (), {"flip", "crop", "jitter"}),
+        ("L", (), {"translate", "degrees", "scale", "shear"}),  # grey images in RGB files
+        ("RGB", ("--augment", "digits"), {"translate", "degrees", "scale", "shear"}),
+        ("RGB", ("--augment", "none"), set()),
+        ("RGB", ("--recipe", "baseline"), set()),
+        ("L", ("--recipe", "baseline", "--augment", "photos"), {"flip", "crop", "jitter"}),
+    ],
+)
+def test_photos_are_augmented_unlike_grey_images(
+    netkit: Netkit, tmp_path: Path, mode: str, options: tuple[str, ...], augmented: set[str]
+) -> None:
+    write_noise(tmp_path / "noise", mode=mode)
+    done = netkit("train", "--arch", "residual", "--data", "noise", "--channels", "3", "--epochs", "1", *options)
+    assert done.returncode == 0, done.stderr
+    recipe = json.loads((tmp_path / "runs/residual/run.json").read_text())["recipe"]
+    names = ("translate", "degrees", "scale", "shear", "crop", "flip", "jitter")
+    assert {name for name in names if recipe[name]} == augmented
+    resumed = netkit("train", "--arch", "residual", "--data", "noise", "--channels", "3", "--epochs", "1", "--resume")
+    assert (resumed.returncode == 0) == (not options)
+
+
+def test_a_head_can_be_trained_on_the_frozen_weights_of_another_run(netkit: Netkit, tmp_path: Path) -> None:
+    write_noise(tmp_path / "noise", mode="RGB")
+    options = ("train", "--arch", "residual", "--data", "noise", "--epochs", "2", "--class-weights", "balanced")
+    assert netkit(*options, "--out", "first").returncode == 0
+    done = netkit(*options, "--out", "second", "--freeze", "--weights", "first/model.safetensors")
+    assert done.returncode == 0, done.stderr
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
+    assert {name for name in first if not torch.equal(first[name], second[name])} == {"linear.weight", "linear.bias"}
+    recipe = json.loads((tmp_path / "second/run.json").read_text())["recipe"]
+    assert (recipe["freeze"], recipe["balanced"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--freeze",), "--freeze trains the last layer only; pass the weights of the other layers with --weights"),
+        (("--patience", "3"), "--patience 3 needs validation images, and digits has none; add a folder val/ beside"),
+        (("--augment", "photo"), "unknown augmentation 'photo': did you mean 'photos'?"),
+        (("--class-weights", "balance"), "unknown class weights 'balance': did you mean 'balanced'?"),
+    ],
+)
+def test_options_that_cannot_be_used_end_with_an_error_message(
+    netkit: Netkit, options: tuple[str, ...], message: str
+) -> None:
+    done = netkit("train", "--data", "digits", *options)
+    assert done.returncode == 2 and message in done.stderr.splitlines()[-1]

@@ -24,7 +24,8 @@ def test_a_round_trip_preserves_every_byte_of_the_json() -> None:
         '{"version": 2, "input": {"channels": 3, "height": 28, "width": 30, "resize": null}, "arch": "residual", '
         '"labels": ["cat", "\\u00e9"], "mean": [0.5, 0.25, 0.1], "std": [1.0, 2.0, 0.3], "origin": {"data": "digits", '
         '"data_sha256": "0", "recipe": {"name": "fast", "epochs": 2.5, "batch_size": 64, "nesterov": true}, "seed": 0, '
-        '"test_accuracy": 0.5, "netkit": "0.1.0", "torch": "2.9", "val_split": 0.1}}'
+        '"test_accuracy": 0.5, "netkit": "0.1.0", "torch": "2.9", "val_split": 0.1, "validated_on_test": true, '
+        '"data_options": {"layout": "classes"}}}'
     )
     assert ModelCard.from_json(text).to_json() == text
 
@@ -34,6 +35,12 @@ def test_json_contains_the_version_and_the_input_as_one_object(card: ModelCard) 
     assert fields["version"] == 2
     assert fields["input"] == {"channels": 1, "height": 28, "width": 28, "resize": None}
     assert fields["labels"] == list("0123456789")
+
+
+def test_a_card_of_an_earlier_version_lacks_the_fields_on_how_its_data_were_read(card: ModelCard) -> None:
+    fields = json.loads(card.to_json())
+    del fields["origin"]["validated_on_test"], fields["origin"]["data_options"]
+    assert ModelCard.from_json(json.dumps(fields)) == card
 
 
 def changed(card: ModelCard, path: str, value: Any) -> str:

@@ -88,9 +88,9 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 
 
 def train(folder: Path, processes: int, arch: str) -> subprocess.CompletedProcess[str]:
-    """Train one epoch on the digits: 11 steps of 131 images, an odd number, and one step of 1 image."""
+    """Train one epoch on the digits: 8 steps of 179 images, an odd number, and one step of 10 images."""
     program = [sys.executable, "-m"] if processes == 1 else TORCHRUN
-    options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "131"]
+    options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "179"]
     options += ["--out", arch]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
@@ -146,3 +146,38 @@ def test_two_killed_processes_resume_to_the_same_weights(tmp_path: Path) -> None
         assert ("resuming after step" in done.stderr) == (name == "killed")
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("killed", "uninterrupted")]
     assert weights[0] == weights[1]
+
+
+WITH_PATIENCE = """
+from dataclasses import replace
+from pathlib import Path
+from netkit.data import digits
+from netkit.nets.training.plan import Plan
+from netkit.nets.training.recipe import recipe_named
+from netkit.nets.training.run import train
+
+data = digits.load()
+images, labels = data.train_images[:200], data.train_labels[:200]
+wrong = (data.test_labels + 1) % 10  # as the training improves, the accuracy on these labels falls to 0
+data = replace(data, train_images=images, train_labels=labels, val_images=data.test_images, val_labels=wrong)
+recipe = replace(recipe_named("fast"), epochs=30, batch_size=50, patience=2)
+train(Plan("residual", recipe, 0, "cpu", Path("run")), data)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_stop_after_the_same_epoch(tmp_path: Path) -> None:
+    """A process that trained on alone would wait for the other one forever."""
+    (tmp_path / "program.py").write_text(WITH_PATIENCE)
+    done = subprocess.run(
+        [*TORCHRUN[:-1], "program.py"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "run/metrics.csv") as file:
+        rows = [(float(row["val_accuracy"]), -float(row["val_loss"])) for row in csv.DictReader(file)]
+    assert len(rows) == rows.index(max(rows)) + 1 + 2 < 30

@@ -17,8 +17,9 @@ from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import build
 from netkit.nets.training import checkpoint
+from netkit.nets.training.plan import Plan
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.run import Plan, train
+from netkit.nets.training.run import train
 from tests.support.commands import run_netkit
 
 SMALL = "torchvision/mobilenet_v3_small"

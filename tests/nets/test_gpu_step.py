@@ -1,6 +1,6 @@
 """A training step on a GPU does not synchronize with the host. Tested without a GPU, on meta and fake tensors.
 
-A meta tensor has a shape but no values, so reading a value fails. The asynchronous copy of the metrics is skipped here;
+A meta tensor has a shape but no values, so reading a value fails. The asynchronous copy of the losses is skipped here;
 tests/nets/test_step_metrics.py tests it on a GPU.
 """
 
@@ -21,7 +21,7 @@ from netkit.nets.build import ARCHITECTURES, create
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import draw_maps, warp
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.step_metrics import AsyncScalars
+from netkit.nets.training.step_metrics import AsyncLosses
 from netkit.nets.training.trainer import Trainer
 
 STEPS = 3
@@ -45,7 +45,7 @@ def make_trainer(
     card: ModelCard, digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], Trainer]:
     """A function that creates a Trainer of a network on the meta device."""
-    monkeypatch.setattr(AsyncScalars, "send", lambda *arguments, **options: None)
+    monkeypatch.setattr(AsyncLosses, "send", lambda *arguments: None)
 
     def make(arch: str) -> Trainer:
         model = FromPixels(create(arch), replace(card, arch=arch))

@@ -1,6 +1,7 @@
 """The rows of metrics.csv, and the evaluation of a network."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,10 @@ def test_csv_has_the_documented_columns_and_exact_numbers(tmp_path: Path) -> Non
     with open(tmp_path / "metrics.csv", newline="") as file:
         header, *lines = csv.reader(file)
     assert header == COLUMNS
-    assert [[float(cell) for cell in line] for line in lines] == [[getattr(row, c) for c in COLUMNS] for row in rows]
+    numbers = [[1, 469, 0.1, 1 / 3, 0.9, 0.5, 0.91, 1.5], [2, 938, 1e-9, 0.1, 1, 0.2, 0.95, 2.5]]
+    assert [[float(cell) for cell in line] for line in lines] == numbers
+    write_csv(tmp_path / "val.csv", [replace(row, split="val") for row in rows])
+    assert (tmp_path / "val.csv").read_text() == (tmp_path / "metrics.csv").read_text().replace("test_", "val_")
 
 
 @pytest.mark.parametrize("count", [1, 999, 1000, 1001, 2500])

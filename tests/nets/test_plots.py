@@ -1,6 +1,7 @@
 """The pictures of a run: their texts, values and images."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def test_curves_show_all_four_metrics_of_every_epoch() -> None:
     ]
     assert [line.get_label() for line in accuracy.lines] == ["training accuracy: 0.9300", "test accuracy: 0.8300"]
     assert [np.asarray(line.get_xdata()).tolist() for line in accuracy.lines] == [[1, 2, 3]] * 2
+    validated = plots.curves([replace(row, split="val") for row in rows], smoothed_labels=True).axes[1]
+    assert validated.lines[1].get_label() == "validation accuracy: 0.8300"
 
 
 def test_confusion_matrix_has_all_counts_and_colors_only_mistakes() -> None:

@@ -1,4 +1,4 @@
-"""Recipes: their values, the schedule, enough steps for small data sets, and invalid values."""
+"""Recipes: their values, the schedule, augmentation, and invalid values."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -40,15 +40,6 @@ def test_recipes_are_found_by_name() -> None:
         recipe_named("Basline")
 
 
-@pytest.mark.parametrize(("images", "epochs"), [(60_000, 8), (10_000, 11), (1_442, 82), (128, 500), (1, 500)])
-def test_small_data_sets_get_enough_epochs_for_500_steps(images: int, epochs: int) -> None:
-    recipe = recipe_named("fast").with_min_steps(images)
-    assert recipe.epochs == epochs
-    steps = [-(-recipe.images_in(epoch, images) // recipe.batch_size) for epoch in range(1, epochs + 1)]
-    assert sum(steps) >= 500
-    assert sum(steps[:-1]) < 500 or epochs == recipe_named("fast").epochs
-
-
 @pytest.mark.parametrize(("full_epochs", "counts"), [(1, [1000, 750, 750, 750]), (2, [1000, 1000, 750, 750])])
 def test_first_epochs_are_full_and_later_ones_skip_images(full_epochs: int, counts: list[int]) -> None:
     recipe = replace(recipe_named("fast"), drop_fraction=0.25, full_epochs=full_epochs, epochs=12)
@@ -78,6 +69,8 @@ def test_last_epoch_can_be_partial(epochs: float, counts: list[int]) -> None:
         ("ema", 1.0, "ema must be at least 0 and below 1, not 1.0"),
         ("label_smoothing", -0.1, "label_smoothing must be at least 0 and below 1, not -0.1"),
         ("drop_fraction", 1.0, "drop_fraction must be at least 0 and below 1, not 1.0"),
+        ("crop", 1.0, "crop must be at least 0 and below 1, not 1.0"),
+        ("patience", -1, "patience must be at least 0, not -1"),
         ("full_epochs", 0, "drop_fraction requires full_epochs of at least 1"),
         ("schedule", "onecicle", "unknown schedule 'onecicle': did you mean 'onecycle'"),
         ("precision", "fp23", "unknown precision 'fp23': did you mean 'fp32'"),
@@ -106,3 +99,15 @@ def test_text_lists_the_enabled_settings() -> None:
     assert str(recipe_named("baseline")) == (
         "baseline: epochs 10, batch size 64, lr 0.01, momentum 0.5, schedule constant, precision fp32"
     )
+
+
+def test_augmentations_replace_each_other() -> None:
+    fast = recipe_named("fast", arch="residual")
+    assert fast.with_augmentation("digits") == fast
+    photos = fast.with_augmentation("photos")
+    assert (photos.translate, photos.degrees, photos.flip) == (0, 0, True) and photos.crop and photos.jitter
+    assert photos.with_augmentation("none") == fast.with_augmentation("none")
+    assert recipe_named("baseline").with_augmentation("none") == recipe_named("baseline")
+    assert recipe_named("baseline").with_augmentation("digits").degrees == fast.degrees
+    with pytest.raises(UsageError, match="unknown augmentation 'photo': did you mean 'photos'"):
+        fast.with_augmentation("photo")

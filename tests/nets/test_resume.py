@@ -42,8 +42,8 @@ SAVE_EVERY_STEP = """
 import sys
 from functools import partial
 from netkit.cli import cli
-from netkit.nets.training import run
-run.Plan = partial(run.Plan, save_every_s=0.0)
+from netkit.nets.training import plan
+plan.Plan = partial(plan.Plan, save_every_s=0.0)
 cli(sys.argv[1:])
 """
 

@@ -11,13 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from netkit.core.errors import DataError, DeviceError, Interrupted, ModelError, TrainingError, UsageError
 from netkit.core.system import missing_cuda_driver
 from netkit.data.dataset import ArrayDataSet
+from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, plots, run, state
+from netkit.nets.training.feed import Feed
+from netkit.nets.training.metrics import EpochMetrics, predict
+from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.run import Callbacks, Plan, TrainedRun, train
+from netkit.nets.training.run import TrainedRun, train
 from netkit.nets.training.trainer import Trainer
 from tests.support.trainings import stopping_after
 
@@ -39,6 +45,14 @@ def data(digits_data: ArrayDataSet) -> ArrayDataSet:
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, data: ArrayDataSet) -> TrainedRun:
     return train(make_plan(tmp_path_factory.mktemp("run") / "deep/residual"), data)
+
+
+def with_validation(data: ArrayDataSet) -> ArrayDataSet:
+    """Use the first 155 test images for validation."""
+    images, labels = data.test_images, data.test_labels
+    return replace(
+        data, val_images=images[:155], val_labels=labels[:155], test_images=images[155:], test_labels=labels[155:]
+    )
 
 
 def read_metrics(run_folder: Path) -> list[dict[str, str]]:
@@ -65,6 +79,34 @@ def test_accuracy_on_the_card_is_that_of_the_last_epoch(trained: TrainedRun) -> 
     rows = read_metrics(trained.weights.parent)
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert float(rows[-1]["test_accuracy"]) == trained.card.origin.test_accuracy
+
+
+def test_epochs_are_evaluated_on_validation_images_and_the_saved_weights_on_test_images(
+    tmp_path: Path, data: ArrayDataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    images, split = data.test_images, with_validation(data)
+    rows: list[EpochMetrics] = []
+    with caplog.at_level(logging.INFO, "netkit"):
+        trained = train(make_plan(tmp_path, tensorboard=True), split, Callbacks(on_epoch=rows.append))
+    net, card = checkpoint.load(trained.weights)
+    predictions = predict(FromPixels(net, card), Feed(images, torch.device("cpu"))).argmax(dim=1).numpy()
+    correct = predictions == data.test_labels
+    assert card.origin.test_accuracy == correct[155:].mean() and not card.origin.validated_on_test
+    table = read_metrics(tmp_path)
+    accuracies = [float(row["val_accuracy"]) for row in table]
+    assert "test_accuracy" not in table[0] and max(accuracies) == correct[:155].mean()
+    best = accuracies.index(max(accuracies)) + 1
+    assert f"best epoch {best}: validation accuracy {max(accuracies):.2%}" in caplog.messages
+    assert f"validation accuracy {accuracies[-1]:.2%}" in str(rows[-1])
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert events.Scalars("val/accuracy")[-1].value == pytest.approx(rows[-1].eval_accuracy)
+
+
+def test_the_card_says_that_the_test_images_were_also_validation_images(tmp_path: Path, data: ArrayDataSet) -> None:
+    split = replace(data, val_images=data.test_images, val_labels=data.test_labels)
+    origin = train(make_plan(tmp_path), split).card.origin
+    assert origin.validated_on_test
+    assert origin.test_accuracy == float(read_metrics(tmp_path)[-1]["val_accuracy"])
 
 
 def test_run_writes_weights_metrics_pictures_and_arguments(trained: TrainedRun, data: ArrayDataSet) -> None:
@@ -105,6 +147,38 @@ def test_run_stopped_several_times_ends_with_identical_weights(
     assert again.weights.read_bytes() == trained.weights.read_bytes()
     assert read_metrics(tmp_path) == read_metrics(trained.weights.parent)
     assert {path.name for path in tmp_path.iterdir()} == RUN_FILES
+
+
+def test_stopped_run_with_a_validation_split_ends_with_the_weights_of_the_same_best_epoch(
+    tmp_path: Path, data: ArrayDataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = replace(RECIPE, epochs=20, batch_size=200, patience=2)
+    labels = (data.test_labels + 1) % 10  # as the training improves, the accuracy on these labels falls to 0
+    data = replace(data, val_images=data.test_images, val_labels=labels)
+    plans = [make_plan(tmp_path / name, recipe=recipe) for name in ("uninterrupted", "stopped")]
+    with caplog.at_level(logging.INFO, "netkit"):
+        uninterrupted = train(plans[0], data)
+    epochs = len(read_metrics(plans[0].out))
+    assert any(f"; stopped after epoch {epochs}" in message for message in caplog.messages) and 3 <= epochs < 20
+    steps = int(read_metrics(plans[0].out)[-1]["step"])
+    for resume, stop in ((False, 3), (True, steps // 2)):
+        with pytest.raises(Interrupted):
+            train(replace(plans[1], resume=resume), data, stopping_after(stop))
+    again = train(replace(plans[1], resume=True), data)
+    assert again.weights.read_bytes() == uninterrupted.weights.read_bytes()
+    assert read_metrics(plans[1].out) == read_metrics(plans[0].out)
+
+
+def test_patience_without_validation_images_and_freezing_without_weights_are_rejected(
+    tmp_path: Path, data: ArrayDataSet
+) -> None:
+    with pytest.raises(
+        UsageError, match="--patience 3 needs validation images, and digits has none; add a folder val/"
+    ):
+        train(make_plan(tmp_path / "run", recipe=replace(RECIPE, patience=3)), data)
+    with pytest.raises(UsageError, match=r"--freeze trains the last layer only; pass the weights .* with --weights"):
+        train(make_plan(tmp_path / "run", recipe=replace(RECIPE, freeze=True)), data)
+    assert not (tmp_path / "run").exists()
 
 
 def test_resuming_a_finished_run_logs_a_message_and_changes_nothing(

@@ -1,11 +1,12 @@
 """EpochSchedule, against counting batch by batch."""
 
+import logging
 from dataclasses import replace
 
 import pytest
 
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.schedule import EpochSchedule, batch_sizes, with_min_steps
 
 
 @pytest.mark.parametrize(
@@ -15,6 +16,8 @@ from netkit.nets.training.schedule import EpochSchedule
         (1000, 128, 0.3, [1000, 1000, 700, 700, 700]),
         (1001, 100, 0.5, [1001, 1001, 501, 501, 501]),
         (3, 4, 0.9, [3, 3, 1, 1, 1]),
+        (21, 10, 0.5, [21, 21, 11, 11, 11]),
+        (5, 1, 0.5, [5, 5, 3, 3, 3]),
     ],
 )
 def test_every_step_has_its_position_in_an_epoch(
@@ -25,7 +28,8 @@ def test_every_step_has_its_position_in_an_epoch(
     steps = images_before = 0
     for epoch, count in enumerate(images_in_epochs, start=1):
         assert schedule.images_in(epoch) == count
-        for steps_before, start in enumerate(range(0, count, batch_size)):
+        starts = [start for start in range(0, count, batch_size) if start == 0 or start < count - 1 or batch_size == 1]
+        for steps_before, start in enumerate(starts):
             assert schedule.position(steps) == (epoch, steps_before)
             assert schedule.images_after(steps) == images_before + start
             assert schedule.ends_epoch(steps) == (steps_before == 0 and steps > 0)
@@ -33,3 +37,35 @@ def test_every_step_has_its_position_in_an_epoch(
         images_before += count
     assert (schedule.steps, schedule.images) == (steps, images_before) == (steps, schedule.images_after(steps))
     assert schedule.ends_epoch(steps)
+
+
+@pytest.mark.parametrize(
+    ("images", "batch_size", "sizes"),
+    [(20, 10, [10, 10]), (22, 10, [10, 10, 2]), (21, 10, [10, 11]), (1, 10, [1]), (11, 10, [11]), (3, 1, [1, 1, 1])],
+)
+def test_last_batch_of_one_image_joins_the_batch_before_it(images: int, batch_size: int, sizes: list[int]) -> None:
+    assert batch_sizes(images, batch_size) == sizes
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(60_000, 8), (10_000, 11), (1_442, 82)])
+def test_small_data_sets_get_enough_epochs_for_500_steps(images: int, epochs: int) -> None:
+    recipe = with_min_steps(recipe_named("fast"), images)
+    assert recipe.epochs == epochs
+    steps = [-(-recipe.images_in(epoch, images) // recipe.batch_size) for epoch in range(1, epochs + 1)]
+    assert sum(steps) >= 500
+    assert sum(steps[:-1]) < 500 or epochs == recipe_named("fast").epochs
+
+
+def test_few_images_get_at_most_100_epochs_and_a_message_that_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "netkit"):
+        assert [with_min_steps(recipe_named("fast"), images).epochs for images in (288, 2, 60_000)] == [100, 100, 8]
+    few, fewer = caplog.messages
+    assert few == (
+        "288 training images: 100 epochs, because the recipe's 8 epochs have only 18 steps; --epochs changes it"
+    )
+    assert fewer.startswith("2 training images: 100 epochs, because the recipe's 8 epochs have only 8 steps;")
+
+
+def test_recipe_with_more_epochs_keeps_them(caplog: pytest.LogCaptureFixture) -> None:
+    recipe = replace(recipe_named("fast"), epochs=200)
+    assert with_min_steps(recipe, 10) == recipe and not caplog.messages

@@ -1,4 +1,4 @@
-"""The metrics of a step, and their asynchronous copy from a GPU."""
+"""The loss of a step, and its asynchronous copy from a GPU."""
 
 from dataclasses import replace
 
@@ -10,23 +10,24 @@ from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.step_metrics import COPY_EVERY_STEPS, AsyncScalars, StepMetrics
+from netkit.nets.training.schedule import EpochSchedule
+from netkit.nets.training.step_metrics import COPY_EVERY_STEPS, AsyncLosses, StepMetrics
 from netkit.nets.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 
 
 def test_step_metrics_format_as_text() -> None:
-    assert str(StepMetrics(2, 0.25, 0.98765)) == "epoch 2, loss 0.250, train accuracy 98.77%"
+    assert str(StepMetrics(2, 0.25)) == "epoch 2, loss 0.250"
 
 
 @pytest.mark.parametrize("wait", [False, True])
-def test_scalars_on_the_cpu_arrive_immediately_in_order_and_once(wait: bool) -> None:
-    scalars = AsyncScalars(CPU)
-    for step in (1, 2):
-        scalars.send(step, torch.tensor([step / 2, step * 10.0]), always=False)
-    assert list(scalars.received(wait=wait)) == [(1, [0.5, 10.0]), (2, [1.0, 20.0])]
-    assert list(scalars.received(wait=wait)) == []
+def test_losses_on_the_cpu_arrive_immediately_and_once(wait: bool) -> None:
+    losses = AsyncLosses(EpochSchedule(replace(recipe_named("fast"), batch_size=10), 20), CPU)
+    for step in (2, 3):
+        losses.send(step, torch.tensor(step / 2))
+        assert losses.latest(wait=wait) == StepMetrics(step - 1, step / 2)  # an epoch has two steps
+        assert losses.latest(wait=wait) is None
 
 
 @pytest.mark.gpu

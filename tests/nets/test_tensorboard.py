@@ -11,8 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from netkit.core.errors import Interrupted, MissingExtraError
 from netkit.data.dataset import ArrayDataSet
 from netkit.nets.training.metrics import EpochMetrics
+from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import recipe_named
-from netkit.nets.training.run import Callbacks, Plan, train
+from netkit.nets.training.run import train
 from tests.support.trainings import stopping_after
 
 PLAN = Plan("residual", replace(recipe_named("fast"), epochs=2), 0, "cpu", Path(), tensorboard=True)
@@ -48,7 +49,7 @@ def test_logs_contain_every_step_and_epoch_once_after_a_kill(tmp_path: Path, dig
         for metric in ("loss", "accuracy"):
             (first_step, _), (step, value) = scalars[f"{split}/{metric}"]
             assert (first_step, step) == (EPOCH_STEPS, last.step)
-            assert value == pytest.approx(getattr(last, f"{split}_{metric}"), abs=1e-6)
+            assert value == pytest.approx(last.columns()[f"{split}_{metric}"], abs=1e-6)
     assert scalars["step/lr"][-1][1] == pytest.approx(last.lr)
 
 

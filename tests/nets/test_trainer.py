@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional as F
 
-from netkit.core.errors import TrainingError
+from netkit.core.errors import TrainingError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files
 from netkit.data.dataset import ArrayDataSet, DataSet
@@ -90,9 +91,9 @@ def test_test_metrics_are_those_of_the_averaged_weights_after_the_epoch(
         logits = trainer.result.eval()(torch.from_numpy(digits_data.test_images))
     last = trainer.rows[-1]
     correct = (logits.argmax(1).numpy() == digits_data.test_labels).sum()
-    assert last.test_accuracy == correct / len(digits_data.test_labels) > 0.5
+    assert last.eval_accuracy == correct / len(digits_data.test_labels) > 0.5
     labels = torch.from_numpy(digits_data.test_labels)
-    assert last.test_loss == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item(), rel=1e-5)
+    assert last.eval_loss == pytest.approx(nn.CrossEntropyLoss()(logits, labels).item(), rel=1e-5)
     assert [row.epoch for row in trainer.rows] == [1, 2, 3, 4, 5, 6]
     assert last.train_loss < trainer.rows[0].train_loss
 
@@ -109,13 +110,11 @@ def test_weights_are_averaged_exponentially(card: ModelCard, digits_data: ArrayD
     assert not torch.equal(trainer.result.get_parameter("net.linear.bias"), weight)
 
 
-def test_step_metrics_contain_the_epoch_and_its_accuracy_so_far(card: ModelCard, digits_data: ArrayDataSet) -> None:
+def test_step_metrics_contain_the_epoch_and_a_finite_loss(card: ModelCard, digits_data: ArrayDataSet) -> None:
     trainer = create_trainer(card, digits_data, FULL)
     steps = [metrics for metrics in trainer.run() if metrics]
     assert [metrics.epoch for metrics in steps] == [1] * 6 + [2] * 6 + [3] * 3 + [4] * 3
-    assert steps[5].accuracy == trainer.rows[0].train_accuracy
-    assert steps[17].accuracy == trainer.rows[3].train_accuracy
-    assert all(math.isfinite(metrics.loss) and 0 <= metrics.accuracy <= 1 for metrics in steps)
+    assert all(math.isfinite(metrics.loss) for metrics in steps)
 
 
 def test_order_is_a_permutation_that_depends_only_on_seed_and_epoch() -> None:
@@ -131,14 +130,143 @@ def test_order_is_a_permutation_that_depends_only_on_seed_and_epoch() -> None:
 def test_later_epochs_train_on_the_images_with_the_largest_losses(card: ModelCard, digits_data: ArrayDataSet) -> None:
     trainer = create_trainer(card, digits_data, FULL)
     steps = trainer.run()
-    losses = {step: trainer.snapshot().tensors["losses"].clone() for step, _ in enumerate(steps, start=1)}
+    outcomes = {step: trainer.snapshot().tensors["outcomes"].clone() for step, _ in enumerate(steps, start=1)}
+    losses = {step: losses for step, (losses, _) in outcomes.items()}
     assert losses[11].mean().item() == pytest.approx(trainer.rows[0].train_loss)  # stored after the epoch
     assert losses[12].mean().item() == pytest.approx(trainer.rows[1].train_loss)
     for before, after in ((12, 15), (15, 18)):
         trained = losses[after] != losses[before]
         assert trained.sum() == 721  # half of 1,442
         assert losses[before][trained].min() >= losses[before][~trained].max()
-    assert losses[15][losses[15] != losses[12]].mean().item() == pytest.approx(trainer.rows[2].train_loss)
+
+
+def test_training_accuracy_is_that_of_all_images_also_if_an_epoch_skips_the_easy_ones(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    trainer = create_trainer(card, digits_data, replace(FULL, epochs=12))
+    outcomes = [trainer.snapshot().tensors["outcomes"].clone() for _ in trainer.run()]
+    _, before, after = (outcomes[step - 1] for step in (6, 12, 15))  # the last steps of the first three epochs
+    trained = (after != before).any(dim=0)
+    assert trained.sum() <= 721  # half of the images
+    assert after[1, trained].mean() + 0.1 < after[1].mean()  # the figure of the hard half would be too low
+    row = trainer.rows[2]
+    assert (row.train_loss, row.train_accuracy) == pytest.approx(tuple(after.double().mean(dim=1).tolist()))
+
+
+def test_training_accuracy_of_half_an_epoch_is_that_of_the_images_trained_on(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    trainer = run_to_end(create_trainer(card, digits_data, replace(PLAIN, epochs=0.5)))
+    losses, correct = trainer.snapshot().tensors["outcomes"]
+    trained = ~losses.isnan()
+    assert trained.sum() == 721
+    assert trainer.rows[0].train_accuracy == pytest.approx(correct[trained].mean().item())
+
+
+class PooledNet(nn.Module):
+    """A network with batch norm on an input of one pixel, as in most torchvision classifiers on small images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(1), nn.Flatten())
+        self.linear = nn.Linear(1, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.features(x))
+
+
+def test_last_image_of_an_epoch_trains_with_the_batch_before_it(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    recipe = replace(PLAIN, batch_size=10)
+    data = first_images(digits_data, 31)
+    trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=recipe, seed=3, device=torch.device("cpu"))
+    sizes: list[int] = []
+    trainer.model.net.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    run_to_end(trainer)
+    assert sizes == [10, 10, 11, 31] * 2  # 31 test images after each epoch
+    assert [row.step for row in trainer.rows] == [3, 6]
+
+
+def test_balanced_loss_has_scikit_learns_class_weights(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    labels = digits_data.train_labels
+    kept = np.flatnonzero((labels != 3) | (np.arange(len(labels)) % 4 == 0))[:200]  # few images of class 3
+    images, labels = digits_data.train_images[kept], labels[kept]
+    data = replace(digits_data, train_images=images, train_labels=labels)
+    trainer = create_trainer(card, data, replace(PLAIN, batch_size=200, epochs=1, balanced=True))
+    torch.manual_seed(0)
+    plain = FromPixels(build(card), card)
+    weights = compute_class_weight("balanced", classes=np.arange(10), y=labels)
+    logits = plain(torch.from_numpy(images))
+    losses = F.cross_entropy(logits, torch.from_numpy(labels), torch.from_numpy(weights).float(), reduction="sum")
+    (losses / 200).backward()
+    torch.optim.SGD(plain.parameters(), lr=0.01).step()
+    run_to_end(trainer)
+    for ours, theirs in zip(trainer.model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+    unweighted = F.cross_entropy(logits, torch.from_numpy(labels)).item()
+    assert trainer.rows[0].train_loss == pytest.approx(unweighted, rel=1e-4)
+
+
+def test_frozen_network_changes_only_in_its_last_layer(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    data, recipe = first_images(digits_data, 100), replace(FULL, batch_size=20, freeze=True)
+    trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=recipe, seed=3, device=torch.device("cpu"))
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    run_to_end(trainer)
+    after = trainer.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"net.linear.weight", "net.linear.bias"}  # not the mean and variance of batch norm
+    momenta = {name for name in trainer.snapshot().tensors if name.startswith("momentum.")}
+    assert momenta == {f"momentum.{name}" for name in changed}
+
+
+def with_wrong_validation_labels(data: ArrayDataSet) -> ArrayDataSet:
+    """Add validation images with wrong labels: as the training improves, their accuracy falls to 0."""
+    return replace(data, val_images=data.test_images, val_labels=(data.test_labels + 1) % 10)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_weights_of_the_best_epoch_are_the_result(card: ModelCard, digits_data: ArrayDataSet, ema: float) -> None:
+    data = with_wrong_validation_labels(first_images(digits_data, 200))
+    trainer = create_trainer(card, data, replace(FULL, epochs=10, ema=ema, batch_size=50, precision="fp32"))
+    weights: list[dict[str, torch.Tensor]] = []
+    for _ in trainer.run():
+        if trainer.schedule.ends_epoch(trainer.step):
+            weights.append({name: tensor.clone() for name, tensor in trainer.result.state_dict().items()})
+    accuracies = [row.eval_accuracy for row in trainer.rows]
+    best = min((row for row in trainer.rows if row.eval_accuracy == max(accuracies)), key=lambda row: row.eval_loss)
+    assert best.epoch < 10
+    test_accuracy = trainer.finish()
+    result = trainer.result.state_dict()
+    assert all(torch.equal(result[name], tensor) for name, tensor in weights[best.epoch - 1].items())
+    with torch.no_grad():
+        predictions = trainer.result.eval()(torch.from_numpy(data.test_images)).argmax(dim=1).numpy()
+    assert test_accuracy == (predictions == data.test_labels).mean()
+
+
+def test_training_ends_after_the_patience_and_continues_identically_when_restored(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    data = with_wrong_validation_labels(first_images(digits_data, 200))
+    recipe = replace(FULL.with_augmentation("photos"), epochs=60, batch_size=50, patience=3)
+    uninterrupted = run_to_end(create_trainer(card, data, recipe))
+    accuracies = [row.eval_accuracy for row in uninterrupted.rows]
+    best = max(range(len(accuracies)), key=lambda epoch: (accuracies[epoch], -uninterrupted.rows[epoch].eval_loss))
+    assert uninterrupted.done and len(accuracies) == best + 1 + 3 < 60
+    steps = uninterrupted.step
+    for stop_step in (3, steps // 2, steps - 1, steps):
+        trainer = create_trainer(card, data, recipe)
+        next(step for step in trainer.run() if trainer.step == stop_step)
+        resumed = create_trainer(card, data, recipe, weights_seed=99)
+        snapshot = trainer.snapshot()
+        resumed.restore(snapshot._replace(tensors={name: t.clone() for name, t in snapshot.tensors.items()}))
+        assert same_state(run_to_end(resumed), uninterrupted)
+        assert resumed.finish() == run_to_end(create_trainer(card, data, recipe)).finish()
+
+
+def test_single_training_image_raises_an_error_that_names_the_fix(card: ModelCard, digits_data: ArrayDataSet) -> None:
+    data = first_images(digits_data, 1)
+    trainer = Trainer(FromPixels(PooledNet(), card), data, recipe=PLAIN, seed=3, device=torch.device("cpu"))
+    with pytest.raises(UsageError, match="cannot train on a batch of one image; add training images, or pass a larger"):
+        run_to_end(trainer)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +276,7 @@ def test_later_epochs_train_on_the_images_with_the_largest_losses(card: ModelCar
         {"schedule": "constant"}, {"pct_start": 0.5}, {"max_grad_norm": 0.01}, {"weight_decay": 0.1}, {"muon": 0.0},
         {"momentum": 0.5}, {"nesterov": False}, {"lr": 0.05}, {"batch_size": 128}, {"drop_fraction": 0.0},
         {"full_epochs": 1}, {"precision": "bf16"}, {"epochs": 5},
+        {"crop": 0.5}, {"flip": True}, {"jitter": 0.3}, {"balanced": True}, {"freeze": True},
     ],
     ids=lambda change: next(iter(change)),
 )  # fmt: skip
@@ -157,7 +286,7 @@ def test_every_hyperparameter_changes_the_weights(
     data = first_images(digits_data, 300)
     recipe = replace(FULL, precision="fp32")
     one, other = (run_to_end(create_trainer(card, data, r)) for r in (recipe, replace(recipe, **change)))
-    assert not torch.equal(one.model.get_parameter("net.conv1.weight"), other.model.get_parameter("net.conv1.weight"))
+    assert not torch.equal(one.model.get_parameter("net.linear.weight"), other.model.get_parameter("net.linear.weight"))
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -244,4 +373,4 @@ def test_lazily_decoded_images_give_identical_weights(
         for memory in (10**9, 0)
     )
     assert same_state(in_memory, lazy)
-    assert [row.test_loss for row in in_memory.rows] == [row.test_loss for row in lazy.rows]
+    assert [row.eval_loss for row in in_memory.rows] == [row.eval_loss for row in lazy.rows]

@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError
+from netkit.nets.build import ARCHITECTURES, create
 from netkit.nets.residual import ResidualNet
 from netkit.nets.training import weights
 
@@ -132,3 +133,22 @@ def test_nan_weights_are_rejected(tmp_path: Path) -> None:
 def test_error_for_a_pickle_contains_the_command_to_convert_it(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"convert it to safetensors with 'netkit import .*net\.pth'"):
         weights.load_into(ResidualNet(1, 10, 28), tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize(
+    ("arch", "layer"),
+    [
+        *[(arch, "linear") for arch in ARCHITECTURES],
+        ("torchvision/resnet18", "fc"),
+        ("torchvision/vgg11", "classifier.6"),
+        ("torchvision/mobilenet_v3_small", "classifier.3"),
+        ("torchvision/vit_b_16", "heads.head"),
+    ],
+)
+def test_only_the_last_layer_of_a_frozen_network_is_trained(arch: str, layer: str) -> None:
+    with torch.device("meta"):
+        net = create(arch, channels=3, classes=7, size=32)
+    weights.freeze_all_but_last_layer(net)
+    trained = {name for name, weight in net.named_parameters() if weight.requires_grad}
+    assert trained == {f"{layer}.weight", f"{layer}.bias"}
+    assert len(net.get_parameter(f"{layer}.bias")) == 7

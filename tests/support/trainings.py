@@ -2,7 +2,7 @@
 
 import signal
 
-from netkit.nets.training.run import Callbacks
+from netkit.nets.training.plan import Callbacks
 
 
 def stopping_after(steps: int) -> Callbacks:

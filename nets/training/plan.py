@@ -1,0 +1,66 @@
+"""The arguments of a training run, and the functions that it calls."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from netkit.core.errors import UsageError
+from netkit.data.dataset import DataSet
+from netkit.nets.training.metrics import EpochMetrics
+from netkit.nets.training.recipe import Recipe
+
+SAVE_EVERY_S = 15.0  # a killed run loses no more work than this
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of a run.
+
+    Args:
+        device: "auto", "cpu" or "cuda".
+        out: folder of the run.
+        resume: continue the run in `out` if it was stopped.
+        tensorboard: also write TensorBoard logs.
+        weights: a .safetensors file with initial weights; None for random ones.
+        save_every_s: seconds between two saved states within an epoch.
+    """
+
+    arch: str
+    recipe: Recipe
+    seed: int
+    device: str
+    out: Path
+    resume: bool = False
+    compiled: bool = False
+    deterministic: bool = False
+    tensorboard: bool = False
+    weights: Path | None = None
+    save_every_s: float = SAVE_EVERY_S
+
+    def check(self, data: DataSet) -> None:
+        """Raise UsageError if the recipe needs initial weights or validation images, and there are none."""
+        if self.recipe.freeze and not self.weights:
+            raise UsageError("--freeze trains the last layer only; pass the weights of the other layers with --weights")
+        if self.recipe.patience and data.val_images is None:
+            raise UsageError(
+                f"--patience {self.recipe.patience} needs validation images, and {data.source} has none; "
+                "add a folder val/ beside train/ and test/"
+            )
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Functions that `train` calls.
+
+    Args:
+        on_step: called with the number of images trained on since the last call, and the latest metrics as text.
+        on_epoch: called with the metrics of each finished epoch.
+        stop: returns the number of a signal to stop the run, or None.
+    """
+
+    on_step: Callable[[int, str], None] = lambda images, metrics: None
+    on_epoch: Callable[[EpochMetrics], None] = lambda row: None
+    stop: Callable[[], int | None] = lambda: None
+
+
+NO_CALLBACKS = Callbacks()
