@@ -137,9 +137,9 @@ def train(
         augment = "photos"
     if augment is not None:
         chosen_recipe = chosen_recipe.with_augmentation(augment)
-    images = len(data_set.train_labels)
+    images, note = len(data_set.train_labels), ""
     if epochs is None:
-        chosen_recipe = with_min_steps(chosen_recipe, images)
+        chosen_recipe, note = with_min_steps(chosen_recipe, images)
     plan = Plan(
         arch=arch,
         recipe=chosen_recipe,
@@ -151,6 +151,7 @@ def train(
         deterministic=deterministic,
         tensorboard=tensorboard,
         weights=Path(weights) if weights is not None else None,
+        note=note,
     )
     signals: AbstractContextManager[Callable[[], int | None]]
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)

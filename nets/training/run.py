@@ -91,6 +91,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
             FromPixels(net, card), data, recipe=recipe, seed=plan.seed, device=device, ranks=ranks,
             compiled=plan.compiled,
         )  # fmt: skip
+        if plan.note:
+            logger.info(plan.note)
         images = f"{len(data.train_labels):,}"
         logger.info("training %s on %s (%s images) on %s; recipe %s", plan.arch, data.name, images, device, recipe)
         _start(trainer, plan, arguments)
