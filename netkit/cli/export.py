@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -80,15 +79,12 @@ def export(
 
 
 def _suggest(model: ExportedModel) -> None:
-    """Suggest running the model on the image files of its data set, or on a sample of it."""
+    """Suggest evaluating the model on its own image files, which are in part test images, or running it on a sample."""
     from netkit.data import registry
 
-    if not registry.has_image_files(model.data):
-        if hints.has_images():
-            hints.suggest_infer(model=model.path)
-        else:
-            hints.suggest("sample", hints.IMAGES, options=["--data", model.data])
-    elif os.path.isdir(model.data):
-        hints.suggest_infer(model.data, model=model.path)
-    else:  # a .csv table may list files in any folder
+    if registry.has_image_files(model.data):
         hints.suggest("evaluate", str(model.path), options=["--data", model.data])
+    elif hints.has_images():
+        hints.suggest_infer(model=model.path)
+    else:
+        hints.suggest("sample", hints.IMAGES, options=["--data", model.data])
