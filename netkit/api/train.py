@@ -12,7 +12,7 @@ from netkit.core.errors import unknown_name
 from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
-from netkit.data.options import VAL_SPLIT, Options
+from netkit.data.options import AUTO, DEFAULT, MAX_UNREADABLE, VAL_SPLIT, Options
 from netkit.nets.training import run, stopping
 from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
@@ -33,6 +33,10 @@ def train(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     val_split: float = VAL_SPLIT,
+    layout: str = AUTO,
+    path_column: str = DEFAULT.path_column,
+    label_column: str = DEFAULT.label_column,
+    max_unreadable: float = MAX_UNREADABLE,
     weights: str | Path | None = None,
     recipe: str = "fast",
     epochs: float | None = None,
@@ -59,7 +63,8 @@ def train(
     Args:
         arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for your own nn.Module.
         data: `mnist`, `digits`, a folder with one subfolder of images per class, a folder with files in MNIST's
-            format, or a .csv file with the columns `path`, `label` and optionally `split`.
+            format, or a .csv or .tsv file with the columns `path`, `label` and optionally `split`. A folder may contain
+            one folder per split: train, and val, test or both, or similar names such as Training and valid.
         out: Run folder to write. By default `runs/<arch>`.
         image_size: Size of the network's input in pixels, one number or (height, width). By default the size of the
             images, if they all have the same size.
@@ -70,6 +75,11 @@ def train(
         mean: Mean per channel, of pixels in [0, 1]. By default computed from the training images.
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
+        layout: What the folders in `data` are: `splits`, `classes`, or `auto` to judge by their names.
+        path_column: Column of a table with the paths of the images.
+        label_column: Column of a table with their labels.
+        max_unreadable: Fraction of unreadable images to skip before training fails. Up to 5 images are always skipped,
+            unless it is 0.
         weights: Path of a .safetensors file with initial weights.
         recipe: Name of the training recipe: `fast` or `baseline`. The arguments from `epochs` to `patience` override
             its values.
@@ -131,6 +141,10 @@ def train(
         std=tuple(std or ()),
         val_split=val_split,
         seed=seed,
+        layout=layout,
+        path_column=path_column,
+        label_column=label_column,
+        max_unreadable=max_unreadable,
     )
     data_set = registry.load(str(data), options)
     if augment is None and chosen_recipe.translate and has_color(data_set.train_images):

@@ -20,7 +20,10 @@ from netkit.cli.params import (
     data_option,
     device_option,
     json_option,
+    label_column_option,
+    layout_option,
     option,
+    path_column_option,
 )
 from netkit.core.errors import Interrupted, TrainingError
 from netkit.core.runs import is_user_code
@@ -72,6 +75,16 @@ FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
 @option("--mean", type=NUMBERS, help="Mean per channel, of pixels in [0, 1].", show_default=FROM_DATA)
 @option("--std", type=NUMBERS, help="Standard deviation per channel.", show_default=FROM_DATA)
 @option("--val-split", type=float, default=0.2, help="Fraction held out as test images if DATA has none.")
+@layout_option(default="auto")
+@path_column_option(default="path")
+@label_column_option(default="label")
+@option(
+    "--max-unreadable",
+    type=float,
+    metavar="SHARE",
+    default=0.01,
+    help="Fraction of images that may be unreadable, or 5 files.",
+)
 @option("--weights", type=PATH, help=".safetensors file with initial weights; see 'netkit import'.")
 @option("--recipe", type=RECIPE, metavar="NAME", default="fast", help="Training recipe: fast or baseline.")
 @option("--epochs", type=float, help="Passes over the training images.", show_default=FROM_RECIPE)
@@ -103,8 +116,8 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     The run folder receives model.safetensors (weights and model card), metrics.csv, run.json and plots.
 
     ARCH is a netkit network, torchvision/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist, digits, a folder
-    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv file with the columns path,
-    label and optionally split (train, val or test).
+    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv file with the
+    columns path, label and optionally split (train, val or test). A folder may contain train/ with val/, test/ or both.
 
     \b
     Example: netkit train --arch residual --data photos/ --image-size 64
@@ -140,6 +153,7 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"weights": str(run.weights), "test_accuracy": accuracy})
     else:
-        click.echo(f"{run.weights}: test accuracy {accuracy:.2%}")
+        note = " (on the validation images: there are no test images)" if run.card.origin.validated_on_test else ""
+        click.echo(f"{run.weights}: test accuracy {accuracy:.2%}{note}")
     source = ["--run", str(out)] if out else []
     hints.suggest("export", options=[*source, *(["--arch", arch] if not out or is_user_code(arch) else [])])

@@ -68,8 +68,8 @@ class Origin:
     netkit: str
     torch: str
     val_split: float | None = None
-    validated_on_test: bool = field(default=False, metadata=schema.OPTIONAL)
-    data_options: Mapping[str, str] = field(default_factory=dict, metadata=schema.OPTIONAL)
+    validated_on_test: bool = field(default=False, metadata=schema.ADDED_LATER)
+    data_options: Mapping[str, str] = field(default_factory=dict, metadata=schema.ADDED_LATER)
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,27 @@
-"""Options for loading a data set: how its images are prepared and split."""
+"""Options for loading a data set: how it is read, and how its images are prepared and split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from netkit.core.errors import UsageError
+from netkit.core.errors import UsageError, unknown_name
 from netkit.core.model_card import ModelCard
 
 VAL_SPLIT = 0.2
+MAX_UNREADABLE = 0.01
+AUTO, SPLITS, CLASSES = LAYOUTS = ("auto", "splits", "classes")
+READING = ("layout", "path_column", "label_column")  # the options on how a data set is read, which a model card records
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to prepare and split the images of a data set.
+    """How to read a data set, and how to prepare and split its images.
 
     `channels` (1: grey, 3: RGB) and `size` (height, width) in pixels are taken from the images if None. `resize` is as
     in model_card.Input. `mean` and `std` have one number per channel, for pixels in [0, 1], and are computed from the
     training images if empty. If the data set has no test images, the share `val_split` of each class is selected with
-    `seed` for testing. Raises UsageError if options contradict each other.
+    `seed` for testing. `layout` says what the folders in a folder are: "splits", "classes", or "auto" to judge by their
+    names. `path_column` and `label_column` name the columns of a table. Unreadable images are skipped up to the share
+    `max_unreadable`. Raises UsageError if options contradict each other.
     """
 
     channels: int | None = None
@@ -25,25 +31,51 @@ class Options:
     std: tuple[float, ...] = ()
     val_split: float = VAL_SPLIT
     seed: int = 0
+    layout: str = AUTO
+    path_column: str = "path"
+    label_column: str = "label"
+    max_unreadable: float = MAX_UNREADABLE
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
             raise UsageError(f"--val-split must be between 0 and 1, not {self.val_split}")
+        if not 0 <= self.max_unreadable <= 1:
+            raise UsageError(f"--max-unreadable must be 0 to 1, not {self.max_unreadable}")
         if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
             raise UsageError("--mean and --std: pass both, with one number per channel, or neither")
         if self.resize is not None and self.size is None:
             raise UsageError("--resize needs --image-size, the size of the center crop")
+        if self.layout not in LAYOUTS:
+            raise unknown_name("layout", self.layout, LAYOUTS)
 
     @property
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
         """Mean and std, or None if they were not set."""
         return (self.mean, self.std) if self.mean else None
 
+    @property
+    def reading(self) -> dict[str, str]:
+        """The options of READING that are not the defaults."""
+        values = ((field, getattr(self, field.name)) for field in fields(self) if field.name in READING)
+        return {field.name: value for field, value in values if value != field.default}
+
     @classmethod
     def from_card(cls, card: ModelCard) -> "Options":
-        """Return the options with which the data set of a trained model was loaded."""
-        split = card.origin.val_split or VAL_SPLIT
-        return cls(card.channels, (card.height, card.width), card.resize, val_split=split, seed=card.origin.seed)
+        """Return the options with which the data set of a trained model was loaded.
+
+        They accept any number of unreadable images, because the hash of the data set tells whether it is the same.
+        """
+        origin = card.origin
+        reading: dict[str, Any] = {name: value for name, value in origin.data_options.items() if name in READING}
+        return cls(
+            card.channels,
+            (card.height, card.width),
+            card.resize,
+            val_split=origin.val_split or VAL_SPLIT,
+            seed=origin.seed,
+            max_unreadable=1,
+            **reading,
+        )
 
 
 DEFAULT = Options()

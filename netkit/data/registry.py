@@ -10,6 +10,7 @@ from netkit.core.model_card import Input
 from netkit.data import digits, idx, image_files, mnist
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import DEFAULT, Options
+from netkit.data.table import is_table
 from netkit.images.decoder import Decoder
 
 BUILT_IN = ("mnist", "digits")
@@ -18,7 +19,7 @@ BUILT_IN = ("mnist", "digits")
 def load(source: str, options: Options = DEFAULT) -> DataSet:
     """Load the data set that --data names: "mnist", "digits", a folder of files in MNIST's format, or image files.
 
-    Image files are in class folders or listed in a .csv table.
+    Image files are in class folders or listed in a table (.csv or .tsv).
     Raises UsageError if there is no such source, DataError if its files are missing or damaged.
     """
     path = Path(source)
@@ -38,7 +39,7 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
 def has_image_files(source: str) -> bool:
     """Whether --data names image files: class folders, or a table that lists them."""
     path = Path(source)
-    return source not in BUILT_IN and not idx.exists(path) and (path.is_dir() or path.suffix.lower() == ".csv")
+    return source not in BUILT_IN and not idx.exists(path) and (path.is_dir() or is_table(source))
 
 
 def _prepare(data: ArrayDataSet, options: Options) -> ArrayDataSet:
