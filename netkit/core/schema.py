@@ -13,6 +13,7 @@ from netkit.core.errors import NetkitError
 
 T = TypeVar("T")
 
+ADDED_LATER = {"added later": True}  # metadata of a field that earlier versions do not write
 EXACT_INT_LIMIT = 2**53  # float64 represents every smaller integer exactly
 
 
@@ -47,9 +48,9 @@ def load(
     """Build an instance of the dataclass `cls` from `source`: JSON text, or the object parsed from it.
 
     Annotations may use str, int, float, bool, None, Any, Literal, unions, tuple, Mapping[str, ...] and dataclasses.
-    The JSON must contain every field, even one that has a default; fields that `cls` does not have are ignored. Types
-    must match exactly: True is not an int. An integer is accepted for a float if the float can represent it exactly.
-    NaN and infinity are rejected. The first matching member of a union is used.
+    The JSON must contain every field, even one that has a default, unless its metadata is ADDED_LATER. Fields that
+    `cls` does not have are ignored. Types must match exactly: True is not an int. An integer is accepted for a float if
+    the float can represent it exactly. NaN and infinity are rejected. The first matching member of a union is used.
 
     Raises `error`, whose message begins with `subject`, and any exception that `cls` raises for invalid values.
     """
@@ -66,6 +67,8 @@ def _dataclass(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
     for field in fields(cls):
         field_path = f"{path}.{field.name}" if path else field.name
         if field.name not in values:
+            if field.metadata == ADDED_LATER:
+                continue
             raise _Mismatch(f" lacks {field_path!r}")
         arguments[field.name] = _convert(hints[field.name], values[field.name], field_path)
     return cls(**arguments)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,6 @@ logger = logging.getLogger(__name__)
 MAX_UNREADABLE_SHARE = 0.01  # of the images
 MAX_MEMORY_SHARE = 0.25  # of the free memory: training copies the images and needs memory itself
 MAX_SIZES_LISTED = 5  # in an error message
-INSPECTOR = Decoder(Input(3, 1, 1))  # its output size does not matter, because it only reads and inspects files
 
 
 def load(source: Path, options: Options, *, max_memory_bytes: int | None = None) -> DataSet:
@@ -53,7 +53,8 @@ def load(source: Path, options: Options, *, max_memory_bytes: int | None = None)
             max_memory_bytes = int(free_memory_bytes() * MAX_MEMORY_SHARE)
         image_bytes = input_spec.channels * input_spec.height * input_spec.width
         in_memory = (len(train) + len(test)) * image_bytes <= max_memory_bytes
-        train_images, test_images = (_images(part, Decoder(input_spec), in_memory) for part in (train, test))
+        decoder = _decoder(input_spec, options)
+        train_images, test_images = (_images(part, decoder, in_memory) for part in (train, test))
     _log_classes(train, len(labels), in_memory)
     return DataSet(
         name=source.resolve().name,
@@ -67,6 +68,9 @@ def load(source: Path, options: Options, *, max_memory_bytes: int | None = None)
         resize=input_spec.resize,
         fixed_mean_and_std=options.mean_and_std,
         val_split=val_split,
+        draft=options.draft,
+        max_bytes=options.max_bytes,
+        max_pixels=options.max_pixels,
     )
 
 
@@ -91,7 +95,7 @@ def _collect(
     if val_split:
         train, test = split_by_class(source, train, options)
     labels = _labels(source, train, test)
-    return *_readable(source, train, test), labels, val_split
+    return *_readable(source, train, test, options), labels, val_split
 
 
 def _labels(source: Path, train: Sequence[ImageEntry], test: Sequence[ImageEntry]) -> tuple[str, ...]:
@@ -107,10 +111,13 @@ def _labels(source: Path, train: Sequence[ImageEntry], test: Sequence[ImageEntry
     return tuple(sorted(train_labels))
 
 
-def _readable(source: Path, train: Sequence[ImageEntry], test: Sequence[ImageEntry]) -> Split:
+def _readable(source: Path, train: Sequence[ImageEntry], test: Sequence[ImageEntry], options: Options) -> Split:
     """Inspect all files and return those that can be decoded, in an order that mixes the classes."""
+    # without a size, all images have the size of the network's input, so that none is decoded at a reduced scale
+    spec = _make_input(source, 3, options.size, options) if options.size else Input(3, 1, 1)
+    inspect = partial(_inspect, decoder=_decoder(spec, options))
     with ThreadPoolExecutor(usable_cores()) as pool:
-        results = [list(pool.map(_inspect, part)) for part in (train, test)]
+        results = [list(pool.map(inspect, part)) for part in (train, test)]
     problems = [result for part in results for result in part if isinstance(result, str)]
     for problem in problems:
         logger.warning("skipped: %s", problem)
@@ -125,11 +132,15 @@ def _readable(source: Path, train: Sequence[ImageEntry], test: Sequence[ImageEnt
     return train, test
 
 
-def _inspect(entry: ImageEntry) -> ImageEntry | str:
+def _decoder(input_spec: Input, options: Options) -> Decoder:
+    return Decoder(input_spec, max_bytes=options.max_bytes, max_pixels=options.max_pixels)
+
+
+def _inspect(entry: ImageEntry, *, decoder: Decoder) -> ImageEntry | str:
     """Return the entry with hash, size and color set, or a message that says why the file cannot be decoded."""
     try:
-        content = INSPECTOR.read(entry.path)
-        grey, size = INSPECTOR.grey_and_size(content)
+        content = decoder.read(entry.path)
+        grey, size = decoder.grey_and_size(content)
     except ImageError as exc:
         return f"{entry.path}: {exc}"
     return replace(entry, sha256=hashlib.sha256(content).digest(), grey=grey, size=size)
@@ -145,9 +156,12 @@ def _input_spec(source: Path, entries: Sequence[ImageEntry], options: Options) -
             f"{source}: images have {len(sizes):,} different sizes, such as {common}; "
             "pass --image-size, e.g. --image-size 224"
         )
-    height, width = options.size or next(iter(sizes))
+    return _make_input(source, channels, options.size or next(iter(sizes)), options)
+
+
+def _make_input(source: Path, channels: int, size: tuple[int, int], options: Options) -> Input:
     try:
-        return Input(channels, height, width, options.resize)
+        return Input(channels, *size, options.resize, options.draft)
     except CardError as exc:
         raise UsageError(f"{source}: {exc}") from None
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 
 VAL_SPLIT = 0.2
 
@@ -15,7 +16,8 @@ class Options:
     `channels` (1: grey, 3: RGB) and `size` (height, width) in pixels are taken from the images if None. `resize` is as
     in model_card.Input. `mean` and `std` have one number per channel, for pixels in [0, 1], and are computed from the
     training images if empty. If the data set has no test images, the share `val_split` of each class is selected with
-    `seed` for testing. Raises UsageError if options contradict each other.
+    `seed` for testing. `draft` is as in model_card.Input, for image files; those over `max_bytes` or `max_pixels` are
+    skipped. Raises UsageError if options contradict each other.
     """
 
     channels: int | None = None
@@ -25,6 +27,9 @@ class Options:
     std: tuple[float, ...] = ()
     val_split: float = VAL_SPLIT
     seed: int = 0
+    draft: bool = True
+    max_bytes: int = MAX_FILE_BYTES
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
@@ -42,8 +47,11 @@ class Options:
     @classmethod
     def from_card(cls, card: ModelCard) -> "Options":
         """Return the options with which the data set of a trained model was loaded."""
-        split = card.origin.val_split or VAL_SPLIT
-        return cls(card.channels, (card.height, card.width), card.resize, val_split=split, seed=card.origin.seed)
+        origin = card.origin
+        return cls(
+            card.channels, (card.height, card.width), card.resize, val_split=origin.val_split or VAL_SPLIT,
+            seed=origin.seed, draft=card.draft, max_bytes=origin.max_bytes, max_pixels=origin.max_pixels,
+        )  # fmt: skip
 
 
 DEFAULT = Options()

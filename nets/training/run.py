@@ -249,9 +249,11 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         netkit=VERSION,
         torch=torch.__version__,
         val_split=data.val_split,
+        max_bytes=data.max_bytes,
+        max_pixels=data.max_pixels,
     )
     try:
-        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)
+        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize, data.draft)
     except CardError as exc:
         raise DataError(f"{data.source}: cannot be trained on: {exc}") from None
 
