@@ -96,8 +96,7 @@ class Decoder:
         try:
             image = Image.open(file, formats=formats.FORMATS)
         except UnidentifiedImageError:
-            formats.require_known(content)
-            raise formats.cause(file) from None
+            raise formats.foreign_kind(content) or formats.cause(file) from None
         except Image.DecompressionBombError as exc:
             raise ImageError("too-large", f"{str(exc).partition(',')[0]}; scale it down") from None
         exif_bytes = len(image.info.get("exif", b""))
@@ -178,7 +177,8 @@ def _image_errors(content: bytes) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError("not-an-image", f"cannot be read as one of {formats.NAMES}") from None
+        generic = ImageError("not-an-image", f"cannot be read as one of {formats.NAMES}")
+        raise formats.foreign_kind(content) or generic from None
     except MemoryError:
         raise ImageError("too-large", "not enough memory to decode it") from None
     except Exception as exc:  # Pillow's decoders also raise struct.error, AttributeError and others

@@ -33,7 +33,7 @@ KINDS = (
     Kind("a Canon raw photo", (b"ftypcrx",), is_image=True, offset=4),
     Kind("an MP4 or QuickTime video", (b"ftyp", b"moov", b"mdat", b"wide"), offset=4),
     Kind("an AVI video", (b"avi ",), offset=8),
-    Kind("a Matroska or WebM video", (b"\x1a\x45\xdf\xa3",)),
+    Kind("a Matroska or WebM video", (b"\x1ae\xdf\xa3",)),
     Kind("a JPEG XL image", (b"\xff\x0a", b"\0\0\0\x0cjxl "), is_image=True),
     Kind("a JPEG-LS image", (b"\xff\xd8\xff\xf7",), is_image=True),
     Kind("a Photoshop file", (b"8bps",), is_image=True),
@@ -49,18 +49,19 @@ KINDS = (
 )
 
 
-def require_known(content: bytes) -> None:
-    """Raise ImageError with the kind of file if it is known and not decoded."""
+def foreign_kind(content: bytes) -> ImageError | None:
+    """Return the exception that names the kind of file, if it is a known kind that is not decoded."""
     start = content[:512].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if start.startswith(b"<?xml") and b"<svg" in start:
         start = start[start.index(b"<svg") :]
     if start.startswith(AVIF_STARTS, 4) and features.check("avif"):
-        return  # a damaged one
+        return None  # a damaged one
     for kind in KINDS:
         if start.startswith(kind.starts, kind.offset):
             if kind.is_image:
-                raise ImageError("unsupported", f"{kind.name}, which netkit does not decode; save it as JPEG or PNG")
-            raise ImageError("not-an-image", kind.name)
+                return ImageError("unsupported", f"{kind.name}, which netkit does not decode; save it as JPEG or PNG")
+            return ImageError("not-an-image", kind.name)
+    return None
 
 
 def cause(file: BytesIO) -> Exception:

@@ -16,7 +16,7 @@ MARKER = re.compile(rb"\xff([^\0\xd0-\xd7\xff])")  # in compressed pixels, 0 or 
 SEGMENT = re.compile(rb"\xff++([\xc0-\xcf\xda-\xdf\xe0-\xef\xfe])(..)", re.DOTALL)  # type and length
 MAX_SEGMENTS = 10_000  # limits the time of `image_end` and `without_metadata`
 MAX_SCANS = 100  # progressive files have about 10. 2,000 scans in 180 kB took 17 s
-SCANS_PER_COST = 10  # a scan of 24 million pixels took 50 ms even without any data
+SCANS_PER_COST = 16  # pixels count once per 16 scans: a scan of 24 million pixels took 50 ms even without any data
 MIN_COST_SHARE = 4  # decoding a pixel takes at least a quarter of the time of a full decode, at any scale
 COEFFICIENT_BYTES = 2
 # SOF3 and SOF5 to SOF15, with the length for 1, 3 or 4 components of 8 bits. With arithmetic coding, 59 kB took 50 s

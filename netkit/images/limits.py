@@ -37,8 +37,7 @@ PNM_HEADER = re.compile(rb"P(?:[14](?:%b\d+){2}|[2356](?:%b\d+){3})\s" % (PNM_SP
 MAX_CHEAP_ROWS = 2**16  # a column of 24 million pixels took 17 s, and 730 MB for the pointers to its rows
 MIN_ROW_COST = 64  # in images with more rows, each row counts as at least this many pixels
 MAX_CHEAP_ROW_PIXELS = 2**18  # Pillow copies a row once per 64 kB. A row of 20 million pixels took 26 s
-# per pixel. Others need a second copy: to convert or rotate them, for 16 bits in numpy, or for the strips of a TIFF
-CHEAP_MODES, COPY_COST = ("1", "L", "RGB"), 2
+COPY_COST = 2  # per pixel that needs a second copy: to be converted or rotated, for 16 bits in numpy, in TIFF strips
 WEBP_COST = 4  # per pixel: lossless decoding takes 20 bytes per pixel
 AVIF_COST = 5  # per pixel: the best quality took 15 bytes and 300 ns per pixel
 JPEG_2000_COST = 32  # per pixel: code blocks of 4x4 pixels took 128 bytes and 900 ns per pixel
@@ -102,9 +101,15 @@ def _format_cost(image: ImageFile.ImageFile) -> int:
         return SLOW_COST
     if cost := {"WEBP": WEBP_COST, "AVIF": AVIF_COST, "JPEG2000": JPEG_2000_COST}.get(image.format or ""):
         return cost
-    has_strips = image.mode == "RGB" and any(tile.codec_name == "libtiff" for tile in image.tile)
-    is_rotated = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-    needs_copy = image.mode not in CHEAP_MODES or image.has_transparency_data or has_strips or is_rotated
+    if image.mode in ("1", "L") and not image.has_transparency_data:
+        return 1
+    needs_copy = (
+        image.mode != "RGB"
+        or image.has_transparency_data
+        or any(tile.codec_name == "libtiff" for tile in image.tile)  # which decodes to strips
+        or image.format == "PNG"  # its orientation may follow the pixels; plain files do not get here
+        or image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+    )
     return COPY_COST if needs_copy else 1
 
 

@@ -167,7 +167,11 @@ def png_of(width: int, height: int) -> bytes:
     ("source", "code", "message"),
     [
         (b"", "not-an-image", "the file is empty"),
-        (b"hello, I am text", "not-an-image", "cannot be read as one of PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM"),
+        (
+            b"hello, I am text",
+            "not-an-image",
+            "cannot be read as one of PNG, JPEG, BMP, GIF, TIFF, WebP, PGM, PPM, AVIF",
+        ),
         (PNG[:1000], "truncated", "cannot be decoded: "),
         (PNG[:20], "truncated", "cannot be decoded: "),
         (JPEG[:-400], "truncated", "cannot be decoded: image file is truncated"),
@@ -188,7 +192,7 @@ def png_of(width: int, height: int) -> bytes:
             "67,108,865 bytes, over the limit of 67,108,864; raise --max-bytes",
         ),
         (encode(GREY.astype("f4"), "TIFF"), "unsupported", "32-bit pixels (mode F) have no defined white level"),
-        (encode(GREY.astype("i4"), "TIFF"), "unsupported", "32-bit pixels (mode I) have no defined white level"),
+        (encode(GREY.astype("i4"), "TIFF"), "unsupported", "TIFF with signed pixels is not supported"),
         (os.mkdir, "unreadable", "not a regular file"),
         (os.mkfifo, "unreadable", "not a regular file"),
         (lambda path: os.symlink("nowhere.png", path), "not-found", "no such file"),
