@@ -110,8 +110,8 @@ def jpeg_with_many_scans(path: Path) -> None:
 
 def bmp_with_short_runs(path: Path) -> None:
     """A run-length encoded BMP in which each run has one pixel."""
-    rows = (b"\x01\x07" * MAX_SIDE + b"\0\0") * MAX_SIDE + b"\0\1"
-    header = struct.pack("<IiiHHIIiiII", 40, MAX_SIDE, MAX_SIDE, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    rows = (b"\x01\x07" * MAX_COPIED_SIDE + b"\0\0") * MAX_COPIED_SIDE + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, MAX_COPIED_SIDE, MAX_COPIED_SIDE, 1, 8, 1, len(rows), 0, 0, 256, 0)
     path.write_bytes(b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + header + bytes(1024) + rows)
 
 
