@@ -19,6 +19,7 @@ from netkit.images import formats, jpeg, png, tiff
 from netkit.images.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_PIXELS, BoundedFile, decoding_cost
 
 FILE_ENDS = {png.SIGNATURE: b"IEND", jpeg.START: b"\xff\xd9", b"GIF8": b"\x3b"}  # first bytes -> last bytes
+SCALED_SHARE = 4  # a scaled image of up to a quarter of the limit on pixels fits in memory beside the original
 GREY_MODES = ("L", "LA", "1")
 
 
@@ -143,10 +144,11 @@ class Decoder:
         if image.mode != scaled_mode:
             image = image.convert(scaled_mode)
         width, height = spec.scaled(*image.size)
-        if spec.resize is not None and width * height > self.max_pixels:
+        if spec.resize is not None and width * height > self.max_pixels // SCALED_SHARE:
             raise ImageError(
                 "too-large",
-                f"{width}x{height} pixels when scaled, over the limit of {self.max_pixels:,}; raise --max-pixels",
+                f"{width}x{height} pixels when scaled, over the limit of {self.max_pixels // SCALED_SHARE:,}, a quarter "
+                "of --max-pixels; raise it",
             )
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -55,7 +55,7 @@ class BoundedFile(io.BytesIO):
         super().__init__(_check(content, max_pixels))
         self._reads_left: float = MAX_HEADER_READS
         # Pillow reads the whole file at once
-        is_read_at_once = content.startswith(b"RIFF") or content[4:8] == b"ftyp"
+        is_read_at_once = content.startswith(b"RIFF") or _is_avif(content)
         self._bytes_left: float = math.inf if is_read_at_once else MAX_HEADER_BYTES
 
     def end_header(self) -> None:
@@ -134,7 +134,7 @@ def _check(content: bytes, max_pixels: int) -> bytes:
             kind = "lossless WebP"
             max_bytes = min(max_bytes, max(MIN_LOSSLESS_WEBP_BYTES, max_pixels // PIXELS_PER_LOSSLESS_BYTE))
         _check_size(kind, content, max_bytes)
-    elif content[4:8] == b"ftyp":
+    elif _is_avif(content):
         _check_size("AVIF", content, MAX_AVIF_BYTES)
     elif content.startswith(JPEG_2000_STARTS):
         _check_size("JPEG 2000", content, MAX_JPEG_2000_BYTES)
@@ -142,6 +142,11 @@ def _check(content: bytes, max_pixels: int) -> bytes:
     elif content.startswith(b"P"):
         return _check_pnm(content, max_pixels)
     return content
+
+
+def _is_avif(content: bytes) -> bool:
+    """Whether content that Pillow can decode is AVIF. The box `ftyp` has fewer than 65,536 bytes."""
+    return content.startswith(b"\0\0") and content[4:8] == b"ftyp"
 
 
 def _check_size(kind: str, content: bytes, max_bytes: int) -> None:
