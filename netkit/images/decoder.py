@@ -147,8 +147,8 @@ class Decoder:
         if spec.resize is not None and width * height > self.max_pixels // SCALED_SHARE:
             raise ImageError(
                 "too-large",
-                f"{width}x{height} pixels when scaled, over the limit of {self.max_pixels // SCALED_SHARE:,}, a quarter "
-                "of --max-pixels; raise it",
+                f"{width}x{height} pixels when scaled, over the limit of {self.max_pixels // SCALED_SHARE:,}, "
+                f"1/{SCALED_SHARE} of --max-pixels; raise it",
             )
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.bad_files import (
     EXIF_SEGMENT,
@@ -228,3 +230,29 @@ def test_a_large_or_special_file_gives_one_row_within_the_limits(case: str, tmp_
 def require_status(row: dict[str, Any], status: str) -> None:
     assert row["status"] == status, row["message"]
     assert (row["label"] is None) == (status != "ok") == bool(row["message"])
+
+
+DECODE_REDUCED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_CPU, (10, 10))
+from netkit.core.model_card import Input
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
+with suppress_pillow_warnings():
+    Decoder(Input(3, 224, 224, draft=True))(sys.argv[1])
+print(*(line for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "progressive"), [(12_000, 9_000, False), (8_000, 6_000, True)])
+def test_photos_over_the_limit_of_a_full_decode_are_decoded_at_a_reduced_scale_within_the_limits(
+    width: int, height: int, progressive: bool, tmp_path: Path
+) -> None:
+    path = tmp_path / "photo.jpg"
+    levels = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    Image.fromarray(levels).resize((width, height)).save(path, progressive=progressive)
+    done = subprocess.run(
+        [sys.executable, "-c", DECODE_REDUCED, str(path)], capture_output=True, text=True, timeout=60, check=True
+    )
+    (peak_kb,) = re.findall(r"VmHWM:\s+(\d+) kB", done.stdout)
+    assert int(peak_kb) < MAX_MEMORY_KB

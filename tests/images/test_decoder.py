@@ -71,7 +71,7 @@ def test_resizing_and_cropping_equal_torchvisions_resize_and_center_crop(size: t
 
 def test_an_image_that_resizing_would_make_too_large_is_refused() -> None:
     with pytest.raises(
-        ImageError, match="51200000x256 pixels when scaled, over the limit of 16,000,000, a quarter"
+        ImageError, match="51200000x256 pixels when scaled, over the limit of 16,000,000, 1/4 of --max-pixels"
     ) as caught:
         Decoder(Input(1, 224, 224, resize=256))(np.zeros((1, 200_000), np.uint8))
     assert caught.value.code == "too-large"
