@@ -127,6 +127,9 @@ CASES: dict[str, tuple[bytes | Create, str]] = {
     "large JPEG that is rotated": (large("RGB", "JPEG", side=MAX_COPIED_SIDE, exif=exif_orientation(6)), "ok"),
     "large GIF": (large("P", "GIF", side=MAX_COPIED_SIDE), "ok"),
     "large TIFF": (large("RGBA", "TIFF", side=MAX_COPIED_SIDE, compression="tiff_adobe_deflate"), "ok"),
+    "large TIFF in one strip": (
+        large("RGB", "TIFF", side=MAX_COPIED_SIDE, compression="tiff_adobe_deflate", strip_size=10**9), "ok",
+    ),
     "large TIFF in CMYK": (large("CMYK", "TIFF", side=MAX_COPIED_SIDE, compression="tiff_adobe_deflate"), "ok"),
     "noise in PNG": (noise("L", "PNG", compress_level=1), "ok"),
     "noise in JPEG": (noise("RGB", "JPEG", quality=75), "ok"),
@@ -182,7 +185,7 @@ CASES: dict[str, tuple[bytes | Create, str]] = {
         "too-large",
     ),
     "TIFF with many strips": (grey_tiff((273, 4, 1_500_000, 8), (278, 4, 1, 1)), "too-large"),
-    "TIFF with long fields": (grey_tiff((700, 3, SHORTS, 8)), "ok"),
+    "TIFF with long fields": (grey_tiff((273, 4, 1, 8), (278, 4, 1, 28), (279, 4, 1, 784), (700, 3, SHORTS, 8)), "ok"),
     "TIFF with a long orientation": (grey_tiff((274, 3, SHORTS, 8)), "too-large"),
     "TIFF with tiles larger than the image": (
         grey_tiff((322, 4, 1, 16_384), (323, 4, 1, 16_384), (324, 4, 1, 8), (325, 4, 1, 2**28)), "too-large",
