@@ -57,9 +57,8 @@ class Origin:
 
     `data_sha256` is the hash of the data set's unpacked files. `recipe` holds the fields of training.recipe.Recipe.
     `test_accuracy`, in [0, 1], was measured with the saved weights in float32. `netkit` and `torch` are versions.
-    Image files over `max_bytes` or `max_pixels` were skipped.
     `val_split` is the share of the images that was selected with `seed` for testing, or None if the data set has its
-    own test images.
+    own test images. Image files over `max_bytes` or `max_pixels` were skipped.
     """
 
     data: str

@@ -4,12 +4,11 @@ After TIFF revision 6.0 (https://www.itu.int/itudoc/itu-t/com16/tiff-fx/docs/tif
 """
 
 import ctypes
-import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 from PIL import ExifTags, ImageFile, _imaging
 
@@ -30,16 +29,13 @@ def without_metadata(content: bytes) -> bytes:
 
     Pillow reads the values of all tags, of whatever size, and libtiff prints warnings about tags that it does not know.
     """
-    order = "<" if content.startswith(b"II") else ">"
-    try:
-        (start,) = struct.unpack_from(f"{order}I", content, 4)
-        (count,) = struct.unpack_from(f"{order}H", content, start)
-    except struct.error:
-        return content  # Pillow raises the exception
+    order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
+    start = int.from_bytes(content[4:8], order)
+    count = int.from_bytes(content[start : start + 2], order)
     end = start + 2 + ENTRY_BYTES * count
     entries = [content[at : at + ENTRY_BYTES] for at in range(start + 2, end, ENTRY_BYTES)]
-    kept = [entry for entry in entries if int.from_bytes(entry[:2], _BYTE_ORDER[order]) in NEEDED_TAGS]
-    directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)  # the offset 0: no further image
+    kept = [entry for entry in entries if int.from_bytes(entry[:2], order) in NEEDED_TAGS]
+    directory = len(kept).to_bytes(2, order) + b"".join(kept) + bytes(4)  # the offset 0: no further image
     view = memoryview(content)
     return b"".join([view[:start], directory, view[start + len(directory) :]])
 
@@ -56,7 +52,6 @@ def check(image: ImageFile.ImageFile) -> None:
         raise ImageError("unsupported", f"TIFF with compression {compression} is not supported; save it uncompressed")
 
 
-_BYTE_ORDER: dict[str, Any] = {"<": "little", ">": "big"}
 _lock = threading.Lock()
 _decoding = 0  # threads that are within `silent_libtiff`
 _handler: Any = None  # libtiff's handler before the first of them
