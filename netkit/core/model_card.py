@@ -23,7 +23,7 @@ class Input:
     Without `resize`, an image is stretched to `height` x `width`. With it, the shorter side is scaled to `resize`
     pixels, and the image is cropped to its central `height` x `width` pixels, as torchvision's Resize and CenterCrop
     do. Scaling is bilinear and antialiased. With `draft`, large JPEG files are decoded at a reduced scale, of at least
-    twice the size to which they are scaled; this is faster. Raises CardError for invalid values.
+    three times the size to which they are scaled; this is faster. Raises CardError for invalid values.
     """
 
     channels: int

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from netkit.core import remote
 from netkit.core.atomic_io import READ_FLAGS
 from netkit.core.errors import ImageError
 from netkit.core.model_card import Input
 from netkit.images import formats, jpeg, png, tiff
-from netkit.images.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_PIXELS, BoundedFile, decoding_cost
+from netkit.images.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_PIXELS, BoundedFile, check_cost, decoding_cost
 
 FILE_ENDS = {png.SIGNATURE: b"IEND", jpeg.START: b"\xff\xd9", b"GIF8": b"\x3b"}  # first bytes -> last bytes
 SCALED_SHARE = 4  # a scaled image of up to a quarter of the limit on pixels fits in memory beside the original
@@ -109,22 +109,13 @@ class Decoder:
         if image.format == "TIFF":
             tiff.check(image)
         scale = jpeg.draft_scale(image, self.input) if self.input.draft and image.format in ("JPEG", "MPO") else 1
-        self._check_pixels(image, decoding_cost(image, file, scale=scale))
+        check_cost(image.size, decoding_cost(image, file, scale=scale), max_pixels=self.max_pixels)
         file.end_header()
         if scale > 1:
             image.draft(None, (image.width // scale, image.height // scale))
         with tiff.silent_libtiff() if image.format == "TIFF" else nullcontext():
             image.load()
         return image
-
-    def _check_pixels(self, image: ImageFile.ImageFile, cost: int) -> None:
-        if cost > self.max_pixels:
-            pixels = image.width * image.height
-            note = f", which count as {cost:,} to decode" if cost > pixels else f" = {pixels:,}"
-            raise ImageError(
-                "too-large",
-                f"{image.width}x{image.height} pixels{note}, over the limit of {self.max_pixels:,}; raise --max-pixels",
-            )
 
     def _composite(self, image: Image.Image) -> Image.Image:
         """Composite transparent pixels over black, or over white with `invert`."""

@@ -25,7 +25,7 @@ RARE_FRAME = re.compile(rb"\xff[\xc3\xc5-\xc7\xc9-\xcb\xcd-\xcf]\0[\x0b\x11\x14]
 NEEDED_METADATA = (b"JFIF\0", b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"Adobe")
 TRANSPOSING_ORIENTATIONS = (5, 6, 7, 8)
 SCALES = (8, 4, 2)
-MIN_DRAFT_RATIO = 2  # to the target size: differs by up to 2 levels from a full decode, with 1 by up to 8
+MIN_DRAFT_RATIO = 3  # to the target size: differs by up to 2 levels from a full decode, with 2 by up to 3, with 1 by 8
 
 
 def check(content: bytes) -> None:
@@ -52,7 +52,7 @@ def without_metadata(content: bytes) -> bytes:
 def draft_scale(image: ImageFile.ImageFile, spec: Input) -> int:
     """Return by what to divide the sides while decoding: 8, 4, 2 or 1.
 
-    The result has whole sides, so that no edge is padded, and at least twice the size to which it is scaled.
+    The result has whole sides, so that no edge is padded, and at least three times the size to which it is scaled.
     """
     sides = image.size
     if image.getexif().get(ExifTags.Base.Orientation) in TRANSPOSING_ORIENTATIONS:

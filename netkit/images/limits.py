@@ -93,6 +93,16 @@ def decoding_cost(image: ImageFile.ImageFile, file: BoundedFile, *, scale: int =
     return format_cost * pixels
 
 
+def check_cost(size: tuple[int, int], cost: int, *, max_pixels: int) -> None:
+    """Raise ImageError if the cost of decoding an image of this width and height is over the limit."""
+    width, height = size
+    if cost > max_pixels:
+        note = f", which count as {cost:,} to decode" if cost > width * height else f" = {width * height:,}"
+        raise ImageError(
+            "too-large", f"{width}x{height} pixels{note}, over the limit of {max_pixels:,}; raise --max-pixels"
+        )
+
+
 def _format_cost(image: ImageFile.ImageFile) -> int:
     """Return the cost of a pixel, which depends on the format and the mode."""
     if image.format == "TIFF" and image.info.get("compression") in ("jpeg", "tiff_jpeg"):
