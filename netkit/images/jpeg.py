@@ -32,8 +32,8 @@ def check(content: bytes) -> None:
     """Raise ImageError if the file has too many scans or a rare kind of coding."""
     if (scans := _count_scans(content, allowed=MAX_SCANS)) > MAX_SCANS:
         raise ImageError("too-large", f"JPEG with {scans:,} scans, over the limit of {MAX_SCANS}; save it again")
-    frame = RARE_FRAME.search(content)
-    if frame and frame.start() < image_end(content):
+    *_, (kind, _, header_end) = [(0, 0, 0), *_segments(content)]
+    if RARE_FRAME.search(content, 0, header_end if kind == SCAN[1] else image_end(content)):
         raise ImageError("unsupported", "JPEG with arithmetic, lossless or hierarchical coding is not supported")
 
 

@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
-    columns = ("photo", *(f"{name}, ms" for name in DECODERS), "reduced / Pillow", "largest difference, levels")
+    columns = ("photo", *(f"{name}, ms" for name in DECODERS), "speed-up over Pillow", "largest difference, levels")
     print(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|", sep="\n")
     with tempfile.TemporaryDirectory() as folder:
         for photo, path in write_photos(Path(folder)):

@@ -171,5 +171,5 @@ def test_export_and_evaluate_skip_the_large_images_that_training_skipped(netkit:
     run_ok(netkit, "export", "--arch", "residual")  # loads the same images again, and compares their hash
     card = onnx_file.read(tmp_path / "runs/residual/model.onnx").card
     assert (card.origin.max_pixels, card.origin.max_bytes, card.input.draft) == (3000, 100_000, True)
-    done = netkit("evaluate", "--model", "runs/residual/model.onnx", "--data", "shapes")
+    done = netkit("evaluate", "runs/residual/model.onnx", "--data", "shapes")
     assert "evaluating on the 36 held-out images" in done.stderr

@@ -184,7 +184,7 @@ def png_of(width: int, height: int) -> bytes:
         (
             png_of(60_000, 60_000),
             "too-large",
-            "Image size (3600000000 pixels) exceeds limit of 178956970 pixels; scale",
+            "60000x60000 pixels = 3,600,000,000, over the limit of 64,000,000",
         ),
         (
             lambda path: os.truncate(write(b"", path), MAX_FILE_BYTES + 1),
