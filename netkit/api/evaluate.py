@@ -6,7 +6,8 @@ from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
 from netkit.core.progress import Progress, cumulative
 from netkit.data import labelled
-from netkit.images.decoder import MAX_FILE_BYTES, MAX_PIXELS, Decoder
+from netkit.images.decoder import Decoder
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 from netkit.infer.evaluation import metrics, report
 from netkit.infer.evaluation.metrics import Evaluation
 from netkit.infer.predictor import open_model

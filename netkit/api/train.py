@@ -13,6 +13,7 @@ from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
 from netkit.data.options import AUTO, DEFAULT, MAX_UNREADABLE, VAL_SPLIT, Options
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 from netkit.nets.training import run, stopping
 from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
@@ -54,6 +55,8 @@ def train(
     compile: bool = False,
     deterministic: bool = False,
     tensorboard: bool = False,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_pixels: int = MAX_PIXELS,
     progress: bool | Progress = False,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     stop_on_signal: bool = False,
@@ -103,6 +106,8 @@ def train(
         compile: Compile the training step with torch.compile.
         deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
         tensorboard: Also write TensorBoard logs to the run folder.
+        max_bytes: Largest image file to read, in bytes.
+        max_pixels: Largest image to decode, in pixels.
         progress: True for a progress bar, or a function that is called with the number of images done, their total
             and a note.
         on_epoch: Function that is called with the metrics of each epoch.
@@ -145,6 +150,8 @@ def train(
         path_column=path_column,
         label_column=label_column,
         max_unreadable=max_unreadable,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
     )
     data_set = registry.load(str(data), options)
     if augment is None and chosen_recipe.translate and has_color(data_set.train_images):

@@ -171,7 +171,7 @@ max_bytes_option = option(
     "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20, help="Largest file to read, in bytes."
 )
 max_pixels_option = option(
-    "--max-pixels", type=click.IntRange(1, 178_000_000), metavar="N", default=24_000_000,
+    "--max-pixels", type=click.IntRange(1), metavar="N", default=64_000_000,
     help="Largest image to decode, in pixels.",
 )  # fmt: skip
 layout_option = partial(

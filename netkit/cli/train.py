@@ -22,6 +22,8 @@ from netkit.cli.params import (
     json_option,
     label_column_option,
     layout_option,
+    max_bytes_option,
+    max_pixels_option,
     option,
     path_column_option,
 )
@@ -109,6 +111,8 @@ FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
 @option("--compile", is_flag=True, help="Use torch.compile; adds up to 40 s, no speed-up on CPUs.")
 @option("--deterministic", is_flag=True, help="Use deterministic algorithms on CUDA; slower.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
+@max_bytes_option
+@max_pixels_option
 @json_option
 def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train a network and write its weights to a run folder.

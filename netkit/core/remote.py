@@ -28,7 +28,7 @@ def read(url: str, *, max_bytes: int) -> bytes:
         filesystem, path = _filesystem(url)
         size = filesystem.info(path)["size"]
         if size is not None and size > max_bytes:
-            raise ImageError("too-large", f"{size:,} bytes, over the limit of {max_bytes:,}")
+            raise ImageError("too-large", f"{size:,} bytes, over the limit of {max_bytes:,}; raise --max-bytes")
         # object stores reject requests for an empty range
         content = b"" if size == 0 else _read_start(filesystem, path, max_bytes + 1)
     except FileNotFoundError:
@@ -38,7 +38,7 @@ def read(url: str, *, max_bytes: int) -> bytes:
     except Exception as exc:  # each file system has its own exceptions
         raise ImageError("unreadable", f"cannot be read: {first_line(exc)}") from None
     if len(content) > max_bytes:
-        raise ImageError("too-large", f"over the limit of {max_bytes:,} bytes")
+        raise ImageError("too-large", f"over {max_bytes:,} bytes, the limit; raise --max-bytes")
     if not content:
         raise ImageError("not-an-image", "the file is empty")
     return content

@@ -56,7 +56,8 @@ def load(source: Path, options: Options, *, max_memory_bytes: int | None = None)
             max_memory_bytes = int(free_memory_bytes() * MAX_MEMORY_SHARE)
         image_bytes = input_spec.channels * input_spec.height * input_spec.width
         in_memory = sum(map(len, files.parts)) * image_bytes <= max_memory_bytes
-        train, test, *val = (_images(part, Decoder(input_spec), in_memory) for part in files.parts)
+        decoder = _decoder(input_spec, options)
+        train, test, *val = (_images(part, decoder, in_memory) for part in files.parts)
     _log(source, files, in_memory)
     return DataSet(
         name=source.resolve().name,
@@ -73,6 +74,9 @@ def load(source: Path, options: Options, *, max_memory_bytes: int | None = None)
         val_images=val[0] if val else test if files.splits.val else None,
         val_labels=_label_indices(files.splits.val, files.labels) if files.splits.val else None,
         reading=options.reading,
+        draft=options.draft,
+        max_bytes=options.max_bytes,
+        max_pixels=options.max_pixels,
     )
 
 
@@ -117,8 +121,10 @@ def _collect(source: Path, options: Options, skipped: Skipped) -> _Files:
         held_out = split_by_class(source, splits.train, options)
         splits = held_out._replace(sources={**splits.sources, **held_out.sources})
     _require_classes(source, splits)
+    # without a size, all images have the size of the network's input, so that none is decoded at a reduced scale
+    spec = _make_input(source, 3, options.size, options) if options.size else Input(3, 1, 1)
     parts = splits.train, splits.val, splits.test
-    train, val, test = readable(source, parts, max_unreadable=options.max_unreadable)
+    train, val, test = readable(source, parts, _decoder(spec, options), max_unreadable=options.max_unreadable)
     labels = tuple(sorted({entry.label for entry in train}))
     if unread := sorted({entry.label for entry in splits.train} - set(labels)):
         raise DataError(f"{source}: no training image of {', '.join(map(repr, unread))} can be read")
@@ -140,6 +146,10 @@ def _require_classes(source: Path, splits: Splits) -> None:
         raise DataError(f"{source}: only one class, {next(iter(labels))!r}; a classifier needs at least two")
 
 
+def _decoder(input_spec: Input, options: Options) -> Decoder:
+    return Decoder(input_spec, max_bytes=options.max_bytes, max_pixels=options.max_pixels)
+
+
 def _input_spec(source: Path, files: _Files, options: Options) -> Input:
     """Return the size and channels in `options`; values that are not set are those that all images have in common."""
     entries = [entry for part in files.parts for entry in part]
@@ -151,9 +161,12 @@ def _input_spec(source: Path, files: _Files, options: Options) -> Input:
             f"{source}: images have {len(sizes):,} different sizes, such as {common}; "
             "pass --image-size, e.g. --image-size 224"
         )
-    height, width = options.size or next(iter(sizes))
+    return _make_input(source, channels, options.size or next(iter(sizes)), options)
+
+
+def _make_input(source: Path, channels: int, size: tuple[int, int], options: Options) -> Input:
     try:
-        return Input(channels, height, width, options.resize)
+        return Input(channels, *size, options.resize, options.draft)
     except CardError as exc:
         raise UsageError(f"{source}: {exc}") from None
 

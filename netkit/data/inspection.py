@@ -9,13 +9,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from netkit.core.errors import DataError, ImageError
-from netkit.core.model_card import Input
 from netkit.core.system import usable_cores
 from netkit.data.image_entry import ImageEntry
 from netkit.images.decoder import Decoder
@@ -24,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 MIN_UNREADABLE = 5  # files that are skipped in a data set of any size
 MAX_LISTED, MAX_MISSING_LISTED = 10, 3  # files in messages: one a line, and in one line
-INSPECTOR = Decoder(Input(3, 1, 1))  # its output size does not matter, because it only reads and inspects files
 
 
 class _Problem(NamedTuple):
@@ -39,15 +38,15 @@ class _Problem(NamedTuple):
 
 
 def readable(
-    source: Path, parts: Sequence[Sequence[ImageEntry]], *, max_unreadable: float
+    source: Path, parts: Sequence[Sequence[ImageEntry]], decoder: Decoder, *, max_unreadable: float
 ) -> tuple[list[ImageEntry], ...]:
-    """Inspect the files of all parts; return those that can be decoded, each part in an order that mixes the classes.
+    """Inspect the files of all parts; return those that `decoder` can decode, in an order that mixes the classes.
 
     Raises DataError, which names `source`, if more than the share `max_unreadable` of the files, and more than
     MIN_UNREADABLE files, cannot be read. With a share of 0, no file may be unreadable.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
-        results = [list(pool.map(_inspect, part)) for part in parts]
+        results = [list(pool.map(partial(_inspect, decoder=decoder), part)) for part in parts]
     problems = [result for part in results for result in part if isinstance(result, _Problem)]
     _log(source, problems)
     total = sum(map(len, parts))
@@ -60,11 +59,11 @@ def readable(
     return tuple([part[i] for i in np.random.default_rng(0).permutation(len(part))] for part in entries)
 
 
-def _inspect(entry: ImageEntry) -> ImageEntry | _Problem:
+def _inspect(entry: ImageEntry, *, decoder: Decoder) -> ImageEntry | _Problem:
     """Return the entry with hash, size and color set, or why the file cannot be decoded."""
     try:
-        content = INSPECTOR.read(entry.path)
-        grey, size = INSPECTOR.grey_and_size(content)
+        content = decoder.read(entry.path)
+        grey, size = decoder.grey_and_size(content)
     except ImageError as exc:
         message = "a folder, which cannot be read as an image" if os.path.isdir(entry.path) else str(exc)
         return _Problem(entry.path, message, exc.code == "not-found")

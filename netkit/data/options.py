@@ -5,6 +5,7 @@ from typing import Any
 
 from netkit.core.errors import UsageError, unknown_name
 from netkit.core.model_card import ModelCard
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 
 VAL_SPLIT = 0.2
 MAX_UNREADABLE = 0.01
@@ -20,8 +21,9 @@ class Options:
     in model_card.Input. `mean` and `std` have one number per channel, for pixels in [0, 1], and are computed from the
     training images if empty. If the data set has no test images, the share `val_split` of each class is selected with
     `seed` for testing. `layout` says what the folders in a folder are: "splits", "classes", or "auto" to judge by their
-    names. `path_column` and `label_column` name the columns of a table. Unreadable images are skipped up to the share
-    `max_unreadable`. Raises UsageError if options contradict each other.
+    names. `path_column` and `label_column` name the columns of a table. `draft` is as in model_card.Input, for image
+    files. Those that are unreadable, or over `max_bytes` or `max_pixels`, are skipped up to the share `max_unreadable`.
+    Raises UsageError if options contradict each other.
     """
 
     channels: int | None = None
@@ -35,6 +37,9 @@ class Options:
     path_column: str = "path"
     label_column: str = "label"
     max_unreadable: float = MAX_UNREADABLE
+    draft: bool = True
+    max_bytes: int = MAX_FILE_BYTES
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
@@ -74,6 +79,9 @@ class Options:
             val_split=origin.val_split or VAL_SPLIT,
             seed=origin.seed,
             max_unreadable=1,
+            draft=card.draft,
+            max_bytes=origin.max_bytes,
+            max_pixels=origin.max_pixels,
             **reading,
         )
 
