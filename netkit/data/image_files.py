@@ -137,8 +137,10 @@ def _collect(source: Path, options: Options, skipped: Skipped) -> _Files:
 def _require_classes(source: Path, splits: Splits) -> None:
     """Raise DataError if there are no images to train or test on, or classes that cannot be trained."""
     if not splits.train:
-        hint = "they are in the folder train/ or have the split 'train' in a table; if the folders are classes, pass "
-        raise DataError(f"{source}: no images for training; {hint}--layout classes")
+        raise DataError(
+            f"{source}: no images for training: neither a folder train/ nor a row with the split train; "
+            "if the folders are classes, pass --layout classes"
+        )
     labels = {entry.label for entry in splits.train}
     if untrained := sorted({entry.label for entry in (*splits.val, *splits.test)} - labels):
         raise DataError(f"{source}: classes with test images but no training images: {', '.join(untrained)}")
@@ -199,10 +201,10 @@ def _log(source: Path, files: _Files, in_memory: bool) -> None:
     counts = Counter(entry.label for entry in train).most_common()
     (largest, largest_count), (smallest, smallest_count) = counts[0], counts[-1]
     logger.info(
-        "%s classes: %s%s; training images per class: %s (%s) to %s (%s)%s",
+        "%s classes: %s%s; %s to %s training images per class (fewest: %s, most: %s)%s",
         len(files.labels), one_line(", ".join(files.labels[:MAX_CLASSES_LISTED])),
         ", ..." if len(files.labels) > MAX_CLASSES_LISTED else "",
-        f"{smallest_count:,}", one_line(smallest), f"{largest_count:,}", one_line(largest),
+        f"{smallest_count:,}", f"{largest_count:,}", one_line(smallest), one_line(largest),
         "" if in_memory else "; they do not fit in memory and are decoded again in each epoch",
     )  # fmt: skip
 

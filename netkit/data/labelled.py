@@ -118,7 +118,8 @@ def _label_indices(source: str, labels: Sequence[str], card: ModelCard) -> NDArr
     index = {label: index for index, label in enumerate(card.labels)}
     if unknown := sorted(set(labels) - set(index)):
         raise DataError(
-            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}"
+            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}; "
+            "name the folders or the labels in the table like the model's labels"
         )
     return np.array([index[label] for label in labels], np.int64)
 

@@ -150,7 +150,7 @@ def _located(table: Path, name: str) -> str:
 
 
 def _unreadable(table: Path, exc: Exception) -> DataError:
-    return DataError(f"{table}: cannot be read as a table: {exc}")
+    return DataError(f"{table}: cannot be read as a table: {getattr(exc, 'strerror', None) or exc}")
 
 
 def _quoted(names: Sequence[str], separator: str) -> str:

@@ -145,7 +145,7 @@ def test_torchvision_networks_can_be_trained_exported_and_run(netkit: Netkit, tm
         (["--mean", "a,b"], 2, "'a,b' is not a comma-separated list of numbers"),
         (["--mean", "0.5,0.5", "--std", "1,1"], 1, "mean and std must have one number per channel"),
         (["--weights", "none.safetensors"], 2, "none.safetensors: cannot be read: No such file"),
-        (["--data", "."], 1, "contains neither one subfolder per class"),
+        (["--data", "."], 1, "contains no subfolders"),
     ],
 )
 def test_invalid_options_end_with_an_error_message(netkit: Netkit, options: list[str], code: int, message: str) -> None:

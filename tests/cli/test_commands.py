@@ -60,7 +60,7 @@ def one_line(text: str) -> str:
         (["train", "--recipe", "fats"], 2, "did you mean 'fast'?"),
         (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
         (["train", "--data", "./nowhere"], 2, "./nowhere: no such folder"),
-        (["train", "--data", "empty/"], 1, "contains neither one subfolder per class nor files in MNIST"),
+        (["train", "--data", "empty/"], 1, "contains no subfolders; put the images of each class into a subfolder"),
         (
             ["train", "--data", "digits", "--lr", "-1"],
             2,

@@ -261,7 +261,7 @@ def test_splits_and_classes_are_logged(two_classes: Path, caplog: pytest.LogCapt
         image_files.load(two_classes, Options())
     assert caplog.messages == [
         f"{two_classes}: 24 training images, 6 test images (20% of each class, selected with seed 0)",
-        "2 classes: cat, dog; training images per class: 8 (cat) to 16 (dog)",
+        "2 classes: cat, dog; 8 to 16 training images per class (fewest: cat, most: dog)",
     ]
 
 
@@ -274,7 +274,7 @@ def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "contains neither one subfolder per class nor files in MNIST's format"),
+        ([], "contains no subfolders; put the images of each class into a subfolder"),
         (["only/1.png", "only/2.png"], "only one class, 'only'"),
         (["a/1.png", "b/notes.txt"], "b: no images in this class"),
         (["a/1.png", "a/2.png", "b/1.png"], "class 'b' has only one image; add another"),

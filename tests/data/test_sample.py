@@ -82,7 +82,8 @@ def test_the_error_names_another_file_in_the_folder_and_nothing_is_written(
     with pytest.raises(UsageError) as caught:
         write_sample(digits_data, folder)
     assert (
-        str(caught.value) == f"{folder}: contains {folder / other}, which is not part of this sample; pass a new folder"
+        str(caught.value)
+        == f"{folder}: contains {folder / other}, which is not part of this sample; pass a new or empty folder"
     )
     assert files_in(folder) == [other]
 

@@ -95,7 +95,7 @@ def test_a_folder_named_like_a_split_is_a_class_if_it_contains_no_folders(tmp_pa
     [
         (("train/a", "train/b", "Training/a"), "Training/ and train/ are the same split"),
         (("test/a", "val/a"), "no images for training; .*--layout classes"),
-        (("train", "test"), "train: contains neither one subfolder per class"),
+        (("train", "test"), "train: contains no subfolders"),
         (("train/a", "train/b", "val/a", "val/c"), "with test images but no training images: c"),
     ],
 )
