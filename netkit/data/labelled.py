@@ -55,7 +55,7 @@ def _own_data_set(card: ModelCard) -> DataSet:
     name = card.origin.data  # a folder may have the same name, so compare the hash
     data = registry.load(name) if name in registry.BUILT_IN else None
     if data is None or data.sha256 != card.origin.data_sha256:
-        raise UsageError(f"the model was trained on images in {name!r}; pass their folder with --data")
+        raise UsageError(f"--data is required: the model was trained on {name!r}; pass labelled images to test it on")
     return data
 
 
@@ -91,7 +91,8 @@ def _label_indices(source: str, labels: Sequence[str], card: ModelCard) -> NDArr
     index = {label: index for index, label in enumerate(card.labels)}
     if unknown := sorted(set(labels) - set(index)):
         raise DataError(
-            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}"
+            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}; "
+            "rename them like the labels"
         )
     return np.array([index[label] for label in labels], np.int64)
 

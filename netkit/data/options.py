@@ -28,7 +28,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
-            raise UsageError(f"--val-split must be between 0 and 1, not {self.val_split}")
+            raise UsageError(f"--val-split must be above 0 and below 1, not {self.val_split}")
         if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
             raise UsageError("--mean and --std: pass both, with one number per channel, or neither")
         if self.resize is not None and self.size is None:

@@ -172,7 +172,7 @@ def test_card_with_a_different_number_of_labels_is_rejected(card: ModelCard) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "m.onnx: not exported by netkit: its metadata has no netkit.card; export it with 'netkit export'"),
+        (None, "m.onnx: was not written by 'netkit export', so it has no labels and no image size"),
         ("{", "m.onnx: the model card is not JSON"),
         ("[" * 100_000, "m.onnx: the model card is not JSON"),
         ('{"version": 1}', "m.onnx: the model card has format version 1; this netkit reads version 2"),
