@@ -111,9 +111,7 @@ def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int
         softmax_errors.append(np.abs(probabilities - _softmax(logits)).max())
     error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if any value is NaN
     name = f"outputs on {NAMES[session.provider]}"
-    fix = (
-        "the results on this device are not those of the export; pass another --device, or export the model again here"
-    )
+    fix = f"pass another --device, or {EXPORT_AGAIN} on this machine"
     if not softmax_error <= SOFTMAX_TOLERANCE:
         return Check(name, False, f"probabilities differ from the softmax of the logits by {softmax_error:.2g}", fix)
     certified_bound = self_test.certificate.bound_on(session.provider)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     type=COUNT,
     metavar="N",
     multiple=True,
-    help="Images per batch; may be given more than once.",
+    help="Images per batch; repeatable.",
     show_default="1, 4, 16, 64, 256",
 )
 @option(

@@ -31,8 +31,8 @@ def test_a_machine_without_a_gpu_passes_and_runs_a_convolution_on_the_cpu() -> N
     checks = checks_by_name()
     assert all(check.ok for check in checks.values())
     assert checks["a convolution on the CPU"].detail.startswith("largest error of the result ")
-    assert "a convolution on CUDAExecutionProvider" not in checks
-    assert checks["CUDA"].detail == f"{NO_DRIVER}: the CPU is used"
+    assert "a convolution on CUDA" not in checks
+    assert checks["CUDA"].detail == f"not available, so netkit uses the CPU: {NO_DRIVER}"
     assert checks["cores"].detail.startswith(f"{system.usable_cores()} usable (CPU affinity: ")
     assert checks["torch"].detail.startswith("2.")
     assert checks["packages"].detail.startswith("numpy 2.")
@@ -96,7 +96,7 @@ def test_cuda_libraries_and_a_convolution_are_checked_if_there_is_a_driver(monke
     checks = checks_by_name()
     assert checks["CUDA"].detail == "the driver supports CUDA 13.0"
     assert checks["CUDA libraries"].detail.startswith("nvidia-cuda-")
-    assert not checks["a convolution on CUDAExecutionProvider"].ok
+    assert not checks["a convolution on CUDA"].ok
     monkeypatch.setattr(doctor, "CUDNN", "libcudnn.so.none")
     monkeypatch.setattr("netkit.infer.runtime.ort.preload_cuda", lambda: ["Failed to load libcudart.so.13"])
     libraries = checks_by_name()["CUDA libraries"]

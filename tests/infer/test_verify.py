@@ -159,7 +159,7 @@ def test_all_failed_checks_are_reported(model: Model) -> None:
     [
         (scale_a_weight, "outputs on the CPU"),
         (reorder_labels, "labels of the test images"),
-        (edit_metadata(probes.KEY, shift_a_logit), "CPU"),
+        (edit_metadata(probes.KEY, shift_a_logit), "outputs on the CPU"),
     ],
 )
 def test_outputs_are_checked_even_if_the_hashes_are_forged(
@@ -203,7 +203,7 @@ def test_error_names_the_missing_metadata(model: Model, key: str) -> None:
     bare = tampered(model, drop)
     with pytest.raises(
         ModelError,
-        match=rf"^m\.onnx: its metadata has no {key}; export the model again with 'netkit export'$",
+        match=rf"^m\.onnx: has no {key} in its metadata; export the model again with 'netkit export'$",
     ):
         list(verify.verify(bare, device="cpu"))
 
@@ -216,7 +216,7 @@ def test_provider_that_the_certificate_does_not_cover_gets_four_times_the_bound(
     bound = verify.read_self_test(model).certificate.comparisons[0].bound
     *_, last = verify.verify(tampered(model, edit_metadata(certificate.KEY, change_provider)), device="cpu")
     assert last.ok
-    assert last.detail.endswith(f"bound {4 * bound:.2g} (provider not compared at export)")
+    assert last.detail.endswith(f"allowed {4 * bound:.2g} (device not compared at export)")
 
 
 FIELDS = [
@@ -300,7 +300,9 @@ def test_changed_certificate_is_rejected(model: Model) -> None:
         fields["comparisons"][0]["bound"] *= 10
         set_metadata(proto, certificate.KEY, json.dumps(fields))
 
-    with pytest.raises(ModelError, match=r"^m\.onnx: the certificate was changed since it was written$"):
+    with pytest.raises(
+        ModelError, match=r"^m\.onnx: the certificate was changed since it was written; export the model again"
+    ):
         verify.read_self_test(tampered(model, loosen_bound))
 
 
