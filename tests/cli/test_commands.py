@@ -52,7 +52,7 @@ def one_line(text: str) -> str:
         (["infer", "digit.png", "--arch", "densenet"], 2, "run 'netkit export --arch densenet' first"),
         (["infer", "digit.png"], 2, "no runs/*/model.onnx found; run 'netkit export' first"),
         (["infer", "digit.png", "--model", "none.onnx"], 2, "none.onnx: no such file"),
-        (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: not an ONNX model"),
+        (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: is not an ONNX model"),
         (["infer", "digit.png", "--device", "gpu"], 2, "unknown device 'gpu'"),
         (["infer"], 2, "Missing argument 'PATHS...'"),
         (["infer", "digit.png", "--batch-size", "0"], 2, "0 is not in the range 1<=x<=1000000"),
@@ -94,7 +94,7 @@ def one_line(text: str) -> str:
         (["export", "--max-drop", "-1"], 2, "-1.0 is not in the range"),
         (["export", "--pad-channels", "16", "--precision", "int8"], 2, "--pad-channels requires fp32, not int8"),
         (["verify", "none.onnx"], 2, "none.onnx: no such file"),
-        (["verify", "digit.png"], 1, "digit.png: not an ONNX model"),
+        (["verify", "digit.png"], 1, "digit.png: is not an ONNX model"),
         (["verify"], 2, "Missing argument 'MODEL.onnx'"),
         (["infer", "digit.png", "--model", "empty"], 2, "empty: is a folder, not a file"),
         (["infer", "no\nsuch\x07"], 2, r"no\nsuch\x07: no such file or folder"),
@@ -168,6 +168,7 @@ def test_infer_runs_a_changed_model_only_with_no_verify(netkit: Netkit, digit: P
     assert (rejected.returncode, rejected.stdout) == (1, "")
     unverified = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
     assert unverified.returncode == 0 and f"{digit},".encode() in unverified.stdout.encode()
+    assert "warning: changed.onnx: used without checking it\n" in unverified.stderr
 
 
 def test_export_reads_weights_outside_of_a_run_folder(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
@@ -179,6 +180,28 @@ def test_export_reads_weights_outside_of_a_run_folder(netkit: Netkit, workspace:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("mine.onnx: matches PyTorch: largest logit error ")
     assert (tmp_path / "mine.onnx").read_bytes() == (workspace / "runs/residual/model.onnx").read_bytes()
+
+
+def test_export_names_a_run_whose_training_has_not_ended(netkit: Netkit, tmp_path: Path) -> None:
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped/training.safetensors").touch()
+    done = netkit("export", "--run", "stopped")
+    message = "netkit: stopped: its training has not ended; continue it with 'netkit train' and --resume\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_export_fails_with_2_if_the_data_set_does_not_exist(netkit: Netkit, workspace: Path) -> None:
+    done = netkit("export", "--run", workspace / "runs/residual", "--data", "mnits")
+    assert done.returncode == 2 and "unknown data set 'mnits': did you mean 'mnist'?" in done.stderr
+
+
+def test_infer_says_that_it_replaces_a_results_file(netkit: Netkit, digit: Path, model_path: Path) -> None:
+    arguments = ("infer", digit, "--model", model_path, "--out", "results.csv")
+    assert "replacing" not in netkit(*arguments).stderr
+    done = netkit(*arguments)
+    assert done.returncode == 0 and "results.csv: replacing this file\n" in done.stderr
+    (suggestion,) = [line for line in done.stderr.splitlines() if line.startswith("next: ")]
+    assert suggestion.endswith("--out results-top3.csv")
 
 
 def test_train_rejects_mnist_files_with_a_wrong_hash(netkit: Netkit, tmp_path: Path) -> None:
@@ -280,9 +303,7 @@ def test_a_failed_export_exits_with_1_and_keeps_the_earlier_model(
     monkeypatch.setattr(ResidualNet, "forward", wrong_in_export)
     done = netkit("export")
     *_, message = done.stderr.splitlines()
-    assert message.startswith(
-        "netkit: runs/residual/model.onnx: not written: the outputs of the ONNX model differ from PyTorch's: "
-    )
+    assert message.startswith("netkit: runs/residual/model.onnx: not written: the ONNX model differs from PyTorch: ")
     assert "largest logit error 0.001 on the CPU (" in message
     assert (done.returncode, done.stdout) == (1, "")
     assert message.endswith("; the existing file is unchanged")
