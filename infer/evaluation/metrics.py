@@ -121,7 +121,7 @@ class Evaluation:
         text = f"{one_line(self.data)}: {self.images:,} images, accuracy {self.accuracy:.2%}"
         if self.mean_corrupted is not None:
             text += f", mean accuracy under corruption {self.mean_corrupted:.2%}"
-        text += f", expected calibration error (ECE) {self.calibration_error:.2%}, on {NAMES[self.provider]}"
+        text += f", expected calibration error (ECE) {self.calibration_error:.4f}, on {NAMES[self.provider]}"
         return text + (f"; {self.unreadable:,} more could not be read" if self.unreadable else "")
 
 

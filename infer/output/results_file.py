@@ -182,7 +182,11 @@ def _locked(path: Path) -> Iterator[FileIO]:
     """Open the file of rows for `path`, and lock it against other runs."""
     partial = _partial_path(path)
     while True:
-        with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+        try:
+            fd = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(path)) from None  # name the file that the user knows
+        with FileIO(fd, "r+") as file:
             atomic_io.lock_file(file.fileno(), path)
             if not _is_same_file(file, partial):  # another run has renamed or deleted it
                 continue
