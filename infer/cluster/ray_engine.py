@@ -210,10 +210,8 @@ def _init_ray(address: str | None, workers: int) -> bool:
         if isinstance(exc, ConnectionAbortedError):  # its message is the traceback of Ray's server
             cause = str(exc).strip().rpartition("\n")[2]
             raise UsageError(f"--address {address}: cannot connect to the Ray cluster: {cause}") from None
-        if address == "auto" and not os.environ.get("RAY_ADDRESS"):
-            raise UsageError(
-                "--address auto: no Ray cluster runs on this machine; omit --address to start one"
-            ) from None
+        if "Could not find any running Ray instance" in str(exc):
+            raise UsageError(f"--address {address}: no Ray cluster runs here; omit --address to start one") from None
         may_need_token = isinstance(exc, ConnectionError | ray.exceptions.AuthenticationError)
         hint = "; if it requires a token, set RAY_AUTH_MODE=token" if may_need_token else ""
         raise UsageError(
