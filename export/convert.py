@@ -11,7 +11,7 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from netkit.core.errors import UsageError
+from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.export.passes import FLOAT32, Pass, apply_passes
 from netkit.infer.model.onnx_file import INPUT, OUTPUTS
@@ -74,7 +74,7 @@ def translate(
 ) -> onnx.ModelProto:
     """Export `net` on pixels with torch.onnx.export; the nodes keep their metadata, which names their modules.
 
-    Raises UsageError for an opset outside OPSETS.
+    Raises UsageError for an opset outside OPSETS, ModelError if the exporter fails.
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
@@ -82,18 +82,26 @@ def translate(
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 uses its own deprecated LeafSpec
-        program = torch.onnx.export(
-            Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
-            (example,),
-            dynamo=True,
-            opset_version=opset,
-            input_names=[INPUT],
-            output_names=list(OUTPUTS),
-            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-            verbose=False,
-        )
+        try:
+            program = torch.onnx.export(
+                Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
+                (example,),
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+                verbose=False,
+            )
+        except torch.onnx.OnnxExporterError as exc:  # its own message is several pages long
+            raise ModelError(f"{card.arch}: torch.onnx cannot export this network: {first_line(_root(exc))}") from None
     assert program is not None  # it is None only without dynamo
     return _fold_constants(program.model_proto)
+
+
+def _root(exc: BaseException) -> BaseException:
+    """Return the exception that caused `exc`, at the end of the chain of causes."""
+    return _root(exc.__cause__) if exc.__cause__ else exc
 
 
 def _with_spatial_means(net: nn.Module) -> nn.Module:

@@ -31,6 +31,10 @@ from netkit.infer.runtime.providers import device_of
 from netkit.infer.runtime.session import open_session, open_sessions
 from netkit.nets.training import checkpoint
 
+NO_DIVERGENCE = (
+    "without netkit's graph passes every module matches, so the cause is a pass, or that the network's output for an "
+    "image depends on the other images of the batch"
+)
 MAX_DIVERGENCE_IMAGES = 128  # images with the largest errors, used to find the first module whose output differs
 
 
@@ -129,8 +133,7 @@ def _require_parity(model: Model, comparisons: tuple[Comparison, ...], reference
         provider=failed.provider,
         optimised=failed.optimised,
     )
-    where = divergence or "before the graph passes, the outputs of all modules match"
-    raise ParityError(f"the outputs of the ONNX model differ from PyTorch's: {failed}; {where}")
+    raise ParityError(f"the ONNX model differs from PyTorch: {failed}; {divergence or NO_DIVERGENCE}")
 
 
 def _bound_by_own_error(comparison: Comparison) -> Comparison:

@@ -18,6 +18,7 @@ from netkit.images.files import Skipped
 from netkit.infer.job import Job, Outcome
 from netkit.infer.job import run as run_job
 from netkit.infer.output import writers
+from netkit.infer.output.results_file import SUFFIXES
 from netkit.infer.pipeline.inputs import STDIN, find_inputs
 from netkit.infer.predictor import open_model
 from netkit.infer.runtime.session import Session
@@ -97,6 +98,10 @@ def choose_engine(
         return LocalEngine()
     if out is None:
         raise UsageError("--engine ray writes several files; pass a folder with --out")
+    if out.suffix.lower() in SUFFIXES:
+        raise UsageError(
+            f"--out {out}: --engine ray writes a folder of .parquet files; pass a name without {out.suffix}"
+        )
     if threads:
         raise UsageError("--threads is for --engine local; pass --workers with --engine ray")
     if not find_spec("ray"):

@@ -1,5 +1,6 @@
 """Predictor: opens a model, and classifies images with it: files, their content, or pixels."""
 
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -26,6 +27,8 @@ from netkit.infer.pipeline.batches import Input, predict
 from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.session import Session, open_session
 
+logger = logging.getLogger(__name__)
+
 PathOrStr = str | PathLike[str]
 Content = bytes | bytearray | memoryview | BinaryIO  # of an image file
 OneImage = PathOrStr | Content | Image.Image
@@ -40,8 +43,11 @@ def open_model(path: Path | None, *, arch: str | None = None, device: str, verif
     With `verify`, its certificate and probes are checked first. Raises UsageError if there is no such file, ModelError
     if it cannot be run or does not pass verification, DeviceError if the device cannot be used.
     """
-    open_checked = open_verified if verify else open_session
-    return open_checked(onnx_file.read(choose(MODEL, file=path, arch=arch)), device=device, threads=1)
+    model = onnx_file.read(choose(MODEL, file=path, arch=arch))
+    if not verify:
+        logger.warning("%s: used without checking it", model.name)
+        return open_session(model, device=device, threads=1)
+    return open_verified(model, device=device, threads=1)
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: in
         "noise": rng.integers(0, 256, (min(MAX_NOISE_IMAGES, max_per_kind), *shape), np.uint8),
         "black": np.zeros((1, *shape), np.uint8),
         "white": np.full((1, *shape), 255, np.uint8),
-        "point": points.reshape(-1, *shape),
+        "single-pixel": points.reshape(-1, *shape),
     }
 
 

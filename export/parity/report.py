@@ -18,11 +18,11 @@ from netkit.infer.runtime.session import open_session
 MAX_LISTED_IMAGES = 20
 COLUMNS = (
     "execution provider",
-    "graph optimizations",
+    "ONNX Runtime's graph optimizations",
     "largest logit error",
     "bound",
     "float32 PyTorch error",
-    "same label",
+    "same label as PyTorch",
     "labels that the error could change",
     "accuracy",
     "accuracy change (95 % confidence interval)",
@@ -54,13 +54,13 @@ def _section(name: str, certificate: Certificate) -> str:
         [
             f"\n## {name}\n",
             f"This {certificate.precision} model was compared with PyTorch in float64 on {kinds} images, in batches of "
-            f"{batch_sizes}, in order and shuffled. Top-1 agreement and accuracy are over the test images; PyTorch's "
+            f"{batch_sizes}, in order and shuffled. Labels and accuracy are those of the test images; PyTorch's "
             f"accuracy is {certificate.torch_accuracy:.2%}.\n",
             f"| {' | '.join(COLUMNS)} |",
             f"|{'---|' * len(COLUMNS)}",
             *map(_row, certificate.comparisons),
             f"\nBound: {FP32_BOUND if certificate.precision == 'fp32' else VARIANT_BOUND}.",
-            "\nAn error can change a prediction only if the two largest logits differ by at most twice the error. Test "
+            "\nAn error can change a label only if the two largest logits differ by at most twice the error. Test "
             f"images within that margin: {_listed(certificate.at_risk)}.",
             f"\nGraph SHA-256: {certificate.graph_sha256}; weights SHA-256: {certificate.weights_sha256}; {versions}; "
             f"{certificate.platform}.",

@@ -51,16 +51,16 @@ class ShardActor:
 
 
 class _MessageCollector(logging.Handler):
-    """Collects log messages as pairs: the format string, and the formatted message."""
+    """Collects log messages: the level, the format string, and the formatted message."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._collected: list[tuple[str, str]] = []
+        self._collected: list[tuple[int, str, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._collected.append((str(record.msg), record.getMessage()))
+        self._collected.append((record.levelno, str(record.msg), record.getMessage()))
 
-    def take(self) -> list[tuple[str, str]]:
+    def take(self) -> list[tuple[int, str, str]]:
         """Return the collected messages and forget them."""
         taken, self._collected = self._collected, []
         return taken
@@ -148,9 +148,9 @@ def read_results(rows: Iterable[ActorRow]) -> Generator[ShardResult]:
     """Yield the actors' results. Log their messages; of those with the same format string, only the first."""
     logged: set[str] = set()
     for row in rows:
-        for template, message in json.loads(row["messages"]):
+        for level, template, message in json.loads(row["messages"]):
             if template not in logged:
-                logger.warning("%s", message)
+                logger.log(level, "%s", message)
                 logged.add(template)
         yield ShardResult.from_dict(json.loads(row["result"]))
 
@@ -210,9 +210,13 @@ def _init_ray(address: str | None, workers: int) -> bool:
         if isinstance(exc, ConnectionAbortedError):  # its message is the traceback of Ray's server
             cause = str(exc).strip().rpartition("\n")[2]
             raise UsageError(f"--address {address}: cannot connect to the Ray cluster: {cause}") from None
+        if "Could not find any running Ray instance" in str(exc):
+            raise UsageError(f"--address {address}: no Ray cluster runs here; omit --address to start one") from None
         may_need_token = isinstance(exc, ConnectionError | ray.exceptions.AuthenticationError)
         hint = "; if it requires a token, set RAY_AUTH_MODE=token" if may_need_token else ""
-        raise UsageError(f"--address {address}: cannot connect to the Ray cluster: {first_line(exc)}{hint}") from None
+        raise UsageError(
+            f"--address {address}: cannot connect to the Ray cluster: {first_line(exc).rstrip('.')}{hint}"
+        ) from None
     return isinstance(context, ClientContext)
 
 

@@ -17,6 +17,7 @@ from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation import corruptions
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
+from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,11 @@ class Evaluation:
     def corruption_cells(self) -> list[dict[str, str]]:
         """Rows of the table that is printed: accuracy, and its change in percentage points, under each corruption."""
         return [
-            {"corruption": name, "accuracy": f"{share:.2%}", "change (points)": f"{100 * (share - self.accuracy):+.2f}"}
+            {
+                "corruption": name.replace("_", " "),
+                "accuracy": f"{share:.2%}",
+                "change (points)": f"{100 * (share - self.accuracy):+.2f}",
+            }
             for name, share in self.corrupted.items()
         ]
 
@@ -116,7 +121,7 @@ class Evaluation:
         text = f"{one_line(self.data)}: {self.images:,} images, accuracy {self.accuracy:.2%}"
         if self.mean_corrupted is not None:
             text += f", mean accuracy under corruption {self.mean_corrupted:.2%}"
-        text += f", expected calibration error (ECE) {self.calibration_error:.4f} ({self.provider})"
+        text += f", expected calibration error (ECE) {self.calibration_error:.4f}, on {NAMES[self.provider]}"
         return text + (f"; {self.unreadable:,} more could not be read" if self.unreadable else "")
 
 

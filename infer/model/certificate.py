@@ -8,6 +8,7 @@ from typing import Any
 
 from netkit.core import schema
 from netkit.core.errors import ModelError
+from netkit.infer.runtime.providers import NAMES
 
 KEY = "netkit.certificate"  # in the ONNX metadata
 VERSION = 1  # of the JSON format
@@ -53,10 +54,10 @@ class Comparison:
         only_probabilities = self.error <= self.bound and not self.holds
         kind, error = ("probability", self.probability_error) if only_probabilities else ("logit", self.error)
         return (
-            f"largest {kind} error {error:.2g}, {'within' if self.holds else 'NOT within'} the bound of "
-            f"{self.bound:.2g} (float32 PyTorch: {self.torch_error:.2g}), on {self.provider}"
-            f"{'' if self.optimised else ' without graph optimizations'}; "
-            f"same label as PyTorch for {self.agreeing:,} of {self.test_images:,} test images"
+            f"largest {kind} error {error:.2g} on {NAMES.get(self.provider, self.provider)}"
+            f"{'' if self.optimised else ' without graph optimizations'} ({self.bound:.2g} is allowed, PyTorch in "
+            f"float32 has {self.torch_error:.2g}); same label as PyTorch for {self.agreeing:,} of {self.test_images:,} "
+            "test images"
         )
 
 
@@ -83,11 +84,11 @@ class Certificate:
     def __str__(self) -> str:
         first = self.comparisons[0]
         if self.precision == "fp32":
-            return f"{first}; labels that the error could change: {len(self.at_risk):,}"
+            return f"matches PyTorch: {first}; the error could change {len(self.at_risk):,} labels"
         low, high = (100 * end for end in first.interval)
         return (
-            f"{self.precision}: accuracy {first.accuracy:.2%}, PyTorch {self.torch_accuracy:.2%} (95 % confidence "
-            f"interval of the change: {low:+.2f} to {high:+.2f} points), on {first.provider}; same label for "
+            f"accuracy in {self.precision} {first.accuracy:.2%}, in PyTorch {self.torch_accuracy:.2%} (95% confidence "
+            f"interval of the change: {low:+.2f} to {high:+.2f} points); same label as PyTorch for "
             f"{first.agreeing:,} of {first.test_images:,} test images; largest logit error {first.error:.2g}"
         )
 

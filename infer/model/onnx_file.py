@@ -72,19 +72,22 @@ def check(content: bytes, name: str) -> Model:
     Raises ModelError if it is not an ONNX model, refers to other files, uses operators that netkit does not allow, or
     has inputs and outputs that do not match the card; CardError if the card is missing or malformed.
     """
+    if not content:
+        raise ModelError(f"{name}: is empty; export the model again with 'netkit export'")
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError:
-        raise ModelError(f"{name}: not an ONNX model") from None
+        raise ModelError(f"{name}: is not an ONNX model; pass a file that 'netkit export' wrote") from None
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
         raise CardError(
-            f"{name}: not exported by netkit: its metadata has no {METADATA_KEY}; export it with 'netkit export'"
+            f"{name}: was not written by 'netkit export', so it has no labels and no image size; netkit runs only "
+            "models that it exported"
         )
     try:
         card = ModelCard.from_json(metadata[METADATA_KEY])
     except CardError as exc:
-        raise CardError(f"{name}: {exc}") from None
+        raise CardError(f"{name}: {exc}; export the model again with 'netkit export'") from None
     _require_safe(proto, name)
     _require_signature(proto.graph, card, name)
     return Model(name, content, card, metadata, graph_sha256(proto))

@@ -1,7 +1,7 @@
 """Verification of a model against its certificate, on the machine that runs it. Needs no PyTorch."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,12 @@ from netkit.infer.model import certificate, probes
 from netkit.infer.model.certificate import Certificate, sha256
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.probes import Probes
+from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session, open_session, open_sessions
 
 BATCH_SIZES = (1, 2, 7, 16)
 SOFTMAX_TOLERANCE = 1e-5  # absolute, for the float32 probabilities
+EXPORT_AGAIN = "export the model again with 'netkit export'"
 
 
 @dataclass(frozen=True)
@@ -31,14 +33,14 @@ def read_self_test(model: Model) -> SelfTest:
     """Read the self-test from the model's metadata. Raises ModelError if a part is missing or malformed."""
     for key in (certificate.KEY, probes.KEY):
         if key not in model.metadata:
-            raise ModelError(f"{model.name}: its metadata has no {key}; export the model again with 'netkit export'")
+            raise ModelError(f"{model.name}: has no {key} in its metadata; {EXPORT_AGAIN}")
     try:
         return SelfTest(
             Certificate.from_json(model.metadata[certificate.KEY]),
             Probes.from_json(model.metadata[probes.KEY], model.card),
         )
     except ModelError as exc:
-        raise ModelError(f"{model.name}: {exc}") from None
+        raise ModelError(f"{model.name}: {exc}; {EXPORT_AGAIN}") from None
 
 
 def verify(model: Model, *, device: str) -> Iterator[Check]:
@@ -49,6 +51,8 @@ def verify(model: Model, *, device: str) -> Iterator[Check]:
     """
     self_test = read_self_test(model)
     graph, *others = _check_hashes(model, self_test)
+    if not graph.ok:
+        graph = replace(graph, detail=f"{graph.detail}; the network was not run")
     yield from (graph, *others)
     if graph.ok:
         for session in open_sessions(model, device=device):
@@ -84,13 +88,13 @@ def _check_hashes(model: Model, self_test: SelfTest) -> Iterator[Check]:
     pairs = zip(labels, self_test.probes.labels, strict=True)
     mismatch = next((pair for pair in pairs if pair[0] != pair[1]), None)
     detail = f"{mismatch[0]!r} in the card, {mismatch[1]!r} at export" if mismatch else "unchanged"
-    yield Check("labels", mismatch is None, detail)
+    yield Check("labels of the test images", mismatch is None, detail, EXPORT_AGAIN if mismatch else "")
     yield _check_hash("model card", sha256(model.metadata[METADATA_KEY]), certified.card_sha256)
 
 
 def _check_hash(name: str, actual: str, certified: str) -> Check:
     ok = actual == certified
-    return Check(name, ok, "unchanged" if ok else "changed since export")
+    return Check(name, ok, "unchanged" if ok else "changed since export", "" if ok else EXPORT_AGAIN)
 
 
 def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int, ...]) -> Check:
@@ -106,15 +110,15 @@ def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int
         errors.append(np.abs(logits - expected[rows]).max())
         softmax_errors.append(np.abs(probabilities - _softmax(logits)).max())
     error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if any value is NaN
+    name = f"outputs on {NAMES[session.provider]}"
+    fix = f"pass another --device, or {EXPORT_AGAIN} on this machine"
     if not softmax_error <= SOFTMAX_TOLERANCE:
-        return Check(
-            session.provider, False, f"probabilities differ from the softmax of the logits by {softmax_error:.2g}"
-        )
+        return Check(name, False, f"probabilities differ from the softmax of the logits by {softmax_error:.2g}", fix)
     certified_bound = self_test.certificate.bound_on(session.provider)
     bound = self_test.certificate.uncertified_bound if certified_bound is None else certified_bound
-    note = " (provider not compared at export)" if certified_bound is None else ""
-    detail = f"largest logit error {error:.2g}, bound {bound:.2g}{note}"
-    return Check(session.provider, bool(error <= bound), detail)
+    note = " (device not compared at export)" if certified_bound is None else ""
+    ok = bool(error <= bound)
+    return Check(name, ok, f"largest logit error {error:.2g}, allowed {bound:.2g}{note}", "" if ok else fix)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -130,6 +130,8 @@ def open_results(
         journal = _journal_to_resume(path, file, arguments) if resume else None
         if not resume and _is_unfinished(path):
             logger.info("%s: starting again without --resume; the progress of the stopped run is deleted", path)
+        elif not resume and path.exists():
+            logger.info("%s: replacing this file", path)
         state = journal or Journal(arguments)
         for name, count in state.counts.items():
             setattr(counts, name, count)
@@ -158,9 +160,13 @@ def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str,
         before = earlier.get(name, False)  # an earlier version without this setting
         if before != value:
             raise UsageError(
-                f"{path}: this run was started with {name} {before!r}, not {value!r}; pass the same value, or "
-                f"{START_AGAIN}"
+                f"{path}: this run was started with {name} {_spelled(before)}, not {_spelled(value)}; pass the same "
+                f"value, or {START_AGAIN}"
             )
+
+
+def _spelled(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _require_format(path: Path) -> None:
@@ -176,7 +182,11 @@ def _locked(path: Path) -> Iterator[FileIO]:
     """Open the file of rows for `path`, and lock it against other runs."""
     partial = _partial_path(path)
     while True:
-        with FileIO(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "r+") as file:
+        try:
+            fd = os.open(partial, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as exc:
+            raise OSError(exc.errno, exc.strerror, str(path)) from None  # name the file that the user knows
+        with FileIO(fd, "r+") as file:
             atomic_io.lock_file(file.fileno(), path)
             if not _is_same_file(file, partial):  # another run has renamed or deleted it
                 continue
@@ -206,7 +216,10 @@ def _journal_to_resume(path: Path, file: FileIO, arguments: Mapping[str, Any]) -
     journal = Journal.read(path)
     if journal is None:
         if path.exists():
-            raise UsageError(f"{path}: cannot be resumed, because its journal file is missing; {START_AGAIN}")
+            raise UsageError(
+                f"{path}: is not from an interrupted run, because {journal_path(path)} is missing; "
+                "omit --resume to replace the file"
+            )
         return None
     require_same(path, journal.arguments, arguments)
     size = os.fstat(file.fileno()).st_size

@@ -54,7 +54,7 @@ class BrightnessCheck(MeanBrightness):
         if not self.checked and abs(mean - expected) > MAX_DIFFERENCE:
             advice = "omit --invert" if self.inverted else "for dark ink on white pass --invert"
             logger.warning(
-                "warning: the mean brightness of the images is %.2f, but %.2f in training; %s",
+                "the mean brightness of the images is %.2f, but %.2f in training; %s",
                 mean,
                 expected,
                 advice,

@@ -61,7 +61,7 @@ def map_in_processes(function: Callable[[Task], Result], tasks: Iterable[Task], 
             return
         except BrokenProcessPool:
             restarts += 1
-            logger.warning("warning: a worker process was killed; its images are processed again")
+            logger.warning("a worker process was killed; its images are processed again")
     raise ModelError(
         f"worker processes died {restarts} times in a row, for lack of memory or because of an image; "
         "reduce --batch-size"

@@ -17,7 +17,7 @@ from netkit.core.model_card import METADATA_KEY, ModelCard, Origin
 from netkit.core.version import VERSION
 from netkit.infer.check import Check
 from netkit.infer.model import onnx_file
-from netkit.infer.runtime.providers import PROVIDERS
+from netkit.infer.runtime.providers import NAMES, PROVIDERS
 
 NVIDIA_VENDOR = "0x10de"  # PCI vendor ID
 INSTALL_EXTRA = "in a checkout of netkit: pip install '.[{}]'"
@@ -45,7 +45,8 @@ def examine() -> Iterator[Check]:
     packages = ("numpy", "onnx", "pillow", "click", "rich")
     yield Check("packages", True, ", ".join(f"{package} {installed_version(package)}" for package in packages))
     yield _check_cuda()
-    yield _check_convolution("cpu", fix="pip install --force-reinstall onnxruntime")
+    package = (installed_onnxruntimes() or ["onnxruntime"])[0].split()[0]
+    yield _check_convolution("cpu", fix=f"pip install --force-reinstall {package}")
     if system.missing_cuda_driver() is None:
         yield _check_cuda_libraries()
         yield _check_convolution("cuda", fix=INSTALL_CUDA)
@@ -100,7 +101,7 @@ def _check_cuda() -> Check:
     if missing and has_nvidia_gpu():
         return Check("CUDA", False, f"there is an NVIDIA GPU, but {missing}", "sudo apt install nvidia-driver-580")
     if missing:
-        return Check("CUDA", True, f"{missing}: the CPU is used")
+        return Check("CUDA", True, f"not available, so netkit uses the CPU: {missing}")
     if not any(package.startswith("onnxruntime-gpu ") for package in installed_onnxruntimes()):
         fix = f"pip uninstall -y onnxruntime && {INSTALL_CUDA}"
         return Check("CUDA", False, "there is a driver, but onnxruntime-gpu is not installed", fix)
@@ -127,7 +128,7 @@ def _check_cuda_libraries() -> Check:
 
 def _check_convolution(device: str, fix: str) -> Check:
     """Run a convolution on the device and compare the result with NumPy's."""
-    name = f"a convolution on {PROVIDERS[device]}"
+    name = f"a convolution on {NAMES[PROVIDERS[device]]}"
     images_u8 = np.random.default_rng(0).integers(0, 256, (5, 1, 8, 8), np.uint8)
     kernels = np.random.default_rng(1).normal(size=(4, 1, 3, 3)).astype(np.float32)
     proto = onnx.parser.parse_model(CONVOLUTION)
@@ -145,8 +146,9 @@ def _check_convolution(device: str, fix: str) -> Check:
     windows = np.lib.stride_tricks.sliding_window_view(images_u8[:, 0].astype(np.float64), (3, 3), axis=(1, 2))
     expected = np.einsum("nhwij,cij->nc", windows, kernels[:, 0].astype(np.float64)) / 36  # 6 x 6 windows
     error = np.abs(logits - expected).max()
-    ok = bool(error <= TOLERANCE * np.abs(expected).max())
-    return Check(name, ok, f"largest error {error:.2g}", "" if ok else fix)
+    bound = TOLERANCE * np.abs(expected).max()
+    ok = bool(error <= bound)
+    return Check(name, ok, f"largest error of the result {error:.2g}, allowed {bound:.2g}", "" if ok else fix)
 
 
 def _import_failed(name: str, exc: ImportError, fix: str) -> Check:

@@ -2,6 +2,7 @@
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 PROVIDERS = {"cpu": CPU, "cuda": CUDA}  # by the device's name in --device and in PyTorch
+NAMES = {CPU: "the CPU", CUDA: "CUDA"}  # in messages
 
 
 def device_of(provider: str) -> str:

@@ -90,7 +90,7 @@ def open_session(model: Model, *, device: str, threads: int | None = None, optim
             return _open_on_cuda(model, optimised)
         except DeviceError as exc:
             if device == "cuda":
-                raise
+                raise DeviceError(f"--device cuda: {exc}; or pass --device cpu") from None
             logger.info("running on the CPU: %s", exc)
     cores = usable_cores()
     if threads and threads > cores:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from netkit.core.errors import UsageError, unknown_name
-from netkit.core.runs import MODELS, WEIGHTS, choose
+from netkit.core.runs import MODELS, STATE, WEIGHTS, choose
 from netkit.data import registry
 from netkit.export import exporter
 from netkit.export.convert import OPSET
@@ -109,4 +109,6 @@ def _weights(source: str | Path | None, arch: str | None) -> Path:
     if source is None:
         return choose(WEIGHTS, file=None, arch=arch)
     path = Path(source)
+    if (path / STATE).is_file() and not (path / WEIGHTS).exists():
+        raise UsageError(f"{path}: its training has not ended; continue it with 'netkit train' and --resume")
     return choose(WEIGHTS, file=path / WEIGHTS if path.is_dir() else path, arch=None)

@@ -59,6 +59,11 @@ class LazyGroup(click.Group):
             if command and any("--batch-size" in param.opts for param in command.params):
                 raise NetkitError("out of memory; a smaller --batch-size may help") from None
             raise
+        except click.UsageError as exc:
+            # click's parser raises without a context
+            if exc.ctx is None and (command := self.get_command(ctx, str(ctx.invoked_subcommand))):
+                exc.ctx = click.Context(command, ctx, str(ctx.invoked_subcommand))
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -93,4 +98,6 @@ def cli() -> None:
     netkit export --arch inception   export it to an .onnx file and check it against PyTorch
     netkit sample images/            write the test images of MNIST as PNG files
     netkit infer images/             classify all images in that folder
+
+    Exit codes: 0 success; 1 a failure, a failed check or an unreadable input; 2 wrong usage; 130 interrupted.
     """

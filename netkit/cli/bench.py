@@ -9,13 +9,11 @@ import click
 
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import COUNT, PATH, every_device_option, json_option, option
+from netkit.cli.params import COUNT, PATH, FloatRange, every_device_option, json_option, option
 from netkit.core.runs import MODEL, choose
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-SECONDS = click.FloatRange(0, 60, min_open=True)
 
 
 @click.command()
@@ -29,13 +27,19 @@ SECONDS = click.FloatRange(0, 60, min_open=True)
     help="Images per batch; repeatable.",
     show_default="1, 4, 16, 64, 256",
 )
-@option("--seconds", type=SECONDS, metavar="S", default=1.0, help="Minimum duration of each measurement, in seconds.")
+@option(
+    "--seconds",
+    type=FloatRange(0, 60, min_open=True),
+    metavar="S",
+    default=1.0,
+    help="Minimum duration of each measurement, in seconds.",
+)
 @json_option
 def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, as_json: bool) -> None:
     """Measure the speed of a model on this machine.
 
-    Runs the network on random images and prints images per second and latencies in milliseconds, for each device, batch
-    size and number of threads. Reading and decoding of image files is not included.
+    Runs the network on random images. Prints, for each device, batch size and number of threads, the images per second
+    and the latency of a batch: its median, 90th and 99th percentile. Reading and decoding image files is not included.
 
     \b
     Example: netkit bench runs/inception/model.onnx --batch-size 1 --batch-size 64
@@ -46,7 +50,7 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
 
     with open_terminal().status("running the network"):
         model = onnx_file.read(choose(MODEL, file=file, arch=None))
-        sizes = batch_size or benchmark.BATCH_SIZES
+        sizes = tuple(dict.fromkeys(batch_size)) or benchmark.BATCH_SIZES
         speeds = list(benchmark.sweep(model, device=device, batch_sizes=sizes, min_duration_s=seconds))
     if as_json:
         for speed in speeds:

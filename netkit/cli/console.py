@@ -6,16 +6,19 @@ NO_COLOR turns colors off there.
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 if TYPE_CHECKING:
     from netkit.infer.check import Check
+
+NUMBER = re.compile(r"[-+\d.,%]+")  # also a percentage, or "-" for no value
 
 
 class Terminal(Console):
@@ -40,7 +43,8 @@ class _Handler(logging.Handler):
         self.terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.terminal.print(record.getMessage())
+        prefix = "warning: " if record.levelno == logging.WARNING else ""
+        self.terminal.print(prefix + record.getMessage())
 
 
 def open_terminal(*, quiet: bool = False) -> Terminal:
@@ -59,12 +63,18 @@ def print_json(fields: Mapping[str, Any]) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Print rows with the same keys as a table on stdout. Integers are right-aligned and have thousands separators."""
+    """Print rows with the same keys as a table on stdout.
+
+    Columns of numbers are right-aligned. On a narrow terminal, a long text continues on the next line.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, value in rows[0].items():
-        table.add_column(name.replace("_", " "), justify="right" if isinstance(value, int) else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
+    cells = [[_cell(value) for value in row.values()] for row in rows]
+    for name, column in zip(rows[0], zip(*cells, strict=True), strict=True):
+        numeric = all(map(NUMBER.fullmatch, column))
+        justify: JustifyMethod = "right" if numeric else "left"
+        table.add_column(name.replace("_", " "), justify=justify, no_wrap=numeric, overflow="fold")
+    for row_cells in cells:
+        table.add_row(*row_cells)
     terminal = sys.stdout.isatty()
     width = None if terminal else 10_000  # do not truncate lines on a pipe
     Console(highlight=False, markup=False, emoji=False, width=width, force_terminal=terminal).print(table)
@@ -85,4 +95,6 @@ def print_checks(checks: Sequence["Check"], *, as_json: bool) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
     return " x ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -51,10 +51,10 @@ AS_IN_TRAINING = "as trained"
 def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
     """Measure the accuracy of a model on labelled images.
 
-    Prints accuracy, calibration error, and the precision and recall of each class. DATA is a data set as in 'netkit
-    train'; it is required unless the model was trained on mnist or digits. If DATA has a test split, or else a
-    validation split, only this is used; of the training data, only the held-out images. Exits with 1 if an image cannot
-    be read.
+    Prints accuracy, calibration error, and the precision and recall of each class ("-" if it was never predicted or has
+    no images). DATA is a data set as in 'netkit train'; it is required unless the model was trained on mnist or digits.
+    If DATA has a test split, or else a validation split, only its images are used. If the model was trained on DATA,
+    only the images that training held out are used. Exits with 1 if an image cannot be read.
 
     \b
     Example: netkit evaluate runs/inception/model.onnx --data photos/ --out report.html

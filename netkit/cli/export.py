@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 import netkit
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import PATH, VARIANT, ChoiceList, arch_option, data_option, json_option, option
+from netkit.cli.params import PATH, VARIANT, ChoiceList, FloatRange, arch_option, data_option, json_option, option
 from netkit.core.errors import UsageError
-from netkit.core.runs import WEIGHTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from netkit.api.export import ExportedModel
 
-MAX_DROP = click.FloatRange(0, 100)  # percentage points
+MAX_DROP = FloatRange(0, 100)  # percentage points
 MULTIPLE = click.IntRange(1, 64)
+# of the table of variants, in the order of the fields of Figures
+COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU")
 
 
 @click.command()
-@arch_option(help="Export the run in runs/ARCH.")
+@arch_option(help="Export the run in runs/ARCH; with --run: the MODULE:CLASS to load.")
 @option("--run", type=PATH, help="Export the run in this folder.", show_default="newest in runs/")
 @option("--weights", type=PATH, help="Export this .safetensors file, which 'netkit train' wrote.")
-@data_option(help="Data set for the check, if it has moved.", show_default="as in training")
-@option("--out", type=PATH, help=".onnx file to write.", show_default="model*.onnx in the run folder")
+@data_option(help="Training data of the run, if they have moved.", show_default="as in training")
+@option("--out", type=PATH, help=".onnx file to write.", show_default="model[.PRECISION].onnx in the run folder")
 @option("--opset", type=int, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
-@option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (for CUDA) or int8.")
+@option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (faster on CUDA only) or int8.")
 @option("--variants", type=ChoiceList(VARIANT), help="Export several precisions, e.g. fp32,int8, and compare them.")
 @option(
     "--max-drop",
@@ -51,9 +53,9 @@ def export(
 ) -> None:
     """Export a trained network to ONNX and check it against PyTorch.
 
-    The .onnx file contains the network, a model card (preprocessing and labels) and a certificate (the errors measured
-    at export), which 'netkit verify' checks on any machine. A model that fails the check is not written. parity.md in
-    the same folder lists the results of the check.
+    Compares the outputs of both for test images and synthetic images. A model that fails the check is not written. The
+    .onnx file contains the network, its preprocessing and labels, and up to 16 test images with their outputs;
+    'netkit verify' compares these outputs on any machine. parity.md in the same folder lists the results of the check.
 
     --pad-channels 16 speeds up an fp32 network whose channels are not multiples of 16, such as densenet, on CPUs with
     AVX-512. On other CPUs it makes the network slower.
@@ -63,16 +65,20 @@ def export(
     """
     if run is not None and weights is not None:
         raise UsageError("--run and --weights exclude each other: pass only one of them")
+    if run is not None and not run.is_dir():
+        raise UsageError(f"--run {run}: no such folder; pass a run folder, or a .safetensors file with --weights")
+    if variants and click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE:
+        raise UsageError("--precision and --variants exclude each other: pass only one of them")
     with open_terminal().status("exporting and comparing with PyTorch in float64"):
         models = netkit.export_model(
-            run / WEIGHTS if run else weights, variants=variants or (precision,), measure=bool(variants), **options
+            run or weights, variants=variants or (precision,), measure=bool(variants), **options
         )
     if as_json:
         for model in models:
             figures = asdict(model.figures) if model.figures else {}
             print_json({"model": str(model.path), **asdict(model.certificate), **figures})
     elif variants:
-        print_table([asdict(model.figures) for model in models if model.figures])
+        print_table([dict(zip(COLUMNS, astuple(model.figures), strict=True)) for model in models if model.figures])
     else:
         click.echo(f"{models[0].path}: {models[0].certificate}")
     _suggest(models[0])

@@ -46,15 +46,22 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 @invert_option
 @max_bytes_option
 @max_pixels_option
-@option("-0", "nul", is_flag=True, help="Read NUL-separated paths from stdin, as from 'find -print0'.")
+@option("-0", "nul", is_flag=True, help="With -: a NUL byte ends each path, as from 'find -print0'.")
 @path_column_option(default="path")
 @no_verify_option
 @option("--out", type=PATH, help=".csv, .jsonl, .parquet; a folder for --engine ray.", show_default="stdout")
 @option("--resume", is_flag=True, help="Continue an interrupted run that writes to --out.")
-@option("--old-statuses", is_flag=True, help="Write 'vanished' for 'not-found', as version 0.1 does. Goes in 0.3.")
+@option("--old-statuses", is_flag=True, help="Write 'vanished' for 'not-found', as 0.1 did. Version 0.3 removes this.")
 @option("--engine", type=ENGINE, default="local", help="Run on this machine, or on Ray workers.")
-@option("--workers", type=COUNT, metavar="N", help="Number of Ray workers.", show_default="one per core")
-@option("--address", metavar="ADDRESS", help="Ray cluster: auto or [ray://]HOST:PORT.", show_default="start a new one")
+@option(
+    "--workers", type=COUNT, metavar="N", help="Number of Ray workers.", show_default="one per core of this machine"
+)
+@option(
+    "--address",
+    metavar="ADDRESS",
+    help="Ray cluster: auto (here) or [ray://]HOST:PORT.",
+    show_default="a new one",
+)
 @json_option
 def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
     """Classify images and write one row of results per file.
@@ -63,6 +70,10 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
     files with a column 'path', or - for a list of paths on stdin. Rows go to stdout: as a table on a terminal, else as
     CSV. If folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
 
+    The columns are path, label, probability, status, message, and with --top-k label_2, probability_2, ... The status
+    is ok, not-found, unreadable, not-an-image, truncated, damaged, too-large or unsupported. --out replaces an existing
+    file.
+
     \b
     Example: netkit infer images/ --out results.csv
     """
@@ -70,6 +81,8 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
 
     if out is not None and as_json:
         raise UsageError("--json writes rows to stdout, but --out writes them to a file: pass only one of them")
+    if nul and "-" not in paths:
+        raise UsageError("-0 is for paths from stdin; pass - as well")
     terminal = open_terminal()
     show = terminal.is_terminal and (out is not None or _is_file(sys.stdout))  # a bar would overwrite printed rows
     with progress_bar("infer", console=terminal) as progress:
@@ -90,12 +103,12 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
 
 
 def _suggest(paths: tuple[str, ...], out: Path | None, options: dict[str, Any]) -> None:
-    if options["engine"] != "local" or len(paths) > hints.MAX_HINT_PATHS:
-        return
+    if options["engine"] != "local" or len(paths) > hints.MAX_HINT_PATHS or "-" in paths:
+        return  # the paths from stdin are gone
     if out is None:
         hints.suggest_again(out="results.csv", as_json=None)
     elif options["top_k"] == 1:
-        hints.suggest_again(top_k=3, resume=None)
+        hints.suggest_again(top_k=3, resume=None, out=out.with_stem(f"{out.stem}-top3"))
 
 
 def _is_file(stream: TextIO) -> bool:

@@ -6,9 +6,10 @@ method `spell` of a type turns a converted value back into the text that the opt
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,12 +21,24 @@ if TYPE_CHECKING:
 
 
 class Option(click.Option):
-    """An option whose help omits the range of a number. Its help text names the range if users need it."""
+    """An option whose help omits the range of a number, and the parentheses around a default that is not a value."""
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
         extra = super().get_help_extra(ctx)
-        extra.pop("range", None)
+        extra.pop("range", None)  # the help text names the range if users need it
+        if isinstance(self.show_default, str):
+            extra["default"] = self.show_default
         return extra
+
+
+class FloatRange(click.FloatRange):
+    """A range of numbers. Rejects NaN, which click's range accepts."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
@@ -165,14 +178,15 @@ data_option = partial(option, "--data", metavar="DATA")
 batch_size_option = option("--batch-size", type=COUNT, metavar="N", default=64, help="Images per batch.")
 _device_option = partial(option, "--device", type=LazyChoice("device", _devices), default="auto")
 device_option = _device_option(help="Device; auto is CUDA if it works, otherwise the CPU.")
-every_device_option = _device_option(help="Device; auto is every device that works.")
+every_device_option = _device_option(help="Device; auto is the CPU, and then CUDA if it works.")
 invert_option = option("--invert", is_flag=True, help="Invert pixel values, for dark ink on white paper.")
 max_bytes_option = option(
-    "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20, help="Largest file to read, in bytes."
-)
+    "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20,
+    help="Largest file to read, in bytes.", show_default="64 MiB",
+)  # fmt: skip
 max_pixels_option = option(
     "--max-pixels", type=click.IntRange(1), metavar="N", default=64_000_000,
-    help="Largest image to decode, in pixels.",
+    help="Largest image to decode, in pixels.", show_default="64 million",
 )  # fmt: skip
 layout_option = partial(
     option, "--layout", type=LazyChoice("layout", _layouts), metavar="NAME",
@@ -180,5 +194,5 @@ layout_option = partial(
 )  # fmt: skip
 path_column_option = partial(option, "--path-column", metavar="NAME", help="Column of a table with the paths.")
 label_column_option = partial(option, "--label-column", metavar="NAME", help="Column of a table with the labels.")
-no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use the model even if it fails its checks.")
+no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use the model without checking it.")
 json_option = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object per line.")

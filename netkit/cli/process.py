@@ -77,7 +77,8 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
     except MemoryError:
         return fail("out of memory", NetkitError.exit_code)
     except OSError as exc:
-        return fail(f"{exc.filename or 'system'}: {exc.strerror or first_line(exc)}", NetkitError.exit_code)
+        where = exc.filename or "input or output failed"  # standard output, for example, has no file name
+        return fail(f"{where}: {exc.strerror or first_line(exc)}", NetkitError.exit_code)
 
 
 def _signal_exception(exc: BaseException | None) -> BaseException | None:

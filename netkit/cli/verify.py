@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def verify(file: Path, device: str, as_json: bool) -> None:
     """Check that a model gives the same outputs here as at export.
 
-    Checks that the file is unchanged since its export, runs the network on the test images in the file, and compares
-    its outputs on this machine with those stored with the images. They may differ within the error bound in the
-    certificate, which was measured at export. Exits with 1 if a check fails.
+    Checks that the file is unchanged since its export, and runs up to 16 test images that are stored in the file. Each
+    logit may differ from the stored one by at most the bound in the file, which was measured at export. Exits with 1 if
+    a check fails.
 
     \b
     Example: netkit verify runs/inception/model.onnx

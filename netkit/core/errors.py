@@ -16,6 +16,8 @@ NetkitError                 1  base class of all exceptions that netkit raises i
 
 from collections.abc import Iterable, Mapping
 
+MIN_SIMILARITY = 0.75  # of a name to the one that is suggested instead: two letters of four may be swapped
+
 
 class NetkitError(Exception):
     """The message says what is wrong, names the file or value, and says how to fix it."""
@@ -99,10 +101,11 @@ def first_line(exc: BaseException) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Return the error for a name that is not in `known`. Its message suggests the closest known name."""
+    """Return the error for a name that is not in `known`. Its message suggests one that begins so or is close."""
     import difflib  # here, because the import takes 2 ms and only this error needs it
 
     names = list(known)
-    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    begin = [known_name for known_name in names if name and known_name.startswith(name.lower())]
+    close = begin or difflib.get_close_matches(name.lower(), names, n=1, cutoff=MIN_SIMILARITY)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return UsageError(f"unknown {kind} {name!r}: {hint}known: {', '.join(names)}")

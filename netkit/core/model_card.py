@@ -106,7 +106,7 @@ class ModelCard:
         if self.origin.seed < 0:
             raise CardError(f"the seed must be 0 or more, not {self.origin.seed}")
         if self.origin.val_split is not None and not 0 < self.origin.val_split < 1:
-            raise CardError(f"val_split must be between 0 and 1, not {self.origin.val_split}")
+            raise CardError(f"val_split must be above 0 and below 1, not {self.origin.val_split}")
         if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
             raise CardError(f"there must be at least two labels, all different, not {list(self.labels)}")
         if not all(self.labels) or any("\ud800" <= character <= "\udfff" for character in "".join(self.labels)):

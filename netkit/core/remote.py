@@ -102,7 +102,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         return url_to_fs(url)
     except ImportError as exc:  # the package for this URL scheme is missing
-        raise UsageError(f"{url}: {first_line(exc)}") from None
+        raise UsageError(f"{url}: needs another package; install it with pip: {first_line(exc)}") from None
 
 
 @contextmanager

@@ -30,12 +30,12 @@ def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
     the file does not exist; the message then names the command that writes it.
     """
     if file is not None and arch is not None:
-        raise UsageError(f"{file} and --arch {arch}: pass only one of them")
+        raise UsageError(f"{file} and --arch {arch} both name a file: pass only one of them")
     if file is None and arch is None:
         candidates = sorted(Path("runs").glob(f"*/{name}"), key=lambda path: path.stat().st_mtime)
         if not candidates:
             raise UsageError(f"no runs/*/{name} found; run '{COMMANDS[name]}' first")
-        logger.info("using the newest file: %s", candidates[-1])
+        logger.info("using %s, the newest runs/*/%s", candidates[-1], name)
         return candidates[-1]
     path = file or run_folder(str(arch)) / name
     if path.exists() and not path.is_file():

@@ -58,7 +58,7 @@ def _own_data_set(card: ModelCard) -> DataSet:
     name = card.origin.data  # a folder may have the same name, so compare the hash
     data = registry.load(name) if name in registry.BUILT_IN else None
     if data is None or data.sha256 != card.origin.data_sha256:
-        raise UsageError(f"the model was trained on images in {name!r}; pass their folder with --data")
+        raise UsageError(f"--data is required: the model was trained on {name!r}; pass labelled images to test it on")
     return data
 
 

@@ -43,7 +43,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
-            raise UsageError(f"--val-split must be between 0 and 1, not {self.val_split}")
+            raise UsageError(f"--val-split must be above 0 and below 1, not {self.val_split}")
         if not 0 <= self.max_unreadable <= 1:
             raise UsageError(f"--max-unreadable must be 0 to 1, not {self.max_unreadable}")
         if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):

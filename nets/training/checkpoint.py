@@ -40,7 +40,9 @@ def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCar
     try:
         weights, header = tensorfile.read(path, METADATA_KEY)
     except ModelError as exc:
-        raise ModelError(f"{exc}; pass an intact file written by 'netkit train'") from None
+        raise ModelError(
+            f"{exc}; pass a file that 'netkit train' wrote; for imported weights, first run 'netkit train --weights'"
+        ) from None
     try:
         card = ModelCard.from_json(json.dumps(header))
     except (CardError, RecursionError) as exc:

@@ -25,7 +25,7 @@ def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
     if problem is None:
         return torch.device("cuda", local_rank)
     if name == "cuda":
-        raise DeviceError(f"--device cuda: {problem}")
+        raise DeviceError(f"--device cuda: {problem}; or pass --device cpu")
     logger.info("training on the CPU: %s", problem)
     return torch.device("cpu")
 

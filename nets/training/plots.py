@@ -51,7 +51,7 @@ def draw_all(
         try:
             save(draw(), out / name)
         except Exception as exc:  # matplotlib can raise anything
-            logger.warning("warning: %s: cannot be drawn: %s", out / name, one_line(first_line(exc)))
+            logger.warning("%s: cannot be drawn: %s", out / name, one_line(first_line(exc)))
 
 
 @LITERAL_TEXT

@@ -55,7 +55,7 @@ def check_resumable(out: Path, arguments: Arguments, earlier: Arguments) -> None
         )
     if changed:
         differences = ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
-        logger.warning("warning: this run was started with %s; its weights will not be bit-identical", differences)
+        logger.warning("this run was started with %s; its weights will not be bit-identical", differences)
 
 
 def _difference(name: str, new: Arguments, old: Arguments) -> str:
@@ -75,7 +75,7 @@ def _flat(arguments: Arguments) -> dict[str, Any]:
 def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet:
     """Load the data set of the run in the folder `run` from `source`; by default from the path in run.json.
 
-    Raises ModelError if run.json has no path, DataError if the data set cannot be loaded or its hash is not the card's.
+    Raises ModelError if run.json has no path, DataError if its hash is not the card's, and the errors of registry.load.
     """
     hint = "" if source else f" (path from {run / ARGUMENTS}; if the data moved, pass --data)"
     if source is None:
@@ -86,10 +86,11 @@ def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet
     try:
         data = registry.load(source, Options.from_card(card))
     except NetkitError as exc:
-        raise DataError(f"{exc}{hint}") from None
+        exc.args = (f"{exc}{hint}",)
+        raise
     if data.sha256 != card.origin.data_sha256:
         raise DataError(
-            f"{data.source}: not the data set that the run was trained on ({card.origin.data}): "
-            f"SHA-256 {data.sha256}, not {card.origin.data_sha256}; pass that data set with --data"
+            f"{data.source}: is not the data set that this run was trained on, {card.origin.data}: the images, labels "
+            "or file names differ; pass that data set with --data"
         )
     return data

@@ -32,7 +32,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError) as exc:
         raise ModelError(f"{path}: cannot be read as safetensors: {exc}") from None
     if key not in metadata:
-        raise ModelError(f"{path}: no {key} in its header")
+        raise ModelError(f"{path}: has no {key} in its header")
     try:
         header = json.loads(metadata[key])
         intact = header.pop(CHECKSUM) == _checksum(tensors, key, header)

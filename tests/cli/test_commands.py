@@ -52,7 +52,7 @@ def one_line(text: str) -> str:
         (["infer", "digit.png", "--arch", "densenet"], 2, "run 'netkit export --arch densenet' first"),
         (["infer", "digit.png"], 2, "no runs/*/model.onnx found; run 'netkit export' first"),
         (["infer", "digit.png", "--model", "none.onnx"], 2, "none.onnx: no such file"),
-        (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: not an ONNX model"),
+        (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: is not an ONNX model"),
         (["infer", "digit.png", "--device", "gpu"], 2, "unknown device 'gpu'"),
         (["infer"], 2, "Missing argument 'PATHS...'"),
         (["infer", "digit.png", "--batch-size", "0"], 2, "0 is not in the range 1<=x<=1000000"),
@@ -74,6 +74,14 @@ def one_line(text: str) -> str:
         (["export", "--arch", "residual"], 2, "run 'netkit train --arch residual' first"),
         (["export"], 2, "no runs/*/model.safetensors found; run 'netkit train' first"),
         (["export", "--run", "empty"], 2, "empty/model.safetensors: no such file"),
+        (["export", "--run", "nowhere"], 2, "--run nowhere: no such folder; pass a run folder"),
+        (["export", "--run", "digit.png"], 2, "pass a run folder, or a .safetensors file with --weights"),
+        (["export", "--run", "empty", "--max-drop", "nan"], 2, "'nan' is not a number"),
+        (["export", "--precision", "int8", "--variants", "fp16"], 2, "--precision and --variants exclude each other"),
+        (["bench", "none.onnx", "--seconds", "nan"], 2, "'nan' is not a number"),
+        (["infer", "digit.png", "-0"], 2, "-0 is for paths from stdin; pass - as well"),
+        (["infer", "digit.png", "--engine", "ray", "--out", "r.csv"], 2, "pass a name without .csv"),
+        (["infer", "digit.png", "--model"], 2, "requires an argument. (see netkit infer --help)"),
         (["export", "--run", ""], 2, "--run: the path is empty"),
         (["export", "--precision", "int9"], 2, "did you mean 'int8'?"),
         (["export", "--variants", "fp32,,int8"], 2, "unknown precision ''"),
@@ -86,7 +94,7 @@ def one_line(text: str) -> str:
         (["export", "--max-drop", "-1"], 2, "-1.0 is not in the range"),
         (["export", "--pad-channels", "16", "--precision", "int8"], 2, "--pad-channels requires fp32, not int8"),
         (["verify", "none.onnx"], 2, "none.onnx: no such file"),
-        (["verify", "digit.png"], 1, "digit.png: not an ONNX model"),
+        (["verify", "digit.png"], 1, "digit.png: is not an ONNX model"),
         (["verify"], 2, "Missing argument 'MODEL.onnx'"),
         (["infer", "digit.png", "--model", "empty"], 2, "empty: is a folder, not a file"),
         (["infer", "no\nsuch\x07"], 2, r"no\nsuch\x07: no such file or folder"),
@@ -124,9 +132,8 @@ def test_a_model_without_a_card_is_rejected(netkit: Netkit, digit: Path, model: 
     del proto.metadata_props[:]
     (digit.parent / "bare.onnx").write_bytes(proto.SerializeToString())
     done = netkit("infer", digit, "--model", "bare.onnx")
-    assert (
-        "bare.onnx: not exported by netkit: its metadata has no netkit.card; export it with 'netkit export'"
-        in one_line(done.stderr)
+    assert "bare.onnx: was not written by 'netkit export', so it has no labels and no image size" in one_line(
+        done.stderr
     )
     assert done.returncode == 1
 
@@ -135,14 +142,15 @@ def test_verify_prints_a_row_for_each_check(netkit: Netkit, model_path: Path) ->
     done = netkit("verify", model_path)
     assert done.returncode == 0
     header, *rows = done.stdout.splitlines()
+    checks = ("graph", "test images", "labels of the test images", "model card", "outputs on the CPU")
     assert header.split() == ["check", "status", "detail"]
     cells = [re.split(r"\s{2,}", row)[:2] for row in rows]
-    assert cells == [[name, "ok"] for name in ("graph", "test images", "labels", "model card", "CPUExecutionProvider")]
-    checks = [
+    assert cells == [[name, "ok"] for name in checks]
+    objects = [
         json.loads(line) for line in netkit("verify", model_path, "--json", "--device", "cpu").stdout.splitlines()
     ]
-    assert [check["check"] for check in checks] == [name for name, _ in cells]
-    assert all(check["ok"] for check in checks)
+    assert [check["check"] for check in objects] == [name for name, _ in cells]
+    assert all(check["ok"] for check in objects)
 
 
 def test_infer_runs_a_changed_model_only_with_no_verify(netkit: Netkit, digit: Path, model: Model) -> None:
@@ -152,12 +160,15 @@ def test_infer_runs_a_changed_model_only_with_no_verify(netkit: Netkit, digit: P
     (digit.parent / "changed.onnx").write_bytes(proto.SerializeToString())
     done = netkit("verify", "changed.onnx")
     assert done.returncode == 1
-    assert done.stdout.splitlines()[1].split() == ["graph", "FAILED", "changed", "since", "export"]
+    graph = done.stdout.splitlines()[1]
+    assert re.split(r"  +", graph.strip()) == ["graph", "FAILED", "changed since export; the network was not run"]
+    assert done.stderr.startswith("graph: export the model again with 'netkit export'\n")
     rejected = netkit("infer", digit, "--model", "changed.onnx")
     assert "changed.onnx: verification failed: graph: changed since export" in one_line(rejected.stderr)
     assert (rejected.returncode, rejected.stdout) == (1, "")
     unverified = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
     assert unverified.returncode == 0 and f"{digit},".encode() in unverified.stdout.encode()
+    assert "warning: changed.onnx: used without checking it\n" in unverified.stderr
 
 
 def test_export_reads_weights_outside_of_a_run_folder(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
@@ -167,8 +178,30 @@ def test_export_reads_weights_outside_of_a_run_folder(netkit: Netkit, workspace:
     assert "mine.safetensors: contains the network residual, not preact" in one_line(rejected.stderr)
     done = netkit(*arguments, "--arch", "residual", "--out", "mine.onnx")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("mine.onnx: largest logit error ")
+    assert done.stdout.startswith("mine.onnx: matches PyTorch: largest logit error ")
     assert (tmp_path / "mine.onnx").read_bytes() == (workspace / "runs/residual/model.onnx").read_bytes()
+
+
+def test_export_names_a_run_whose_training_has_not_ended(netkit: Netkit, tmp_path: Path) -> None:
+    (tmp_path / "stopped").mkdir()
+    (tmp_path / "stopped/training.safetensors").touch()
+    done = netkit("export", "--run", "stopped")
+    message = "netkit: stopped: its training has not ended; continue it with 'netkit train' and --resume\n"
+    assert (done.returncode, done.stderr) == (2, message)
+
+
+def test_export_fails_with_2_if_the_data_set_does_not_exist(netkit: Netkit, workspace: Path) -> None:
+    done = netkit("export", "--run", workspace / "runs/residual", "--data", "mnits")
+    assert done.returncode == 2 and "unknown data set 'mnits': did you mean 'mnist'?" in done.stderr
+
+
+def test_infer_says_that_it_replaces_a_results_file(netkit: Netkit, digit: Path, model_path: Path) -> None:
+    arguments = ("infer", digit, "--model", model_path, "--out", "results.csv")
+    assert "replacing" not in netkit(*arguments).stderr
+    done = netkit(*arguments)
+    assert done.returncode == 0 and "results.csv: replacing this file\n" in done.stderr
+    (suggestion,) = [line for line in done.stderr.splitlines() if line.startswith("next: ")]
+    assert suggestion.endswith("--out results-top3.csv")
 
 
 def test_train_rejects_mnist_files_with_a_wrong_hash(netkit: Netkit, tmp_path: Path) -> None:
@@ -221,7 +254,7 @@ def test_infer_on_the_sample_has_the_accuracy_that_training_printed(netkit: Netk
         assert netkit("sample", "images/", "--data", "digits", cwd=workspace).returncode == 0
     done = netkit("infer", "images/", "--out", "p.csv", cwd=workspace)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "using the newest file: runs/residual/model.onnx" in done.stderr
+    assert "using runs/residual/model.onnx, the newest runs/*/model.onnx" in done.stderr
     rows = list(csv.DictReader((workspace / "p.csv").read_text().splitlines()))
     correct = sum(row["label"] == Path(row["path"]).parent.name for row in rows)
     metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
@@ -270,10 +303,8 @@ def test_a_failed_export_exits_with_1_and_keeps_the_earlier_model(
     monkeypatch.setattr(ResidualNet, "forward", wrong_in_export)
     done = netkit("export")
     *_, message = done.stderr.splitlines()
-    assert message.startswith(
-        "netkit: runs/residual/model.onnx: not written: the outputs of the ONNX model differ from PyTorch's: "
-    )
-    assert "largest logit error 0.001, NOT within the bound" in message
+    assert message.startswith("netkit: runs/residual/model.onnx: not written: the ONNX model differs from PyTorch: ")
+    assert "largest logit error 0.001 on the CPU (" in message
     assert (done.returncode, done.stdout) == (1, "")
     assert message.endswith("; the existing file is unchanged")
     for name in ("model.onnx", "parity.md"):

@@ -104,8 +104,8 @@ def test_a_table_on_a_pipe_is_not_truncated_and_separates_thousands(
     header, *lines = capsys.readouterr().out.splitlines()
     assert re.split(r"  +", header.strip()) == ["net name", "parameters", "share", "shape"]
     assert [re.split(r"  +", line.strip()) for line in lines] == [
-        [LONG, "97,298", "0.5", "1 x 28 x 28"],
-        ["b", "6", "0.25", "3 x 2"],
+        [LONG, "97,298", "0.500", "1 x 28 x 28"],
+        ["b", "6", "0.250", "3 x 2"],
     ]
     assert lines[0].index("97,298") + 6 == lines[1].index(" 6 ") + 2  # right-aligned
     assert max(map(len, lines)) < len(LONG) + 40
@@ -116,6 +116,27 @@ def test_a_table_on_a_pipe_has_no_escape_sequences(environment: dict[str, str]) 
     program = f"from netkit.cli.console import print_table; print_table({TABLE!r})"
     output, errors = run(program, terminal=True, **environment)
     assert errors == "" and "\x1b" not in output and LONG in output
+
+
+def test_a_narrow_terminal_wraps_the_longest_column_of_a_table_and_cuts_nothing_off() -> None:
+    detail = "libcuda.so.1 cannot be loaded: " + "x" * 100
+    program = f"""if True:
+        import os, sys
+        os.dup2(2, 1)  # stderr is a terminal
+        from netkit.cli.console import print_table
+        print_table([dict(check="CUDA", status="FAILED", detail={detail!r}, accuracy="9.50%")])
+        print_table([dict(check="CUDA", accuracy="100.00%"), dict(check="", accuracy="-")])"""
+    lines = plain(run(program, terminal=True, COLUMNS="60")[1]).splitlines()
+    first, last = lines[1], lines[-1]
+    assert max(map(len, lines)) <= 60 and first.startswith("CUDA   FAILED  libcuda.so.1") and first.endswith("9.50%")
+    assert "".join(line[15:-10].strip() for line in lines[1:-3]).count("x") == 100
+    assert last.rindex("-") == len(last.rstrip()) - 1 == lines[-2].rindex("%")  # numbers are right-aligned
+
+
+def test_warnings_have_a_prefix() -> None:
+    program = "import logging; from netkit.cli.console import open_terminal; open_terminal()\n"
+    program += "logging.getLogger('netkit.a').warning('%s: dark', 'x.png'); logging.getLogger('netkit').info('done')"
+    assert run(program, terminal=False) == ("", "warning: x.png: dark\ndone\n")
 
 
 def test_the_bar_of_train_shows_epoch_loss_accuracy_speed_and_remaining_time(tmp_path: Path) -> None:

@@ -96,7 +96,6 @@ LINES = {  # name of the case -> command line to run in `place`, and its stdin
     "import": ("netkit import ./-net.pth", b""),
     "sample": ("netkit sample --data digits --count 3 -- -more", b""),
     "nets": ("netkit nets", b""),
-    "infer a list": ("netkit infer - -0", b"-x.png\0a\nb.png"),
     "infer into a file": ("netkit infer images/ --out first.csv", b""),
 }
 
@@ -167,6 +166,10 @@ def test_the_hint_of_export_in_runs_is_a_sample_for_the_default_model(
     assert suggested(run_line(line, tmp_path)) == "netkit infer images/"
 
 
+def test_a_run_over_a_list_on_stdin_is_not_suggested_again(run_line: RunLine, place: Path) -> None:
+    assert "next: " not in run_line("netkit infer - -0", place, b"-x.png\0a\nb.png")
+
+
 def test_every_command_has_a_case() -> None:
     assert set(COMMANDS) <= set(LINES)
 
@@ -187,7 +190,7 @@ def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_
     for expected in (
         "netkit infer images/ --model 'my run/model.onnx'",
         "netkit infer images/ --model 'my run/model.onnx' --out results.csv",
-        "netkit infer images/ --model 'my run/model.onnx' --top-k 3 --out results.csv",
+        "netkit infer images/ --model 'my run/model.onnx' --top-k 3 --out results-top3.csv",
     ):
         line = suggested(run_line(line, tmp_path))
         assert line == expected

@@ -30,7 +30,7 @@ INTERRUPT = "lambda *_: os.kill(os.getpid(), signal.SIGINT)"
         ("def work(): t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()", 0,
          "netkit: internal error: ZeroDivisionError: division by zero\n"),
         ("def work(): t = threading.Thread(target=sys.exit); t.start(); t.join()", 0, ""),
-        ("def work(): raise OSError('a sentence\\nand more')", 1, "netkit: system: a sentence\n"),
+        ("def work(): raise OSError('a sentence\\nand more')", 1, "netkit: input or output failed: a sentence\n"),
         ("def work(): open('/nowhere/a')", 1, "netkit: /nowhere/a: No such file or directory\n"),
     ],
 )  # fmt: skip

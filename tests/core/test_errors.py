@@ -32,7 +32,14 @@ def test_the_docstring_lists_every_exception_with_its_parent_and_exit_code() -> 
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("incepton", "did you mean 'inception'? "), ("RESIDUAL", "did you mean 'residual'? "), ("zzz", "")],
+    [
+        ("incepton", "did you mean 'inception'? "),
+        ("RESIDUAL", "did you mean 'residual'? "),
+        ("Res", "did you mean 'residual'? "),
+        ("zzz", ""),
+        ("ion", ""),
+        ("", ""),
+    ],
 )
 def test_an_unknown_name_suggests_the_closest_known_name(name: str, hint: str) -> None:
     exc = unknown_name("architecture", name, ["inception", "residual"])

@@ -97,7 +97,7 @@ def test_the_error_names_a_field_of_the_wrong_type(card: ModelCard, path: str, v
         ("input.resize", 4097, "for a crop of 28x28, not 4097"),
         ("input.resize", True, "'input.resize' is True, not of type int | None"),
         ("input.resize", ..., "lacks 'input.resize'"),
-        ("origin.val_split", 1.0, "val_split must be between 0 and 1, not 1.0"),
+        ("origin.val_split", 1.0, "val_split must be above 0 and below 1, not 1.0"),
         ("labels", ["a"], "at least two labels, all different"),
         ("labels", ["a", "b", "a"], "at least two labels, all different"),
         ("labels", ["a", 1], "'labels[1]' is 1, not of type str"),

@@ -49,7 +49,7 @@ def test_the_newest_file_is_used_and_logged(here: Path, caplog: pytest.LogCaptur
     make_run("preact", name, age_s=30)
     make_run("residual", WEIGHTS if name == MODEL else MODEL)  # newer, but without the file `name`
     assert choose(name, file=None, arch=None) == Path("runs/inception") / name
-    assert caplog.messages == [f"using the newest file: runs/inception/{name}"]
+    assert caplog.messages == [f"using runs/inception/{name}, the newest runs/*/{name}"]
 
 
 def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +72,7 @@ def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pyt
         (MODEL, "my.onnx", None, "my.onnx: no such file"),
         (MODEL, "folder", None, "folder: is a folder, not a file"),
         (MODEL, "pipe", None, "pipe: is a pipe or a device, not a file"),
-        (MODEL, "my.onnx", "preact", "my.onnx and --arch preact: pass only one of them"),
+        (MODEL, "my.onnx", "preact", "my.onnx and --arch preact both name a file: pass only one of them"),
     ],
 )
 def test_the_message_for_a_missing_file_names_the_command_that_writes_it(

@@ -60,7 +60,7 @@ def test_the_models_own_data_set_is_identified_by_its_hash(card: ModelCard, digi
     assert len(labelled.load(None, digits_card).truth) == 355
     for name in ("digits", "scans"):  # a folder that is also called digits
         folder_card = replace(card, origin=replace(card.origin, data=name))
-        with pytest.raises(UsageError, match=f"trained on images in '{name}'; pass their folder with --data"):
+        with pytest.raises(UsageError, match=f"--data is required: the model was trained on '{name}'; pass labelled"):
             labelled.load(None, folder_card)
 
 

@@ -23,7 +23,7 @@ def test_reference_logits_match_the_network_in_float64(card: ModelCard, digits_d
     # the card's scale and shift are rounded to float32 once
     np.testing.assert_allclose(reference.test_logits, logits, atol=1e-5)
     assert reference.accuracy == (logits.argmax(axis=1) == digits_data.test_labels).mean()
-    assert reference.counts == {"test": 355, "noise": 256, "black": 1, "white": 1, "point": 784}
+    assert reference.counts == {"test": 355, "noise": 256, "black": 1, "white": 1, "single-pixel": 784}
     assert len(reference.images_u8) == len(reference.logits) == 355 + 256 + 2 + 784
     assert 0 < float32_error(reference, "cpu") < 1e-5
     assert next(net.parameters()).dtype == torch.float32
@@ -32,12 +32,17 @@ def test_reference_logits_match_the_network_in_float64(card: ModelCard, digits_d
 @pytest.mark.parametrize("channels", [1, 3])
 def test_synthetic_inputs_are_noise_black_white_and_single_pixels_at_all_positions(channels: int) -> None:
     kinds = synthetic_inputs(channels, 5, 7, max_per_kind=5000)
-    assert {kind: len(images) for kind, images in kinds.items()} == {"noise": 256, "black": 1, "white": 1, "point": 35}
+    assert {kind: len(images) for kind, images in kinds.items()} == {
+        "noise": 256,
+        "black": 1,
+        "white": 1,
+        "single-pixel": 35,
+    }
     assert all(images.shape[1:] == (channels, 5, 7) and images.dtype == np.uint8 for images in kinds.values())
     assert kinds["noise"].min() == 0 and kinds["noise"].max() == 255
     assert (kinds["black"] == 0).all() and (kinds["white"] == 255).all()
-    assert (kinds["point"].sum(axis=(2, 3), dtype=int) == 255).all()
-    assert (kinds["point"].sum(axis=0, dtype=int) == 255).all()
+    assert (kinds["single-pixel"].sum(axis=(2, 3), dtype=int) == 255).all()
+    assert (kinds["single-pixel"].sum(axis=0, dtype=int) == 255).all()
 
 
 def test_expensive_networks_run_on_fewer_images(card: ModelCard) -> None:
@@ -52,7 +57,7 @@ def test_reference_of_an_expensive_network_has_few_images_of_each_kind(
 ) -> None:
     monkeypatch.setattr("netkit.export.parity.reference.MAX_MULTIPLY_ADDS", 0)
     reference = compute_reference(build(card).eval(), card, digits_data.test_images, digits_data.test_labels)
-    assert reference.counts == {"test": 32, "noise": 16, "black": 1, "white": 1, "point": 16}
+    assert reference.counts == {"test": 32, "noise": 16, "black": 1, "white": 1, "single-pixel": 16}
     assert (reference.max_images, reference.max_batched_images) == (32, 16)
     np.testing.assert_array_equal(reference.images_u8[[0, 31]], digits_data.test_images[[0, -1]])  # evenly spaced
 

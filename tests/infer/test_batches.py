@@ -179,7 +179,7 @@ def test_brightness_far_from_that_of_the_training_images_logs_one_warning(
     with caplog.at_level(logging.INFO):
         paths = ["no.png", "no.png", *[path] * 6]
         rows = list(rows_of_paths(linear, paths, batch_size=2, decoder=decoder, processes=processes))
-    warning = f"warning: the mean brightness of the images is {mean}, but 0.13 in training; {advice}"
+    warning = f"the mean brightness of the images is {mean}, but 0.13 in training; {advice}"
     assert len(rows) == 8
     assert caplog.messages == ([warning] if advice else [])
 

@@ -30,9 +30,9 @@ def checks_by_name() -> dict[str, Check]:
 def test_a_machine_without_a_gpu_passes_and_runs_a_convolution_on_the_cpu() -> None:
     checks = checks_by_name()
     assert all(check.ok for check in checks.values())
-    assert checks["a convolution on CPUExecutionProvider"].detail.startswith("largest error ")
-    assert "a convolution on CUDAExecutionProvider" not in checks
-    assert checks["CUDA"].detail == f"{NO_DRIVER}: the CPU is used"
+    assert checks["a convolution on the CPU"].detail.startswith("largest error of the result ")
+    assert "a convolution on CUDA" not in checks
+    assert checks["CUDA"].detail == f"not available, so netkit uses the CPU: {NO_DRIVER}"
     assert checks["cores"].detail.startswith(f"{system.usable_cores()} usable (CPU affinity: ")
     assert checks["torch"].detail.startswith("2.")
     assert checks["packages"].detail.startswith("numpy 2.")
@@ -96,7 +96,7 @@ def test_cuda_libraries_and_a_convolution_are_checked_if_there_is_a_driver(monke
     checks = checks_by_name()
     assert checks["CUDA"].detail == "the driver supports CUDA 13.0"
     assert checks["CUDA libraries"].detail.startswith("nvidia-cuda-")
-    assert not checks["a convolution on CUDAExecutionProvider"].ok
+    assert not checks["a convolution on CUDA"].ok
     monkeypatch.setattr(doctor, "CUDNN", "libcudnn.so.none")
     monkeypatch.setattr("netkit.infer.runtime.ort.preload_cuda", lambda: ["Failed to load libcudart.so.13"])
     libraries = checks_by_name()["CUDA libraries"]
@@ -111,7 +111,7 @@ def test_a_wrong_convolution_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         return logits * np.float32(1.001), probabilities
 
     monkeypatch.setattr(Session, "run", imprecise)
-    assert not checks_by_name()["a convolution on CPUExecutionProvider"].ok
+    assert not checks_by_name()["a convolution on the CPU"].ok
 
 
 @without_driver
@@ -130,7 +130,7 @@ def test_an_onnxruntime_that_cannot_be_imported_fails_the_check(tmp_path: Path) 
     done = run_netkit("doctor", "--json", cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 1, done.stderr
     checks = {line["check"]: line for line in map(json.loads, done.stdout.splitlines())}
-    convolution = checks["a convolution on CPUExecutionProvider"]
+    convolution = checks["a convolution on the CPU"]
     assert convolution["detail"] == "onnxruntime cannot be imported: libcublas.so.13: not there"
     assert convolution["fix"]
 

@@ -172,7 +172,7 @@ def test_card_with_a_different_number_of_labels_is_rejected(card: ModelCard) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "m.onnx: not exported by netkit: its metadata has no netkit.card; export it with 'netkit export'"),
+        (None, "m.onnx: was not written by 'netkit export', so it has no labels and no image size"),
         ("{", "m.onnx: the model card is not JSON"),
         ("[" * 100_000, "m.onnx: the model card is not JSON"),
         ('{"version": 1}', "m.onnx: the model card has format version 1; this netkit reads version 2"),
@@ -192,8 +192,10 @@ def test_missing_or_malformed_card_gives_an_error_with_the_file_name(
 
 @pytest.mark.parametrize("content", [b"not a model", b"\x89PNG\r\n\x1a\n" + bytes(99), bytes(99), b"PK\x03\x04"])
 def test_file_that_is_not_onnx_is_rejected(content: bytes) -> None:
-    with pytest.raises(ModelError, match=r"^m\.onnx: not an ONNX model$"):
+    with pytest.raises(ModelError, match=r"^m\.onnx: is not an ONNX model; pass a file that 'netkit export' wrote$"):
         onnx_file.check(content, "m.onnx")
+    with pytest.raises(ModelError, match=r"^m\.onnx: is empty; export the model again with 'netkit export'$"):
+        onnx_file.check(b"", "m.onnx")
 
 
 def test_truncated_model_is_rejected_at_any_length(card: ModelCard) -> None:

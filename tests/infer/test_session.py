@@ -66,7 +66,8 @@ def test_the_number_of_threads_is_limited_to_the_usable_cores(linear: Model, thr
 def test_cuda_without_a_driver_fails_with_the_cause(linear: Model) -> None:
     with pytest.raises(DeviceError) as caught:
         open_session(linear, device="cuda")
-    assert str(caught.value) == NO_DRIVER == "no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)"
+    assert NO_DRIVER == "no NVIDIA driver on this machine (libcuda.so.1 cannot be loaded)"
+    assert str(caught.value) == f"--device cuda: {NO_DRIVER}; or pass --device cpu"
 
 
 @without_driver
@@ -85,7 +86,9 @@ def test_missing_cuda_libraries_raise_a_device_error_instead_of_a_silent_fallbac
 ) -> None:
     """The test pretends that there is a driver: ONNX Runtime then fails to load CUDA and opens on the CPU."""
     monkeypatch.setattr("netkit.infer.runtime.session.missing_cuda_driver", lambda: None)
-    with pytest.raises(DeviceError, match=r"^onnxruntime \d+\.\d+\.\d+ .*; 'netkit doctor' prints how to install"):
+    with pytest.raises(
+        DeviceError, match=r"^--device cuda: onnxruntime \d+\.\d+\.\d+ .*; 'netkit doctor' prints how to install"
+    ):
         open_session(linear, device="cuda")
     assert open_session(linear, device="auto").provider == CPU
     assert capfd.readouterr() == ("", "")

@@ -89,9 +89,9 @@ def test_exported_model_passes_all_checks(model: Model, session: Session) -> Non
     assert [check.name for check in checks][:5] == [
         "graph",
         "test images",
-        "labels",
+        "labels of the test images",
         "model card",
-        "CPUExecutionProvider",
+        "outputs on the CPU",
     ]
     assert all(check.ok for check in checks)
     assert [check.detail for check in checks[:4]] == ["unchanged"] * 4
@@ -101,7 +101,7 @@ def test_exported_model_passes_all_checks(model: Model, session: Session) -> Non
 
 def test_changed_graph_is_not_run(model: Model) -> None:
     checks = list(verify.verify(tampered(model, scale_a_weight), device="cpu"))
-    assert [check.name for check in checks] == ["graph", "test images", "labels", "model card"]
+    assert [check.name for check in checks] == ["graph", "test images", "labels of the test images", "model card"]
 
 
 @pytest.mark.parametrize("files", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -123,7 +123,7 @@ def test_damaged_files_give_an_error_or_a_model_that_still_verifies(model: Model
     [
         (scale_a_weight, "graph", "changed since export"),
         (lambda proto: setattr(proto, "ir_version", 9), "graph", "changed since export"),
-        (reorder_labels, "labels", "in the card"),
+        (reorder_labels, "labels of the test images", "in the card"),
         (
             edit_metadata(METADATA_KEY, lambda fields: fields.update(mean=[0.2])),
             "model card",
@@ -147,19 +147,19 @@ def test_each_change_is_detected_and_named(
 
 
 def test_all_failed_checks_are_reported(model: Model) -> None:
-    assert set(failures(tampered(model, reorder_labels))) == {"labels", "model card"}
+    assert set(failures(tampered(model, reorder_labels))) == {"labels of the test images", "model card"}
     assert set(failures(tampered(model, edit_metadata(probes.KEY, shift_a_logit)))) == {
         "test images",
-        "CPUExecutionProvider",
+        "outputs on the CPU",
     }
 
 
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        (scale_a_weight, "CPUExecutionProvider"),
-        (reorder_labels, "labels"),
-        (edit_metadata(probes.KEY, shift_a_logit), "CPU"),
+        (scale_a_weight, "outputs on the CPU"),
+        (reorder_labels, "labels of the test images"),
+        (edit_metadata(probes.KEY, shift_a_logit), "outputs on the CPU"),
     ],
 )
 def test_outputs_are_checked_even_if_the_hashes_are_forged(
@@ -203,7 +203,7 @@ def test_error_names_the_missing_metadata(model: Model, key: str) -> None:
     bare = tampered(model, drop)
     with pytest.raises(
         ModelError,
-        match=rf"^m\.onnx: its metadata has no {key}; export the model again with 'netkit export'$",
+        match=rf"^m\.onnx: has no {key} in its metadata; export the model again with 'netkit export'$",
     ):
         list(verify.verify(bare, device="cpu"))
 
@@ -216,7 +216,7 @@ def test_provider_that_the_certificate_does_not_cover_gets_four_times_the_bound(
     bound = verify.read_self_test(model).certificate.comparisons[0].bound
     *_, last = verify.verify(tampered(model, edit_metadata(certificate.KEY, change_provider)), device="cpu")
     assert last.ok
-    assert last.detail.endswith(f"bound {4 * bound:.2g} (provider not compared at export)")
+    assert last.detail.endswith(f"allowed {4 * bound:.2g} (device not compared at export)")
 
 
 FIELDS = [
@@ -300,7 +300,9 @@ def test_changed_certificate_is_rejected(model: Model) -> None:
         fields["comparisons"][0]["bound"] *= 10
         set_metadata(proto, certificate.KEY, json.dumps(fields))
 
-    with pytest.raises(ModelError, match=r"^m\.onnx: the certificate was changed since it was written$"):
+    with pytest.raises(
+        ModelError, match=r"^m\.onnx: the certificate was changed since it was written; export the model again"
+    ):
         verify.read_self_test(tampered(model, loosen_bound))
 
 
@@ -323,5 +325,5 @@ def test_probabilities_that_are_not_the_softmax_of_the_logits_are_detected(model
         forge(proto)
 
     ((name, detail),) = failures(tampered(model, negate_logits)).items()
-    assert name == "CPUExecutionProvider"
+    assert name == "outputs on the CPU"
     assert detail.startswith("probabilities differ from the softmax of the logits by ")

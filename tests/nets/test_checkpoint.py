@@ -80,9 +80,7 @@ def test_tensors_that_do_not_match_the_cards_network_are_rejected(
 def test_weights_without_a_card_are_rejected(tmp_path: Path, card: ModelCard) -> None:
     path = tmp_path / "model.safetensors"
     safetensors.torch.save_file(build(card).state_dict(), path)
-    with pytest.raises(
-        ModelError, match=r"no netkit\.card in its header; pass an intact file written by 'netkit train'"
-    ):
+    with pytest.raises(ModelError, match=r"no netkit\.card in its header; pass a file that 'netkit train' wrote"):
         checkpoint.load(path)
 
 

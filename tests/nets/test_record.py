@@ -57,6 +57,7 @@ def test_error_for_moved_data_names_run_json(tmp_path: Path, digits_card: ModelC
 def test_data_set_that_differs_from_the_cards_is_rejected(tmp_path: Path, card: ModelCard) -> None:
     record.write(tmp_path, {"data": "digits"})
     with pytest.raises(
-        DataError, match=r"digits: not the data set that the run was trained on .*; pass that data set with"
+        DataError,
+        match=r"digits: is not the data set that this run was trained on, digits: .*; pass that data set with",
     ):
         record.data_of(tmp_path, card)

@@ -320,7 +320,7 @@ def test_failing_picture_causes_one_warning_and_nothing_else(
     assert again.weights.read_bytes() == trained.weights.read_bytes()
     assert {path.name for path in tmp_path.iterdir()} == RUN_FILES
     (warning,) = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
-    assert warning.startswith(f"warning: {tmp_path}/curves.png: cannot be drawn: ")
+    assert warning.startswith(f"{tmp_path}/curves.png: cannot be drawn: ")
 
 
 def test_run_killed_while_drawing_has_its_weights_and_resume_draws_the_pictures(
@@ -393,5 +393,5 @@ def test_resuming_with_another_number_of_threads_logs_a_warning(
     with caplog.at_level(logging.INFO, "netkit"):
         train(make_plan(trained.weights.parent, resume=True), data)
     threads = json.loads(trained.weights.with_name("run.json").read_text())["threads"]
-    warning = f"warning: this run was started with threads {threads}, now 1; its weights will not be bit-identical"
+    warning = f"this run was started with threads {threads}, now 1; its weights will not be bit-identical"
     assert (warning in caplog.messages) == (threads != 1)
