@@ -12,7 +12,9 @@ from netkit.core.errors import MissingExtraError, UsageError
 from netkit.core.progress import Advance, Progress, cumulative
 from netkit.core.remote import is_remote
 from netkit.core.system import usable_cores
+from netkit.data.image_entry import SPLIT_NAMES, TEST, VAL
 from netkit.images.decoder import Decoder
+from netkit.images.files import Skipped
 from netkit.infer.job import Job, Outcome
 from netkit.infer.job import run as run_job
 from netkit.infer.output import writers
@@ -115,6 +117,7 @@ def infer(
     max_bytes: int,
     max_pixels: int,
     separator: bytes,
+    path_column: str,
     verify: bool,
     out: Path | None,
     as_json: bool,
@@ -127,7 +130,8 @@ def infer(
 ) -> Outcome:
     """Run a model over all inputs in `paths`, and write one row for each to `out`, or to stdout.
 
-    `paths` are files, folders, glob patterns, URLs, Parquet files, and "-" for stdin, where `separator` ends each path.
+    `paths` are files, folders, glob patterns, URLs, tables and Parquet files with the column `path_column`, and "-" for
+    stdin, where `separator` ends each path. What the walks of folders skip is logged.
     The model is the file `model`, the one in the run folder of `arch`, or by default the newest in runs/. If `progress`
     is given and the inputs are local files, they are counted first. `old_statuses` is as in `prediction.rows_of`.
 
@@ -139,7 +143,9 @@ def infer(
     engine_for_job = choose_engine(
         engine, out=out, device=device, verified=verify, threads=threads, workers=workers, address=address
     )
-    inputs = find_inputs(paths, separator=separator)  # before the model is opened, to fail at once for a wrong path
+    skipped = Skipped()
+    # before the model is opened, to fail at once for a wrong path
+    inputs = find_inputs(paths, separator=separator, path_column=path_column, skipped=skipped)
     local_device = "cpu" if engine == "ray" else device  # this machine may lack the device that the workers have
     session = open_model(model, arch=arch, device=local_device, verify=verify)
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
@@ -147,5 +153,25 @@ def infer(
     sink = out or writers.stdout_writer(as_json=as_json, top_k=top_k)
     job = Job(paths, decoder, batch_size, threads, top_k, sink, resume, old_statuses)
     countable = STDIN not in paths and not any(map(is_remote, paths))
-    total = sum(1 for _ in find_inputs(paths)) if progress and countable else None
-    return engine_for_job.run(job, session, inputs, advance=cumulative(progress, total))
+    total = sum(1 for _ in find_inputs(paths, path_column=path_column)) if progress and countable else None
+    outcome = engine_for_job.run(job, session, inputs, advance=cumulative(progress, total))
+    if skipped:
+        logger.info("%s", skipped)
+    if outcome.counts.labelled and any(_may_be_training_data(path, session.card.origin.data) for path in paths):
+        logger.info(
+            "the accuracy may include training images, because the model was trained on a data set called %s; "
+            "'netkit evaluate' measures only images that were not trained on",
+            session.card.origin.data,
+        )
+    return outcome
+
+
+def _may_be_training_data(path: str, data: str) -> bool:
+    """Whether an input is in a folder called `data`, but not in its test or validation split."""
+    names = os.path.abspath(path).split(os.sep)
+    if data not in names:
+        return False
+    from netkit.data.registry import BUILT_IN  # here, because the import takes 20 ms
+
+    folders_below = names[names.index(data) + 1 :]
+    return data not in BUILT_IN and not {SPLIT_NAMES.get(name.lower()) for name in folders_below} & {TEST, VAL}

@@ -11,10 +11,10 @@ from pyarrow import parquet as pq
 from netkit.core import remote
 from netkit.core.atomic_io import open_atomic
 from netkit.core.errors import UsageError
+from netkit.data.table import PATH_COLUMN
 from netkit.infer.output.prediction import columns
 
 MAX_GROUP_ROWS = 65_536  # rows of a row group, and in memory at a time
-PATH_COLUMN = "path"
 ESCAPED = "netkit.escaped"  # metadata key of a file whose paths are escaped as `write` does it
 ESCAPE = re.compile(r"\\(?:\\|x([89a-f][0-9a-f]))")
 Cells = Sequence[str | float | None]
@@ -46,8 +46,8 @@ def metadata(path: Path) -> dict[str, str]:
         return {}
 
 
-def read_paths(path: str) -> Iterator[str]:
-    """Yield the column `path` of a Parquet file, local or behind a URL: one path for each row, "" for null.
+def read_paths(path: str, *, column: str = PATH_COLUMN) -> Iterator[str]:
+    """Yield the column `column` of a Parquet file, local or behind a URL: one path for each row, "" for null.
 
     For a results file of netkit, these are the paths of its inputs. Raises UsageError if the file cannot be read, and,
     before the first path, if it has no such text column.
@@ -59,17 +59,18 @@ def read_paths(path: str) -> Iterator[str]:
     except Exception as exc:  # the exceptions of remote file systems have no common base class
         raise _unreadable(path, exc) from None
     schema = file.schema_arrow
-    type_ = schema.field(PATH_COLUMN).type if PATH_COLUMN in schema.names else pa.null()
+    type_ = schema.field(column).type if column in schema.names else pa.null()
     type_ = type_.value_type if pa.types.is_dictionary(type_) else type_
     if not (pa.types.is_string(type_) or pa.types.is_large_string(type_)):
-        raise UsageError(f"{path}: has no text column '{PATH_COLUMN}', only {', '.join(schema.names)}")
-    return _read_column(path, file, escaped=ESCAPED.encode() in (schema.metadata or {}))
+        names = ", ".join(schema.names)
+        raise UsageError(f"{path}: has no text column '{column}', only {names}; pass another with --path-column")
+    return _read_column(path, file, column, escaped=ESCAPED.encode() in (schema.metadata or {}))
 
 
-def _read_column(path: str, file: pq.ParquetFile, *, escaped: bool) -> Iterator[str]:
+def _read_column(path: str, file: pq.ParquetFile, column: str, *, escaped: bool) -> Iterator[str]:
     try:
-        for batch in file.iter_batches(columns=[PATH_COLUMN]):
-            for text in batch.column(PATH_COLUMN).to_pylist():
+        for batch in file.iter_batches(columns=[column]):
+            for text in batch.column(column).to_pylist():
                 yield (_unescape(text) if escaped else text) if text else ""
     except Exception as exc:  # as above
         raise _unreadable(path, exc) from None

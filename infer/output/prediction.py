@@ -3,13 +3,16 @@
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
+from netkit.core.remote import CHAIN, is_remote
 from netkit.infer.pipeline.batches import Predictions
 
 OK = "ok"  # the status of an input that has a prediction
+CACHED_FOLDERS = 1024  # of consecutive rows, most are in the same folder
 DECIMALS = 6  # of probabilities in a results file
 OLD_STATUSES = {"not-found": "vanished"}  # status -> its name in version 0.1; remove in 0.3
 
@@ -74,8 +77,8 @@ def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int, ol
 class Counts:
     """Counts of rows.
 
-    `labelled` counts predictions for files whose folder has the name of one of `labels`; `correct` counts those whose
-    predicted label is that name.
+    `labelled` counts predictions for files in a folder named after one of `labels`, at any depth; `correct` counts
+    those whose predicted label is that name.
     """
 
     labels: frozenset[str] = frozenset()
@@ -103,13 +106,10 @@ class Counts:
             self.failed += 1
             return
         self.ok += 1
-        folder = os.path.dirname(row.path)
-        name = os.path.basename(folder)
-        if name in ("", ".", ".."):  # rare; abspath is slow
-            name = os.path.basename(os.path.abspath(folder))
-        if name in self.labels:
+        label = folder_label(os.path.dirname(row.path), self.labels)
+        if label is not None:
             self.labelled += 1
-            self.correct += row.ranked[0][0] == name
+            self.correct += row.ranked[0][0] == label
 
     def __str__(self) -> str:
         text = f"{self.total:,} file{'' if self.total == 1 else 's'}"
@@ -117,5 +117,13 @@ class Counts:
             text += f", {self.failed:,} of them with an error"
         if self.labelled:
             accuracy = self.correct / self.labelled
-            text += f"; accuracy {accuracy:.2%} ({self.correct:,} of {self.labelled:,} in folders named like a label)"
+            images = f"{self.labelled:,} image{'' if self.labelled == 1 else 's'}"
+            text += f"; accuracy {accuracy:.2%} of {images} whose folder is named after a label"
         return text
+
+
+@lru_cache(CACHED_FOLDERS)
+def folder_label(folder: str, labels: frozenset[str]) -> str | None:
+    """Return the name of the nearest of `folder` and the folders above it that is one of `labels`; None without one."""
+    names = folder.partition(CHAIN)[0] if is_remote(folder) else os.path.abspath(folder).replace(os.sep, "/")
+    return next((name for name in reversed(names.split("/")) if name in labels), None)

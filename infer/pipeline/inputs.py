@@ -1,4 +1,4 @@
-"""Input paths, from arguments: files, folders, glob patterns, URLs, Parquet files and stdin."""
+"""Input paths, from arguments: files, folders, glob patterns, URLs, tables, Parquet files and stdin."""
 
 import fnmatch
 import glob
@@ -11,44 +11,54 @@ from typing import BinaryIO
 
 from netkit.core import remote
 from netkit.core.errors import UsageError
-from netkit.core.walk import Entry, list_folder
-from netkit.images.files import SUFFIXES, find_images, is_image_name
+from netkit.core.walk import Entry, is_skipped, list_folder, walk
+from netkit.data import table
+from netkit.images.files import SUFFIXES, Skipped, find_images, is_image_name
 
 STDIN = "-"
-TABLE_SUFFIX = ".parquet"
+PARQUET = ".parquet"
 ANY_DEPTH = "**"  # in a pattern: zero or more nested folders
 STDIN_CHUNK_BYTES = 65_536
 
 
-def find_inputs(arguments: Sequence[str], *, separator: bytes = b"\n") -> Iterator[str]:
+def find_inputs(
+    arguments: Sequence[str],
+    *,
+    separator: bytes = b"\n",
+    path_column: str = table.PATH_COLUMN,
+    skipped: Skipped | None = None,
+) -> Iterator[str]:
     """Yield the paths of all inputs in the order of `arguments`.
 
     A file's path is yielded unchanged. A folder is searched for images by `netkit.images.files.find_images`, and a glob
-    pattern is expanded in sorted order. A Parquet file gives the paths in its column `path`, and "-" the paths on
-    stdin, each followed by `separator`. URLs are listed by `netkit.core.remote.find`.
-    Raises UsageError, before the first path, if an argument matches nothing.
+    pattern is expanded in sorted order. A table and a Parquet file give the paths in their column `path_column`, and
+    "-" the paths on stdin, each followed by `separator`. URLs are listed by `netkit.core.remote.find`. Files and
+    folders that walks skip are counted in `skipped`.
+    Raises UsageError or DataError, before the first path, if an argument matches nothing or cannot be read.
     """
-    return chain.from_iterable([_paths_of(argument, separator) for argument in arguments])
+    counts = Skipped() if skipped is None else skipped
+    return chain.from_iterable([_paths_of(argument, separator, path_column, counts) for argument in arguments])
 
 
-def _paths_of(argument: str, separator: bytes) -> Iterable[str]:
+def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skipped) -> Iterable[str]:
     """Return the paths of one argument, listed lazily. Raises UsageError at once if there are none."""
     if argument == STDIN:
         return _read_paths(sys.stdin.buffer, separator)
-    if _is_table(argument):
+    if _is_parquet(argument):
         from netkit.infer.output import parquet  # needs an extra
 
-        return parquet.read_paths(argument)
-    suffixes = ", ".join(SUFFIXES)
+        return parquet.read_paths(argument, column=path_column)
+    if table.is_table(argument) and os.path.isfile(argument):
+        return table.read_paths(Path(argument), path_column)
     if remote.is_remote(argument):
-        urls = remote.find(argument, accepts=is_image_name)
+        urls = remote.find(argument, select=skipped.select)
         if (first := next(urls, None)) is None:
-            raise UsageError(f"{argument}: no images there (looked for {suffixes})")
+            raise UsageError(_no_images(argument, skipped))
         return chain([first], urls)  # unlike a local folder below, listing it twice would be slow
     if os.path.isdir(argument):
-        if next(find_images(argument), None) is None:
-            raise UsageError(f"{argument}: no images in this folder (looked for {suffixes})")
-        return find_images(argument)
+        if next(find_images(argument, counts := Skipped()), None) is None:
+            raise UsageError(_no_images(argument, counts))
+        return find_images(argument, skipped)
     if os.path.lexists(argument):
         return [argument]
     if not _is_pattern(argument):
@@ -57,16 +67,22 @@ def _paths_of(argument: str, separator: bytes) -> Iterable[str]:
         return [argument]  # a missing image becomes a row with an error
     if argument.split(os.sep).count(ANY_DEPTH) > 1:
         raise UsageError(f"{argument}: a pattern may contain '{ANY_DEPTH}' only once")
-    if next(_expand(argument), None) is None:
+    if next(_expand(argument, Skipped()), None) is None:
         raise UsageError(f"{argument}: matches nothing, or only folders without images")
-    return _expand(argument)
+    return _expand(argument, skipped)
 
 
-def _is_table(argument: str) -> bool:
+def _no_images(argument: str, skipped: Skipped) -> str:
+    where = "there" if remote.is_remote(argument) else "in this folder"
+    message = f"{argument}: no images {where} (looked for {', '.join(SUFFIXES)})"
+    return f"{message}; {skipped}" if skipped else message
+
+
+def _is_parquet(argument: str) -> bool:
     """Whether `argument` is a Parquet file, local or behind a URL."""
     if remote.is_remote(argument):
-        return argument.partition(remote.CHAIN)[0].lower().endswith(TABLE_SUFFIX)
-    return argument.lower().endswith(TABLE_SUFFIX) and os.path.isfile(argument)
+        return argument.partition(remote.CHAIN)[0].lower().endswith(PARQUET)
+    return argument.lower().endswith(PARQUET) and os.path.isfile(argument)
 
 
 def _is_pattern(argument: str) -> bool:
@@ -74,7 +90,7 @@ def _is_pattern(argument: str) -> bool:
     if not glob.has_magic(argument):
         return False
     may_be_name = is_image_name(argument) and not set(argument) & {"*", "?"}
-    return not may_be_name or next(_expand(argument), None) is not None
+    return not may_be_name or next(_expand(argument, Skipped()), None) is not None
 
 
 def _read_paths(file: BinaryIO, separator: bytes) -> Iterator[str]:
@@ -93,7 +109,7 @@ def _decode_path(line: bytes, separator: bytes) -> str:
     return os.fsdecode(line[:-1] if is_windows_line else line)
 
 
-def _expand(pattern: str) -> Iterator[str]:
+def _expand(pattern: str, skipped: Skipped) -> Iterator[str]:
     """Yield the files that match and the images in folders that match, without duplicates."""
     walked: set[str] = set()  # `**` matches both a folder and everything in it
     for path in _matches(pattern):
@@ -101,7 +117,7 @@ def _expand(pattern: str) -> Iterator[str]:
             continue
         if os.path.isdir(path):
             walked.add(str(Path(path)))
-            yield from find_images(path)
+            yield from find_images(path, skipped)
         else:
             yield path
 
@@ -109,31 +125,37 @@ def _expand(pattern: str) -> Iterator[str]:
 def _matches(pattern: str) -> Iterator[str]:
     """Expand a pattern like a shell with globstar, sorted within each folder, a folder before its content.
 
-    Hidden names match only a pattern that begins with a dot, and `**` does not follow symbolic links.
+    Names that walks skip, such as hidden ones, match only a pattern that begins with the same character.
     """
     folder, name = os.path.split(pattern)
     for parent in _matches(folder) if glob.has_magic(folder) else [folder]:
         if name == ANY_DEPTH:
             yield from _nested_folders(parent)
         elif glob.has_magic(name):
-            paths = (path for path, _ in _entries(parent, skip_hidden=not name.startswith(".")))
-            yield from (path for path in paths if fnmatch.fnmatch(os.path.basename(path), name))
+            for path, _ in _entries(parent):
+                found = os.path.basename(path)
+                if fnmatch.fnmatch(found, name) and (found[0] == name[0] or not is_skipped(found)):
+                    yield path
         elif os.path.lexists(path := os.path.join(parent, name)):
             yield path
 
 
 def _nested_folders(top: str) -> Iterator[str]:
-    """Yield `top`, if it is a folder, and all its subfolders that are not hidden."""
-    remaining = [top] if os.path.isdir(top or os.curdir) else []
-    while remaining:
-        yield (folder := remaining.pop())
-        subfolders = [path for path, is_folder in _entries(folder, skip_hidden=True) if is_folder]
-        remaining += reversed(subfolders)
+    """Yield `top`, if it is a folder, and all its subfolders that walks do not skip."""
+
+    def subfolders(folder: str) -> Iterable[Entry]:
+        return [
+            (path, True)
+            for path, is_folder in list_folder(folder)
+            if is_folder and not is_skipped(os.path.basename(path))
+        ]
+
+    return walk([(top, True)] if os.path.isdir(top or os.curdir) else [], subfolders, with_folders=True)
 
 
-def _entries(folder: str, *, skip_hidden: bool) -> Iterable[Entry]:
+def _entries(folder: str) -> Iterable[Entry]:
     """List a folder; empty if it cannot be listed."""
     try:
-        return list_folder(folder, skip_hidden=skip_hidden)
+        return list_folder(folder)
     except OSError:
         return []

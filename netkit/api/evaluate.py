@@ -6,7 +6,8 @@ from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
 from netkit.core.progress import Progress, cumulative
 from netkit.data import labelled
-from netkit.images.decoder import MAX_FILE_BYTES, MAX_PIXELS, Decoder
+from netkit.images.decoder import Decoder
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 from netkit.infer.evaluation import metrics, report
 from netkit.infer.evaluation.metrics import Evaluation
 from netkit.infer.predictor import open_model
@@ -16,6 +17,9 @@ def evaluate(
     model: str | Path,
     *,
     data: str | Path | None = None,
+    layout: str | None = None,
+    path_column: str | None = None,
+    label_column: str | None = None,
     device: str = "auto",
     batch_size: int = 64,
     invert: bool = False,
@@ -33,6 +37,10 @@ def evaluate(
         data: A data set as in `netkit.train`. Of image files, the test images are used if there are any;
             of files that the model was trained on, those that were held out; otherwise all. By default the test images
             of the data set that the model was trained on, if that is `mnist` or `digits`.
+        layout: What the folders in `data` are, as in `netkit.train`. By default, this and the columns are as in
+            training if `data` has the same name.
+        path_column: Column of a table with the paths of the images.
+        label_column: Column of a table with their labels.
         device: `auto`, `cpu` or `cuda`.
         batch_size: Number of images per batch.
         invert: Invert the pixel values, for dark ink on white paper.
@@ -66,7 +74,9 @@ def evaluate(
     if report_path is not None:
         report.check_path(report_path)
     session = open_model(Path(model), device=device, verify=verify)
-    tests = labelled.load(None if data is None else str(data), session.card)
+    options = {"layout": layout, "path_column": path_column, "label_column": label_column}
+    reading = {name: value for name, value in options.items() if value is not None}
+    tests = labelled.load(None if data is None else str(data), session.card, reading)
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     with reporting(progress, "evaluate") as progress_report:
         evaluation = metrics.evaluate(

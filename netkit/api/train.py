@@ -12,7 +12,8 @@ from netkit.core.errors import unknown_name
 from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
-from netkit.data.options import VAL_SPLIT, Options
+from netkit.data.options import AUTO, DEFAULT, MAX_UNREADABLE, VAL_SPLIT, Options
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 from netkit.nets.training import run, stopping
 from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
@@ -33,6 +34,10 @@ def train(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     val_split: float = VAL_SPLIT,
+    layout: str = AUTO,
+    path_column: str = DEFAULT.path_column,
+    label_column: str = DEFAULT.label_column,
+    max_unreadable: float = MAX_UNREADABLE,
     weights: str | Path | None = None,
     recipe: str = "fast",
     epochs: float | None = None,
@@ -50,6 +55,8 @@ def train(
     compile: bool = False,
     deterministic: bool = False,
     tensorboard: bool = False,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_pixels: int = MAX_PIXELS,
     progress: bool | Progress = False,
     on_epoch: Callable[[EpochMetrics], None] | None = None,
     stop_on_signal: bool = False,
@@ -59,7 +66,8 @@ def train(
     Args:
         arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for your own nn.Module.
         data: `mnist`, `digits`, a folder with one subfolder of images per class, a folder with files in MNIST's
-            format, or a .csv file with the columns `path`, `label` and optionally `split`.
+            format, or a .csv or .tsv file with the columns `path`, `label` and optionally `split`. A folder may contain
+            one folder per split: train, and val, test or both, or similar names such as Training and valid.
         out: Run folder to write. By default `runs/<arch>`.
         image_size: Size of the network's input in pixels, one number or (height, width). By default the size of the
             images, if they all have the same size.
@@ -70,6 +78,11 @@ def train(
         mean: Mean per channel, of pixels in [0, 1]. By default computed from the training images.
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
+        layout: What the folders in `data` are: `splits`, `classes`, or `auto` to judge by their names.
+        path_column: Column of a table with the paths of the images.
+        label_column: Column of a table with their labels.
+        max_unreadable: Fraction of unreadable images to skip before training fails. Up to 5 images are always skipped,
+            unless it is 0.
         weights: Path of a .safetensors file with initial weights.
         recipe: Name of the training recipe: `fast` or `baseline`. The arguments from `epochs` to `patience` override
             its values.
@@ -93,6 +106,8 @@ def train(
         compile: Compile the training step with torch.compile.
         deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
         tensorboard: Also write TensorBoard logs to the run folder.
+        max_bytes: Largest image file to read, in bytes.
+        max_pixels: Largest image to decode, in pixels.
         progress: True for a progress bar, or a function that is called with the number of images done, their total
             and a note.
         on_epoch: Function that is called with the metrics of each epoch.
@@ -133,13 +148,19 @@ def train(
         std=tuple(std or ()),
         val_split=val_split,
         seed=seed,
+        layout=layout,
+        path_column=path_column,
+        label_column=label_column,
+        max_unreadable=max_unreadable,
+        max_bytes=max_bytes,
+        max_pixels=max_pixels,
     )
     data_set = registry.load(str(data), options)
     if augment is None and chosen_recipe.translate and has_color(data_set.train_images):
         chosen_recipe = chosen_recipe.with_augmentation("photos")
-    images = len(data_set.train_labels)
+    images, note = len(data_set.train_labels), ""
     if epochs is None:
-        chosen_recipe = with_min_steps(chosen_recipe, images)
+        chosen_recipe, note = with_min_steps(chosen_recipe, images)
     plan = Plan(
         arch=arch,
         recipe=chosen_recipe,
@@ -151,6 +172,7 @@ def train(
         deterministic=deterministic,
         tensorboard=tensorboard,
         weights=Path(weights) if weights is not None else None,
+        note=note,
     )
     signals: AbstractContextManager[Callable[[], int | None]]
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)

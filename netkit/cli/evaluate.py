@@ -18,19 +18,27 @@ from netkit.cli.params import (
     device_option,
     invert_option,
     json_option,
+    label_column_option,
+    layout_option,
     max_bytes_option,
     max_pixels_option,
     no_verify_option,
     option,
+    path_column_option,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+AS_IN_TRAINING = "as trained"
+
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
 @data_option(help="Labelled images.", show_default="mnist or digits, if trained on it")
+@layout_option(show_default=AS_IN_TRAINING)
+@path_column_option(show_default=AS_IN_TRAINING)
+@label_column_option(show_default=AS_IN_TRAINING)
 @device_option
 @batch_size_option
 @invert_option
@@ -44,8 +52,8 @@ def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **op
     """Measure the accuracy of a model on labelled images.
 
     Prints accuracy, calibration error, and the precision and recall of each class. DATA is a data set as in 'netkit
-    train'; it is required unless the model was trained on mnist or digits. If DATA has test images (test/, val/ or the
-    column split), only these are used; of the training data, only the held-out images. Exits with 1 if an image cannot
+    train'; it is required unless the model was trained on mnist or digits. If DATA has a test split, or else a
+    validation split, only this is used; of the training data, only the held-out images. Exits with 1 if an image cannot
     be read.
 
     \b

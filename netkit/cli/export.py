@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -80,15 +79,13 @@ def export(
 
 
 def _suggest(model: ExportedModel) -> None:
-    """Suggest running the model on image files, on a sample of its data set, or on the data set itself."""
+    """Suggest evaluating the model on the test images of its data set, or running it on images from elsewhere."""
     from netkit.data import registry
 
     has_files = registry.has_image_files(model.data)
-    if has_files and os.path.isdir(model.data):
-        hints.suggest_infer(model.data, model=model.path)
-    elif not has_files and hints.has_images():
+    if not has_files and hints.has_images():
         hints.suggest_infer(model=model.path)
     elif not has_files and hints.is_default(model.path):  # after `sample`, the hint is to run the default model
         hints.suggest("sample", hints.IMAGES, options=["--data", model.data])
-    else:  # also for a .csv table, which may list files in any folder
+    else:
         hints.suggest("evaluate", str(model.path), options=["--data", model.data])

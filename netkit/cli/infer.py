@@ -25,6 +25,7 @@ from netkit.cli.params import (
     max_pixels_option,
     no_verify_option,
     option,
+    path_column_option,
 )
 from netkit.core.errors import UsageError
 
@@ -46,6 +47,7 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 @max_bytes_option
 @max_pixels_option
 @option("-0", "nul", is_flag=True, help="Read NUL-separated paths from stdin, as from 'find -print0'.")
+@path_column_option(default="path")
 @no_verify_option
 @option("--out", type=PATH, help=".csv, .jsonl, .parquet; a folder for --engine ray.", show_default="stdout")
 @option("--resume", is_flag=True, help="Continue an interrupted run that writes to --out.")
@@ -57,9 +59,9 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
     """Classify images and write one row of results per file.
 
-    PATHS are image files, folders (searched recursively), globs, URLs such as s3://bucket/images, Parquet files with a
-    column 'path', or - for a list of paths on stdin. Rows go to stdout: as a table on a terminal, otherwise as CSV.
-    If the folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
+    PATHS are image files, folders (searched recursively), globs, URLs such as s3://bucket/images, .csv, .tsv or Parquet
+    files with a column 'path', or - for a list of paths on stdin. Rows go to stdout: as a table on a terminal, else as
+    CSV. If folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
 
     \b
     Example: netkit infer images/ --out results.csv

@@ -134,6 +134,12 @@ def _devices() -> Iterable[str]:
     return DEVICES
 
 
+def _layouts() -> Iterable[str]:
+    from netkit.data.options import LAYOUTS
+
+    return LAYOUTS
+
+
 def _variants() -> Iterable[str]:
     from netkit.core.runs import MODELS
 
@@ -164,8 +170,14 @@ max_bytes_option = option(
     "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20, help="Largest file to read, in bytes."
 )
 max_pixels_option = option(
-    "--max-pixels", type=click.IntRange(1, 178_000_000), metavar="N", default=24_000_000,
+    "--max-pixels", type=click.IntRange(1), metavar="N", default=64_000_000,
     help="Largest image to decode, in pixels.",
 )  # fmt: skip
+layout_option = partial(
+    option, "--layout", type=LazyChoice("layout", _layouts), metavar="NAME",
+    help="DATA's folders: splits, classes, or auto.",
+)  # fmt: skip
+path_column_option = partial(option, "--path-column", metavar="NAME", help="Column of a table with the paths.")
+label_column_option = partial(option, "--label-column", metavar="NAME", help="Column of a table with the labels.")
 no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use the model even if it fails its checks.")
 json_option = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object per line.")

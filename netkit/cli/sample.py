@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from netkit.cli import hints
 from netkit.cli.console import open_terminal
-from netkit.cli.params import COUNT, PATH, data_option, option
+from netkit.cli.params import COUNT, PATH, data_option, label_column_option, layout_option, option, path_column_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,17 +18,21 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", type=PATH, metavar="DIR")
 @data_option(default="mnist", help="Data set, as in 'netkit train'.")
+@layout_option(default="auto")
+@path_column_option(default="path")
+@label_column_option(default="label")
 @option("--count", type=COUNT, metavar="N", help="Write only the first N images of all labels.", show_default="all")
-def sample(folder: Path, data: str, count: int | None) -> None:
+def sample(folder: Path, data: str, count: int | None, **reading: Any) -> None:
     """Write the test images of a data set as PNG files.
 
     Each image is written to DIR/LABEL/INDEX.png, so that 'netkit infer DIR' reports the accuracy. INDEX counts the test
     images of all labels from 0.
     """
     from netkit.data import registry
+    from netkit.data.options import Options
     from netkit.data.sample import write_sample
 
     open_terminal()
-    written = write_sample(registry.load(data), folder, count=count)
+    written = write_sample(registry.load(data, Options(**reading)), folder, count=count)
     click.echo(f"wrote {written:,} image{'' if written == 1 else 's'} to {folder}{os.sep}")
     hints.suggest_infer(f"{folder}{os.sep}")

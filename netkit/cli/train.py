@@ -19,7 +19,12 @@ from netkit.cli.params import (
     data_option,
     device_option,
     json_option,
+    label_column_option,
+    layout_option,
+    max_bytes_option,
+    max_pixels_option,
     option,
+    path_column_option,
 )
 from netkit.cli.process import fail
 from netkit.core.errors import Interrupted, TrainingError
@@ -43,6 +48,10 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--mean", type=NUMBERS, help="Mean per channel, 0 to 1.", show_default=MEASURED)
 @option("--std", type=NUMBERS, help="Standard deviation, likewise.", show_default=MEASURED)
 @option("--val-split", type=float, default=0.2, help="Test share, if DATA has no test set.")
+@layout_option(default="auto")
+@path_column_option(default="path")
+@label_column_option(default="label")
+@option("--max-unreadable", type=float, metavar="SHARE", default=0.01, help="Share that may be unreadable, or 5.")
 @option("--weights", type=PATH, help="Initial weights (.safetensors).", show_default="random")
 @option("--recipe", metavar="NAME", default="fast", help="fast or baseline (plain SGD).")
 @option("--epochs", type=float, help="Passes over the images.", show_default=FROM_RECIPE)
@@ -61,6 +70,8 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--compile", is_flag=True, help="Use torch.compile; starts slowly, helps GPUs only.")
 @option("--deterministic", is_flag=True, help="Use deterministic, slower algorithms on CUDA.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
+@max_bytes_option
+@max_pixels_option
 @json_option
 def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train a network and write its weights to a run folder.
@@ -68,8 +79,8 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     The run folder receives model.safetensors (weights, labels, image size), metrics.csv, run.json and plots.
 
     ARCH is a netkit network, torchvision/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist, digits, a folder
-    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv file with the columns path,
-    label and optionally split (train, val or test).
+    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv file with the
+    columns path, label and optionally split (train, val or test). A folder may contain train/ with val/, test/ or both.
 
     netkit calls CLASS with channels, classes and size=(height, width). It downloads MNIST once, to $NETKIT_DATA or the
     user's cache folder.
@@ -116,6 +127,7 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     if as_json:
         print_json({"weights": str(run.weights), "test_accuracy": accuracy})
     else:
-        click.echo(f"{run.weights}: test accuracy {accuracy:.2%}")
+        note = " (on the validation images: there are no test images)" if run.card.origin.validated_on_test else ""
+        click.echo(f"{run.weights}: test accuracy {accuracy:.2%}{note}")
     source = ["--run", str(out)] if out else []
     hints.suggest("export", options=[*source, *(["--arch", arch] if not out or is_user_code(arch) else [])])

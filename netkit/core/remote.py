@@ -1,11 +1,12 @@
 """Read files and list folders at URLs such as s3://bucket/images with fsspec (netkit's extra [remote])."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
-from netkit.core.walk import Entry, walk
+from netkit.core.walk import Entry, is_skipped, walk
 
 CHAIN = "::"  # separates the parts of a chained URL: zip://a.png::s3://bucket/all.zip is a.png in that archive
 GLOB_CHARACTERS = frozenset("*?[")
@@ -27,7 +28,7 @@ def read(url: str, *, max_bytes: int) -> bytes:
         filesystem, path = _filesystem(url)
         size = filesystem.info(path)["size"]
         if size is not None and size > max_bytes:
-            raise ImageError("too-large", f"{size:,} bytes, over the limit of {max_bytes:,}")
+            raise ImageError("too-large", f"{size:,} bytes, over the limit of {max_bytes:,}; raise --max-bytes")
         # object stores reject requests for an empty range
         content = b"" if size == 0 else _read_start(filesystem, path, max_bytes + 1)
     except FileNotFoundError:
@@ -37,7 +38,7 @@ def read(url: str, *, max_bytes: int) -> bytes:
     except Exception as exc:  # each file system has its own exceptions
         raise ImageError("unreadable", f"cannot be read: {first_line(exc)}") from None
     if len(content) > max_bytes:
-        raise ImageError("too-large", f"over the limit of {max_bytes:,} bytes")
+        raise ImageError("too-large", f"over {max_bytes:,} bytes, the limit; raise --max-bytes")
     if not content:
         raise ImageError("not-an-image", "the file is empty")
     return content
@@ -53,23 +54,20 @@ def open_file(url: str) -> Any:
         return filesystem.open(path)
 
 
-def find(url: str, *, accepts: Callable[[str], bool]) -> Iterator[str]:
+def find(url: str, *, select: Callable[[Iterable[Entry]], Iterable[Entry]]) -> Iterator[str]:
     """Yield the URLs of the files at `url`, which is a folder, a glob pattern or a file, in sorted order.
 
-    In folders, a file is yielded if `accepts` returns true for its name. Folders are listed only when they are
-    reached; a subfolder that cannot be listed is itself yielded. URLs keep the host and the chain of `url`.
+    `select` selects the files and subfolders of a folder, and those that match a pattern. A pattern matches names that
+    walks skip only if it names them. Folders are listed only when they are reached; a subfolder that cannot be listed
+    is itself yielded. URLs keep the host and the chain of `url`.
     Raises UsageError, before the first URL, if `url` cannot be listed; MissingExtraError if fsspec is not installed.
     """
 
-    def list_folder(folder: str) -> list[Entry]:
+    def list_folder(folder: str) -> Iterable[Entry]:
         infos = filesystem.ls(folder, detail=True)
-        entries = ((info["name"], info["type"] == "directory") for info in infos)
+        entries = sorted((info["name"], info["type"] == "directory") for info in infos)
         marker = folder.rstrip("/")  # object stores list a marker object of the folder among its entries
-        return sorted(
-            (path, is_folder)
-            for path, is_folder in entries
-            if path.rstrip("/") != marker and (is_folder or accepts(path))
-        )
+        return select((path, is_folder) for path, is_folder in entries if path.rstrip("/") != marker)
 
     with _usage_error(url, "cannot be listed"):
         filesystem, path = _filesystem(url)
@@ -81,9 +79,9 @@ def find(url: str, *, accepts: Callable[[str], bool]) -> Iterator[str]:
         else:
             root = _folder_above_pattern(url)
             root_path = _filesystem(root)[1]
-            matches = ((match, filesystem.isdir(match)) for match in sorted(filesystem.glob(path)))
-            entries = ((match, is_folder) for match, is_folder in matches if is_folder or accepts(match))
-    return (_url_of(path, root, root_path) for path in walk(entries, list_folder))
+            matches = (match for match in sorted(filesystem.glob(path)) if _is_matched(match, path))
+            entries = iter(select((match, filesystem.isdir(match)) for match in matches))
+    return (_url_of(path, root, root_path) for path in walk(entries, list_folder, identify=str))
 
 
 def _read_start(filesystem: Any, path: str, max_bytes: int) -> bytes:
@@ -123,6 +121,12 @@ def _folder_above_pattern(url: str) -> str:
     pattern, chain, archive = url.partition(CHAIN)
     first = min(pattern.index(character) for character in GLOB_CHARACTERS if character in pattern)
     return pattern[: pattern.rindex("/", 0, first)] + chain + archive
+
+
+def _is_matched(path: str, pattern: str) -> bool:
+    """Whether the names in `path` that walks skip are also in `pattern`, up to its first special character."""
+    stems = {re.split(r"[*?[]", part)[0] for part in pattern.split("/")} - {""}
+    return all(name.startswith(tuple(stems)) for name in path.split("/") if is_skipped(name))
 
 
 def _url_of(path: str, root: str, root_path: str) -> str:

@@ -13,7 +13,7 @@ from netkit.core.errors import NetkitError
 
 T = TypeVar("T")
 
-OPTIONAL = {"optional": True}  # metadata of a dataclass field that JSON of earlier versions lacks
+ADDED_LATER = {"added later": True}  # metadata of a field that earlier versions do not write
 EXACT_INT_LIMIT = 2**53  # float64 represents every smaller integer exactly
 
 
@@ -48,7 +48,7 @@ def load(
     """Build an instance of the dataclass `cls` from `source`: JSON text, or the object parsed from it.
 
     Annotations may use str, int, float, bool, None, Any, Literal, unions, tuple, Mapping[str, ...] and dataclasses.
-    The JSON must contain every field, even one that has a default, except those whose metadata is OPTIONAL. Fields that
+    The JSON must contain every field, even one that has a default, unless its metadata is ADDED_LATER. Fields that
     `cls` does not have are ignored. Types must match exactly: True is not an int. An integer is accepted for a float if
     the float can represent it exactly. NaN and infinity are rejected. The first matching member of a union is used.
 
@@ -67,7 +67,7 @@ def _dataclass(cls: type[Any], values: Mapping[str, Any], path: str) -> Any:
     for field in fields(cls):
         field_path = f"{path}.{field.name}" if path else field.name
         if field.name not in values:
-            if field.metadata == OPTIONAL:
+            if field.metadata == ADDED_LATER:
                 continue
             raise _Mismatch(f" lacks {field_path!r}")
         arguments[field.name] = _convert(hints[field.name], values[field.name], field_path)

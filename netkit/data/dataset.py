@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from netkit.data.lazy import Images, batches
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 
 MAX_BATCH_PIXELS = 10_000 * 28 * 28  # bounds the memory for squared pixels
 
@@ -21,9 +22,10 @@ class DataSet:
 
     `source` is the value of --data that loads the same data set again: "digits", or an absolute path. `sha256` is the
     hash of the four unpacked parts (train images, train labels, test images, test labels) or, for image files, of their
-    names, labels and contents. `resize` is that of model_card.Input. `fixed_mean_and_std` holds mean and std if the
-    user set them. `val_split` is the share of images that was selected for testing, or None if the data set has its own
-    test images. `reading` holds the options with which `source` was read that are not the defaults.
+    names, labels and contents. `resize` and `draft` are those of model_card.Input. `fixed_mean_and_std` holds mean and
+    std if the user set them. `val_split` is the share of images that was selected for testing, or None if the data set
+    has its own test images. `reading` holds the options with which `source` was read that are not the defaults. Image
+    files over `max_bytes` or `max_pixels` were skipped.
     """
 
     name: str
@@ -40,6 +42,9 @@ class DataSet:
     val_images: Images | None = None
     val_labels: NDArray[np.int64] | None = None
     reading: Mapping[str, str] = field(default_factory=dict)
+    draft: bool = False
+    max_bytes: int = MAX_FILE_BYTES
+    max_pixels: int = MAX_PIXELS
 
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and std of the training pixels in [0, 1], one number per channel, rounded to four decimals."""

@@ -99,8 +99,10 @@ def read(path: Path, *, dimensions: int) -> Idx:
             if not 0 < size <= MAX_ARRAY_BYTES:
                 raise DataError(f"{path}: the header declares {size:,} bytes, not 1 to {MAX_ARRAY_BYTES:,}")
             body = file.read(size + 1)  # one more, to detect a file that is too long
-    except (OSError, EOFError, zlib.error) as exc:
-        raise DataError(f"{path}: cannot be read: {exc}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as exc:
+        raise DataError(f"{path}: damaged: {exc}") from None
+    except OSError as exc:
+        raise DataError(f"{path}: cannot be read: {exc.strerror or exc}") from None
     if len(body) != size:
         length = f"only {len(body):,} bytes" if len(body) < size else "more bytes"
         raise DataError(f"{path}: damaged: {length} after the header, which declares {size:,} (unpacked)")
@@ -116,7 +118,9 @@ def _find(path: Path) -> dict[str, Path]:
     files = sets.get("") or next(iter(sets.values()), {})
     missing = [part for part in FILES if part not in files]
     if missing:
-        raise DataError(f"{path}: no {FILES[missing[0]]} or {FILES[missing[0]]}.gz here")
+        raise DataError(
+            f"{path}: contains files in MNIST's format, but no {FILES[missing[0]]} or {FILES[missing[0]]}.gz"
+        )
     return files
 
 

@@ -1,15 +1,21 @@
-"""ImageEntry: one labelled image file of a data set. Also the split into training and test images."""
+"""ImageEntry: one labelled image file of a data set. Splits: the files for training, validation and testing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from netkit.core.errors import DataError
 from netkit.data.options import Options
 
-TRAIN = "train"  # the name of a folder, and a value in the column `split` of a table
-TEST_NAMES = ("test", "val")  # likewise; both mean test images
+TRAIN, VAL, TEST = "train", "val", "test"
+# names of folders, and values in the column `split` of a table, in lower case -> split
+SPLIT_NAMES = {
+    **dict.fromkeys(("train", "training", "train_set", "training_set"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "val_set", "validation_set"), VAL),
+    **dict.fromkeys(("test", "testing", "test_set"), TEST),
+}
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,16 @@ class ImageEntry:
     size: tuple[int, int] = (0, 0)
 
 
-Split = tuple[list[ImageEntry], list[ImageEntry]]  # training images, test images
+class Splits(NamedTuple):
+    """The files of each split. `sources` says where a split comes from, such as the folder "valid/"."""
+
+    train: list[ImageEntry]
+    val: list[ImageEntry]
+    test: list[ImageEntry]
+    sources: Mapping[str, str]
 
 
-def split_by_class(source: object, entries: Sequence[ImageEntry], options: Options) -> Split:
+def split_by_class(source: object, entries: Sequence[ImageEntry], options: Options) -> Splits:
     """Select the share `options.val_split` of each class as test images: at least one image, and never all.
 
     The selection is random and depends only on `options.seed`. Raises DataError, which names `source`, if a class has
@@ -49,4 +61,6 @@ def split_by_class(source: object, entries: Sequence[ImageEntry], options: Optio
         test_count = min(max(1, round(len(members) * options.val_split)), len(members) - 1)
         test += [members[index] for index in sorted(order[:test_count])]
         train += [members[index] for index in sorted(order[test_count:])]
-    return train, test
+    return Splits(
+        train, [], test, {TEST: f"{100 * options.val_split:g}% of each class, selected with seed {options.seed}"}
+    )

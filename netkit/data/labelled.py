@@ -1,9 +1,10 @@
 """Labelled images for evaluating a model. Their classes are indices into the model's labels."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,9 @@ from netkit.core.errors import DataError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files, registry
 from netkit.data.dataset import ArrayDataSet, DataSet
-from netkit.data.image_entry import TEST_NAMES, TRAIN, ImageEntry
-from netkit.data.options import Options
+from netkit.data.image_entry import SPLIT_NAMES, TEST, VAL, ImageEntry
+from netkit.data.options import AUTO, CLASSES, DEFAULT, READING, Options
+from netkit.images.files import Skipped
 
 logger = logging.getLogger(__name__)
 
@@ -32,19 +34,20 @@ class LabelledImages:
     truth: NDArray[np.int64]
 
 
-def load(source: str | None, card: ModelCard) -> LabelledImages:
+def load(source: str | None, card: ModelCard, reading: Mapping[str, Any] | None = None) -> LabelledImages:
     """Load the test images of a data set. The default is the model's own data set, if it is built in.
 
-    `source` is a value of --data. If image files have no separate test images, all of them are used; if the model was
-    trained on the same files, only those that were kept for testing.
+    `source` is a value of --data, and `reading` holds fields of Options that say how it is read; the default is as in
+    training if the names of the data sets are equal. Image files without a test split are represented by their
+    validation split, or else by those that were kept for testing if the model was trained on these files, or else all.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
     if source is not None and registry.has_image_files(source):
-        entries = _test_entries(Path(source), card)
+        entries, note = _test_entries(Path(source), card, reading or {})
         if not entries:
             raise DataError(f"{source}: contains no images")
         truth = _label_indices(source, [entry.label for entry in entries], card)
-        return LabelledImages(Path(source).resolve().name, [entry.path for entry in entries], truth)
+        return LabelledImages(Path(source).resolve().name + note, [entry.path for entry in entries], truth)
     data = _own_data_set(card) if source is None else registry.load(source)
     assert isinstance(data, ArrayDataSet)
     truth = _label_indices(data.name, [data.labels[label] for label in data.test_labels.tolist()], card)
@@ -59,19 +62,43 @@ def _own_data_set(card: ModelCard) -> DataSet:
     return data
 
 
-def _test_entries(path: Path, card: ModelCard) -> Sequence[ImageEntry]:
-    if not (path / TRAIN).is_dir():  # there may be only test images
-        path = next((path / name for name in TEST_NAMES if name not in card.labels and (path / name).is_dir()), path)
-    train, test = image_files.list_images(path)
-    return test or _not_trained_on(path, train, card) or train
+def _test_entries(path: Path, card: ModelCard, reading: Mapping[str, Any]) -> tuple[Sequence[ImageEntry], str]:
+    """Return the images to evaluate on, and a note on them for the name of the data set."""
+    options, skipped = _options(path, card, reading), Skipped()
+    train, val, test, sources = image_files.list_images(path, options, skipped)
+    if skipped:
+        logger.info("%s: %s", path, skipped)
+    if test:
+        logger.info("%s: evaluating on the %s test images (%s)", path, f"{len(test):,}", sources[TEST])
+        return test, ""
+    if val:
+        logger.info("%s: evaluating on the %s validation images (%s)", path, f"{len(val):,}", sources[VAL])
+        return (
+            val,
+            f" (validation images{', also used in training' if path.resolve().name == card.origin.data else ''})",
+        )
+    return _not_trained_on(path, train, card, options) or train, ""
 
 
-def _not_trained_on(path: Path, entries: Sequence[ImageEntry], card: ModelCard) -> Sequence[ImageEntry]:
+def _options(path: Path, card: ModelCard, reading: Mapping[str, Any]) -> Options:
+    """Return the options for loading `path`."""
+    options = Options.from_card(card)
+    if path.resolve().name != card.origin.data:
+        defaults: dict[str, Any] = {name: getattr(DEFAULT, name) for name in READING}
+        options = replace(options, **defaults)
+    if options.layout == AUTO and SPLIT_NAMES.keys() & set(map(str.lower, card.labels)):
+        options = replace(options, layout=CLASSES)  # the folders are named like labels of the model
+    return replace(options, **reading)
+
+
+def _not_trained_on(
+    path: Path, entries: Sequence[ImageEntry], card: ModelCard, options: Options
+) -> Sequence[ImageEntry]:
     """Return the images that were kept for testing if the model was trained on these files, and otherwise none."""
     if card.origin.val_split is None or {entry.label for entry in entries} != set(card.labels):
         return ()
     try:
-        test, sha256 = image_files.list_test_images(path, Options.from_card(card))
+        test, sha256 = image_files.list_test_images(path, options)
     except DataError:  # training rejects these files, so the model was not trained on them
         return ()
     if sha256 == card.origin.data_sha256:
@@ -91,7 +118,8 @@ def _label_indices(source: str, labels: Sequence[str], card: ModelCard) -> NDArr
     index = {label: index for index, label in enumerate(card.labels)}
     if unknown := sorted(set(labels) - set(index)):
         raise DataError(
-            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}"
+            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}; "
+            "name the folders or the labels in the table like the model's labels"
         )
     return np.array([index[label] for label in labels], np.int64)
 

@@ -92,7 +92,8 @@ def _download(path: Path, mirrors: Sequence[str], sha256: str) -> None:
             return
     raise DataError(
         f"cannot download {path.name}: {'; '.join(problems)}; "
-        f"without a network, pass --data digits or put MNIST's four files into {path.parent}"
+        f"without a network, pass --data digits, or put {path.name} and the other files of MNIST into {path.parent} "
+        "(set NETKIT_DATA to choose the folder around it)"
     )
 
 

@@ -10,17 +10,21 @@ from netkit.core.model_card import Input
 from netkit.data import digits, idx, image_files, mnist
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import DEFAULT, Options
+from netkit.data.table import is_table
 from netkit.images.decoder import Decoder
 
 BUILT_IN = ("mnist", "digits")
+ACCEPTED = "pass mnist, digits, a folder, or a table (.csv or .tsv)"
 
 
 def load(source: str, options: Options = DEFAULT) -> DataSet:
     """Load the data set that --data names: "mnist", "digits", a folder of files in MNIST's format, or image files.
 
-    Image files are in class folders or listed in a .csv table.
+    Image files are in class folders or listed in a table (.csv or .tsv).
     Raises UsageError if there is no such source, DataError if its files are missing or damaged.
     """
+    if not source:
+        raise UsageError(f"--data: the name is empty; {ACCEPTED}")
     path = Path(source)
     if source == "mnist":
         return _prepare(mnist.load(), options)
@@ -30,15 +34,17 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
         return image_files.load(path, options)
     if idx.exists(path):
         return _prepare(idx.load(path), options)
+    if path.exists():
+        raise UsageError(f"{source}: is neither a folder nor a table; {ACCEPTED}")
     if "/" in source:
-        raise UsageError(f"{source}: no such folder; --data takes {', '.join(BUILT_IN)}, a folder or a .csv file")
-    raise unknown_name("data set", source, [*BUILT_IN, "DIR", "FILE.csv"])
+        raise UsageError(f"{source}: no such folder; {ACCEPTED}")
+    raise unknown_name("data set", source, [*BUILT_IN, "a folder", "a .csv or .tsv file"])
 
 
 def has_image_files(source: str) -> bool:
     """Whether --data names image files: class folders, or a table that lists them."""
     path = Path(source)
-    return source not in BUILT_IN and not idx.exists(path) and (path.is_dir() or path.suffix.lower() == ".csv")
+    return source not in ("", *BUILT_IN) and not idx.exists(path) and (path.is_dir() or is_table(source))
 
 
 def _prepare(data: ArrayDataSet, options: Options) -> ArrayDataSet:

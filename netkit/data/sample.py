@@ -1,19 +1,24 @@
 """Test images as PNG files in class folders, for trying out a model."""
 
+import os
 from pathlib import Path
 
 from PIL import Image
 
 from netkit.core.errors import UsageError
-from netkit.core.walk import walk
+from netkit.core.walk import is_skipped, walk
 from netkit.data.dataset import DataSet
 
 
 def write_sample(data: DataSet, folder: Path, *, count: int | None = None) -> int:
     """Write the first `count` test images (default: all) as folder/<label>/<index>.png. Return the number of files.
 
-    Raises UsageError if the folder contains any other file, which would be mistaken for a part of the sample.
+    Raises UsageError if the folder contains any other file, which would be mistaken for a part of the sample, or if a
+    label cannot be the name of a folder.
     """
+    for label in data.labels:
+        if label in (os.curdir, os.pardir) or {os.sep, os.altsep, "\0"} & {*label}:
+            raise UsageError(f"the label {label!r} cannot be the name of a folder; rename it in the data set")
     images = data.test_images[:count]
     paths = [
         folder / data.labels[label] / f"{index}.png" for index, label in enumerate(data.test_labels[:count].tolist())
@@ -32,5 +37,5 @@ def _require_no_other_files(folder: Path, sample: set[Path]) -> None:
     if not folder.is_dir():
         raise UsageError(f"{folder}: is a file, not a folder")
     for path in map(Path, walk([(str(folder), True)])):
-        if path not in sample:
-            raise UsageError(f"{folder}: contains {path}, which is not part of this sample; pass a new folder")
+        if path not in sample and not is_skipped(path.name):
+            raise UsageError(f"{folder}: contains {path}, which is not part of this sample; pass a new or empty folder")

@@ -1,30 +1,161 @@
-"""Read a .csv table that lists image files: columns `path` (relative to the table), `label` and optionally `split`."""
+"""Read .csv and .tsv tables that list image files: columns `path`, `label` and optionally `split`.
 
+Cells are separated by commas, semicolons or tabs. The text is UTF-8, or UTF-16 with a byte order mark. Paths are
+relative to the table, absolute, or URLs.
+"""
+
+import codecs
 import csv
+import logging
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple, TextIO
 
 from netkit.core.errors import DataError
-from netkit.data.image_entry import TEST_NAMES, TRAIN, ImageEntry, Split
+from netkit.core.remote import is_remote
+from netkit.data.image_entry import SPLIT_NAMES, TEST, TRAIN, VAL, ImageEntry, Splits
+from netkit.data.options import DEFAULT, Options
+
+logger = logging.getLogger(__name__)
+
+PATH_COLUMN = DEFAULT.path_column
+SPLIT_COLUMN = "split"
+SUFFIXES = (".csv", ".tsv")  # in upper or lower case
+DELIMITERS = (",", ";", "\t")
+UTF_16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+OPTIONS = ("--path-column", "--label-column")
+MAX_EXAMPLES = 3  # in a message
 
 
-def read_table(path: Path) -> Split:
+class _Row(NamedTuple):
+    """The cells of the requested columns, and the line on which the row ends."""
+
+    cells: list[str]
+    line: int
+
+
+def is_table(path: str) -> bool:
+    """Whether `path` is named like a table."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def read_paths(table: Path, column: str) -> Iterator[str]:
+    """Yield the path in each row, "" for an empty cell. Raises DataError, before the first path, without the column."""
+    rows = _read(table, [column], optional=())
+    return (_located(table, row.cells[0]) if row.cells[0] else "" for row in rows)
+
+
+def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
-    Raises DataError if the table cannot be read, or a row lacks a path or a label or has an unknown split.
+    Labels are stripped of blanks. Of rows that are equal, one is used. Raises DataError if the table cannot be read, a
+    row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits.
+    """
+    columns = [options.path_column, options.label_column]
+    splits: dict[str, list[ImageEntry]] = {TRAIN: [], VAL: [], TEST: []}
+    places: dict[str, tuple[str, str]] = {}  # file -> label, split
+    conflicts, with_blanks, repeated = [], [], 0
+    for (name, label, split_name), line in _read(table, columns, optional=[SPLIT_COLUMN]):
+        if not name.strip() or not label.strip():
+            raise DataError(f"{table}, line {line}: a row needs a value in the columns {_quoted(columns, ' and ')}")
+        split = SPLIT_NAMES.get(split_name.strip().lower() or TRAIN)
+        if split is None:
+            raise DataError(f"{table}, line {line}: split must be train, val or test, not {split_name!r}")
+        if label != label.strip():
+            with_blanks.append(label)
+        entry = ImageEntry(_located(table, name), name, label.strip())
+        file, place = os.path.normpath(entry.path), (entry.label, split)
+        earlier = places.get(file)
+        if earlier is None:
+            places[file] = place
+            splits[split].append(entry)
+        elif earlier == place:
+            repeated += 1
+        else:
+            conflicts.append(f"{name} ({' and '.join(sorted({*place} ^ {*earlier}))})")
+    if conflicts:
+        raise DataError(
+            f"{table}: {len(conflicts):,} rows repeat a file with another label or split: {_first(conflicts)}; "
+            "keep one row for each file"
+        )
+    if with_blanks:
+        logger.info("%s: blanks around %s labels removed, such as %r", table, f"{len(with_blanks):,}", with_blanks[0])
+    if repeated:
+        logger.info("%s: %s rows are repeated and are used once", table, f"{repeated:,}")
+    sources = dict.fromkeys(splits, f"column {SPLIT_COLUMN}") if splits[VAL] or splits[TEST] else {}
+    return Splits(splits[TRAIN], splits[VAL], splits[TEST], sources)
+
+
+def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> Iterator[_Row]:
+    """Return the rows of a table, read lazily. Optional columns may be missing; their cells are then "".
+
+    Raises DataError, at once if the header lacks a column, later if the table cannot be read to its end.
     """
     try:
-        with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, csv.Error) as exc:
-        raise DataError(f"{path}: cannot be read as a table: {exc}") from None
-    train: list[ImageEntry] = []
-    test: list[ImageEntry] = []
-    for number, row in enumerate(rows, start=2):
-        if not row.get("path") or not row.get("label"):
-            raise DataError(f"{path}, line {number}: a row needs a value in the columns 'path' and 'label'")
-        split = row.get("split") or TRAIN
-        if split not in (TRAIN, *TEST_NAMES):
-            raise DataError(f"{path}, line {number}: split must be {TRAIN}, {' or '.join(TEST_NAMES)}, not {split!r}")
-        part = train if split == TRAIN else test
-        part.append(ImageEntry(str(path.parent / row["path"]), row["path"], row["label"]))
-    return train, test
+        with _open(table) as file:
+            delimiter, header = _header(file.readline(), [*columns, *optional])
+    except (OSError, UnicodeError, csv.Error) as exc:
+        raise _unreadable(table, exc) from None
+    if not header:
+        raise DataError(f"{table}: is empty; its first line must name the columns")
+    keys = [*map(_key, header)]
+    options = dict(zip(columns, OPTIONS, strict=False))
+    if missing := [column for column in columns if _key(column) not in keys]:
+        raise DataError(
+            f"{table}: no column {_quoted(missing, ' or ')}; its columns are {_quoted(header, ', ')}; "
+            f"choose with {' and '.join(options[column] for column in missing)}"
+        )
+    indices = [keys.index(key) if (key := _key(column)) in keys else None for column in (*columns, *optional)]
+    return _rows(table, delimiter, indices)
+
+
+def _rows(table: Path, delimiter: str, indices: Sequence[int | None]) -> Iterator[_Row]:
+    try:
+        with _open(table) as file:
+            reader = csv.reader(file, delimiter=delimiter)
+            next(reader)
+            for row in reader:
+                if row:  # not an empty line
+                    cells = [row[index] if index is not None and index < len(row) else "" for index in indices]
+                    yield _Row(cells, reader.line_num)
+    except (OSError, UnicodeError, csv.Error) as exc:
+        raise _unreadable(table, exc) from None
+
+
+def _header(line: str, wanted: Sequence[str]) -> tuple[str, list[str]]:
+    """Return the delimiter that gives most of the wanted columns, else most columns, and the names of the columns."""
+    headers = {
+        delimiter: [name.strip() for name in next(csv.reader([line], delimiter=delimiter), [])]
+        for delimiter in DELIMITERS
+    }
+    keys = set(map(_key, wanted))
+    return max(headers.items(), key=lambda item: (len(keys & {*map(_key, item[1])}), len(item[1])))
+
+
+def _key(column: str) -> str:
+    """Return the column's name as it is compared."""
+    return column.strip().lower()
+
+
+def _open(table: Path) -> TextIO:
+    with open(table, "rb") as file:
+        encoding = "utf-16" if file.read(2) in UTF_16_STARTS else "utf-8-sig"
+    return open(table, newline="", encoding=encoding, errors="surrogateescape")
+
+
+def _located(table: Path, name: str) -> str:
+    """Return the path of the file that the table calls `name`."""
+    return name if is_remote(name) else str(table.parent / name)
+
+
+def _unreadable(table: Path, exc: Exception) -> DataError:
+    return DataError(f"{table}: cannot be read as a table: {getattr(exc, 'strerror', None) or exc}")
+
+
+def _quoted(names: Sequence[str], separator: str) -> str:
+    return separator.join(f"'{name}'" for name in names)
+
+
+def _first(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:MAX_EXAMPLES]) + (", ..." if len(texts) > MAX_EXAMPLES else "")

@@ -4,24 +4,22 @@ import os
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageChops, TiffTags, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, UnidentifiedImageError
 
 from netkit.core import remote
 from netkit.core.atomic_io import READ_FLAGS
 from netkit.core.errors import ImageError
 from netkit.core.model_card import Input
-from netkit.images import png
-from netkit.images.limits import JPEG_START, MAX_HEADER_BYTES, BoundedFile, decoding_cost
+from netkit.images import formats, jpeg, png, tiff
+from netkit.images.limits import MAX_FILE_BYTES, MAX_HEADER_BYTES, MAX_PIXELS, BoundedFile, check_cost, decoding_cost
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")  # the formats that Pillow may try
-FILE_ENDS = {png.SIGNATURE: b"IEND", JPEG_START: b"\xff\xd9", b"GIF8": b"\x3b"}  # first bytes -> last bytes
-MAX_FILE_BYTES = 64 * 2**20
-MAX_PIXELS = 24_000_000  # as counted by limits.decoding_cost
+FILE_ENDS = {png.SIGNATURE: b"IEND", jpeg.START: b"\xff\xd9", b"GIF8": b"\x3b"}  # first bytes -> last bytes
+SCALED_SHARE = 4  # a scaled image of up to a quarter of the limit on pixels fits in memory beside the original
 GREY_MODES = ("L", "LA", "1")
 
 
@@ -76,7 +74,10 @@ class Decoder:
                 if not stat.S_ISREG(status.st_mode):
                     raise ImageError("unreadable", "not a regular file")
                 if status.st_size > self.max_bytes:
-                    raise ImageError("too-large", f"{status.st_size:,} bytes, over the limit of {self.max_bytes:,}")
+                    raise ImageError(
+                        "too-large",
+                        f"{status.st_size:,} bytes, over the limit of {self.max_bytes:,}; raise --max-bytes",
+                    )
                 if not (content := _read_bytes(fd, status.st_size)):
                     raise ImageError("not-an-image", "the file is empty")
                 return content
@@ -88,9 +89,37 @@ class Decoder:
             raise ImageError("unreadable", f"cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
 
     def _decode(self, content: bytes) -> Image.Image:
-        if content.startswith(png.SIGNATURE) and (image := png.plain_image(content, max_pixels=self.max_pixels)):
-            return image
-        return self._composite(_to_8_bit(_apply_orientation(_load(content, self.max_pixels))))
+        if content.startswith(png.SIGNATURE):
+            chunks = png.needed_chunks(content)
+            if image := png.plain_image(chunks, max_pixels=self.max_pixels):
+                return image
+            content = b"".join([png.SIGNATURE, *(chunk for _, chunk in chunks)])
+        return self._composite(_to_8_bit(_apply_orientation(self._load(content))))
+
+    def _load(self, content: bytes) -> Image.Image:
+        file = BoundedFile(content, max_pixels=self.max_pixels)
+        try:
+            image = Image.open(file, formats=formats.FORMATS)
+        except UnidentifiedImageError:
+            raise formats.foreign_kind(content) or formats.cause(file) from None
+        except Image.DecompressionBombError as exc:
+            raise ImageError("too-large", f"{str(exc).partition(',')[0]}; scale it down") from None
+        exif_bytes = len(image.info.get("exif", b""))
+        if exif_bytes > MAX_HEADER_BYTES:
+            raise ImageError(
+                "too-large",
+                f"EXIF of {exif_bytes:,} bytes, over the limit of {MAX_HEADER_BYTES:,}; save it without EXIF",
+            )
+        if image.format == "TIFF":
+            tiff.check(image)
+        scale = jpeg.draft_scale(image, self.input) if self.input.draft and image.format in ("JPEG", "MPO") else 1
+        check_cost(image.size, decoding_cost(image, file, scale=scale), max_pixels=self.max_pixels)
+        file.end_header()
+        if scale > 1:
+            image.draft(None, (image.width // scale, image.height // scale))
+        with tiff.silent_libtiff() if image.format == "TIFF" else nullcontext():
+            image.load()
+        return image
 
     def _convert(self, image: Image.Image) -> NDArray[np.uint8]:
         with _image_errors(b""):
@@ -112,16 +141,23 @@ class Decoder:
         """Convert an image to the size and channels of `input`."""
         spec = self.input
         mode = "L" if spec.channels == 1 else "RGB"
-        if image.mode != mode:
-            image = image.convert(mode)
+        scaled_mode = "L" if image.mode in GREY_MODES else mode  # grey takes less memory, and its colors are equal
+        if image.mode != scaled_mode:
+            image = image.convert(scaled_mode)
         width, height = spec.scaled(*image.size)
-        if spec.resize is not None and width * height > self.max_pixels:
-            raise ImageError("too-large", f"{width}x{height} when scaled, over the limit of {self.max_pixels:,} pixels")
+        if spec.resize is not None and width * height > self.max_pixels // SCALED_SHARE:
+            raise ImageError(
+                "too-large",
+                f"{width}x{height} pixels when scaled, over the limit of {self.max_pixels // SCALED_SHARE:,}, "
+                f"1/{SCALED_SHARE} of --max-pixels; raise it",
+            )
         if image.size != (width, height):
             image = image.resize((width, height), Image.Resampling.BILINEAR)
         if image.size != (spec.width, spec.height):
             left, top = round((width - spec.width) / 2), round((height - spec.height) / 2)
             image = image.crop((left, top, left + spec.width, top + spec.height))
+        if image.mode != mode:
+            image = image.convert(mode)
         pixels = np.frombuffer(image.tobytes(), np.uint8)
         if self.invert:
             pixels = 255 - pixels
@@ -143,18 +179,21 @@ def _image_errors(content: bytes) -> Iterator[None]:
         yield
     except ImageError:
         raise
+    except UnidentifiedImageError:
+        generic = ImageError("not-an-image", f"cannot be read as one of {formats.NAMES}")
+        raise formats.foreign_kind(content) or generic from None
     except MemoryError:
         raise ImageError("too-large", "not enough memory to decode it") from None
     except Exception as exc:  # Pillow's decoders also raise struct.error, AttributeError and others
-        raise ImageError(_error_code(content, default="damaged"), f"cannot be decoded: {exc}") from None
+        raise ImageError(_error_code(content, str(exc)), f"cannot be decoded: {exc}") from None
 
 
-def _error_code(content: bytes, *, default: str) -> str:
-    """Return "truncated" or "damaged", depending on the last bytes, if the first bytes identify the format."""
-    for start, end in FILE_ENDS.items():
-        if content.startswith(start):
-            return "damaged" if end in content[-64:] else "truncated"
-    return default
+def _error_code(content: bytes, message: str) -> str:
+    """Return "unsupported", "truncated" or "damaged", depending on Pillow's message and the last bytes."""
+    if formats.UNSUPPORTED.search(message):
+        return "unsupported"
+    ends = next((end for start, end in FILE_ENDS.items() if content.startswith(start)), b"")
+    return "damaged" if ends in content[-64:] else "truncated"
 
 
 def _read_bytes(fd: int, size: int) -> bytes:
@@ -163,29 +202,6 @@ def _read_bytes(fd: int, size: int) -> bytes:
     while len(content) < size and (more := os.read(fd, size - len(content))):
         content += more
     return content
-
-
-def _load(content: bytes, max_pixels: int) -> Image.Image:
-    try:
-        file = BoundedFile(content, max_pixels=max_pixels)
-        image = Image.open(file, formats=FORMATS)
-    except UnidentifiedImageError:
-        code = _error_code(content, default="not-an-image")
-        raise ImageError(code, f"cannot be read as one of {', '.join(FORMATS)}") from None
-    except Image.DecompressionBombError:
-        raise ImageError("too-large", f"over the limit of {max_pixels:,} pixels") from None
-    cost = decoding_cost(image, content)
-    if cost > max_pixels:
-        note = f", which counts as {cost:,}" if cost > image.width * image.height else ""
-        raise ImageError("too-large", f"{image.width}x{image.height}{note}, over the limit of {max_pixels:,} pixels")
-    if len(image.info.get("exif", b"")) > MAX_HEADER_BYTES:
-        raise ImageError("too-large", f"EXIF over the limit of {MAX_HEADER_BYTES:,} bytes")
-    if image.format == "TIFF":
-        for directory in TiffTags.TAGS_V2_GROUPS:  # not needed, and Pillow would read them whatever their size
-            image.getexif().pop(directory, None)
-    file.end_header()
-    image.load()
-    return image
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:

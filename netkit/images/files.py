@@ -1,28 +1,87 @@
 """Which files count as images, and how to find them in a folder. Training and inference use the same rules."""
 
-from collections.abc import Iterator
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from functools import partial
 
-from netkit.core.walk import Entry, list_folder, walk
+from PIL import features
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")  # upper or lower case
+from netkit.core.walk import SYSTEM_NAMES, Entry, is_skipped, list_folder, walk
+
+OPTIONAL_SUFFIXES = {"avif": (".avif",), "jpg_2000": (".jp2", ".j2k")}  # by the feature of Pillow that decodes them
+SUFFIXES = (  # in upper or lower case
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm"),
+    *(suffix for feature, suffixes in OPTIONAL_SUFFIXES.items() if features.check(feature) for suffix in suffixes),
+)
+OTHER_SUFFIXES = (  # of images that netkit does not read
+    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".svg", ".ico", ".tga", ".exr", ".dcm"),
+    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw", ".rw2", ".orf", ".raf"),
+    *(suffix for suffixes in OPTIONAL_SUFFIXES.values() for suffix in suffixes if suffix not in SUFFIXES),
+)
 
 
 def is_image_name(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-def find_images(folder: str, *, skip_hidden: bool = False) -> Iterator[str]:
+class Skipped:
+    """Counts what walks of folders skip, by reason: hidden images and folders, system folders, unsupported formats."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()  # by reason; "{s}" stands for the plural
+
+    def select(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Select the images and the folders to walk, and count the rest.
+
+        A folder that is named like an image counts as an image, so that the decoder reports it.
+        """
+        for path, is_folder in entries:
+            if not self.skips(path, is_folder=is_folder):
+                if is_image_name(path):
+                    yield path, False
+                elif is_folder:
+                    yield path, True
+
+    def skips(self, path: str, *, is_folder: bool) -> bool:
+        """Return whether walks skip this file or folder, and count it. Hidden files count only if named like images."""
+        name = os.path.basename(path.rstrip("/"))
+        lower = name.lower()
+        if is_skipped(name):
+            if is_folder:
+                self.add(f"folder{{s}} {SYSTEM_NAMES[lower]}" if lower in SYSTEM_NAMES else "hidden folder{s}")
+            elif lower.endswith((*SUFFIXES, *OTHER_SUFFIXES)):
+                self.add("hidden image file{s}")
+        elif not is_folder and lower.endswith(OTHER_SUFFIXES):
+            self.add(f"{os.path.splitext(lower)[1]} file{{s}} (format not supported)")
+        else:
+            return False
+        return True
+
+    def add(self, reason: str) -> None:
+        self._counts[reason] += 1
+
+    def update(self, other: "Skipped") -> None:
+        self._counts.update(other._counts)
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def __str__(self) -> str:
+        """Return one line, such as "skipped 12 .heic files (format not supported), 1 folder @eaDir"."""
+        parts = (f"{n:,} {reason.format(s='s' if n > 1 else '')}" for reason, n in self._counts.most_common())
+        return f"skipped {', '.join(parts)}"
+
+
+def find_images(folder: str, skipped: Skipped | None = None) -> Iterator[str]:
     """Yield the paths of everything named like an image in `folder` and its subfolders, in sorted order.
 
-    Symbolic links to folders are not followed. Two kinds of folders are yielded too, so that the decoder reports them:
-    those that are named like an image and those that cannot be listed. `skip_hidden` skips names that begin with a dot.
+    Symbolic links to folders are followed. Two kinds of folders are yielded too, so that the decoder reports them:
+    those that are named like an image and those that cannot be listed. Names for which `is_skipped` is true are counted
+    in `skipped`.
     """
-    return walk([(folder, True)], partial(_images_and_folders, skip_hidden=skip_hidden))
+    return walk([(folder, True)], partial(_images_and_folders, skipped=Skipped() if skipped is None else skipped))
 
 
-def _images_and_folders(folder: str, *, skip_hidden: bool) -> Iterator[Entry]:
-    entries = list_folder(folder, skip_hidden=skip_hidden)  # not inside the generator, because it may raise OSError
-    return (
-        (path, is_folder and not is_image_name(path)) for path, is_folder in entries if is_folder or is_image_name(path)
-    )
+def _images_and_folders(folder: str, *, skipped: Skipped) -> Iterator[Entry]:
+    return skipped.select(list_folder(folder))  # list_folder raises OSError here, not when iterated over

@@ -80,6 +80,7 @@ def write_csv(path: Path, rows: Iterable[EpochMetrics]) -> None:
     columns = [row.columns() for row in rows]
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns[0] if columns else (), lineterminator="\n")
-    writer.writeheader()
+    if columns:
+        writer.writeheader()
     writer.writerows(columns)
     write_atomic(path, text.getvalue().encode())

@@ -22,6 +22,7 @@ class Plan:
         resume: continue the run in `out` if it was stopped.
         tensorboard: also write TensorBoard logs.
         weights: a .safetensors file with initial weights; None for random ones.
+        note: a message to log when the training starts; empty for none.
         save_every_s: seconds between two saved states within an epoch.
     """
 
@@ -35,6 +36,7 @@ class Plan:
     deterministic: bool = False
     tensorboard: bool = False
     weights: Path | None = None
+    note: str = ""
     save_every_s: float = SAVE_EVERY_S
 
     def check(self, data: DataSet) -> None:

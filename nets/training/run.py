@@ -96,6 +96,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
             FromPixels(net, card), data, recipe=recipe, seed=plan.seed, device=device, ranks=ranks,
             compiled=plan.compiled,
         )  # fmt: skip
+        if plan.note:
+            logger.info(plan.note)
         images = f"{len(data.train_labels):,} images"
         logger.info("training %s on %s: %s, on %s, %s", plan.arch, data.name, images, device, recipe.summary())
         _start(trainer, plan, arguments)
@@ -217,9 +219,11 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
         val_split=data.val_split,
         validated_on_test=data.val_images is not None and data.val_images is data.test_images,
         data_options=data.reading,
+        max_bytes=data.max_bytes,
+        max_pixels=data.max_pixels,
     )
     try:
-        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize)
+        return ModelCard(arch, data.labels, channels, height, width, mean, std, origin, data.resize, data.draft)
     except CardError as exc:
         raise DataError(f"{data.source}: cannot be trained on: {exc}") from None
 

@@ -1,6 +1,5 @@
 """EpochSchedule: the number of images and steps per epoch, and the learning rate of each step."""
 
-import logging
 import math
 from bisect import bisect_right
 from dataclasses import replace
@@ -8,8 +7,6 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from netkit.nets.training.recipe import Recipe
-
-logger = logging.getLogger(__name__)
 
 MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the bundled digits
 SMALL_DATA_EPOCHS = 100  # more gain little on 140 to 260 images; see docs/any-images.md
@@ -78,18 +75,16 @@ class EpochSchedule:
         return sum(self._images[: epoch - 1]) + partial
 
 
-def with_min_steps(recipe: Recipe, images: int) -> Recipe:
+def with_min_steps(recipe: Recipe, images: int) -> tuple[Recipe, str]:
     """Return `recipe`, with more epochs if `images` training images would give fewer than MIN_STEPS steps.
 
-    These are at most SMALL_DATA_EPOCHS epochs. A log message gives the reason.
+    These are at most SMALL_DATA_EPOCHS epochs. The second value is the reason as text, empty if the recipe is the same.
     """
-    few = EpochSchedule(recipe, images).steps
+    steps = EpochSchedule(recipe, images).steps
     longer = EpochSchedule(replace(recipe, epochs=SMALL_DATA_EPOCHS), images)
     epochs = min(longer.position(MIN_STEPS - 1).epoch, SMALL_DATA_EPOCHS)
-    if few >= MIN_STEPS or epochs <= recipe.epochs:
-        return recipe
-    logger.info(
-        "%s training images: %s epochs, because the recipe's %g epochs have only %s steps; --epochs changes it",
-        f"{images:,}", epochs, recipe.epochs, few,
-    )  # fmt: skip
-    return replace(recipe, epochs=epochs)
+    if steps >= MIN_STEPS or epochs <= recipe.epochs:
+        return recipe, ""
+    reason = f"the recipe's {recipe.epochs:g} epochs have only {steps} steps"
+    note = f"{images:,} training images: {epochs} epochs, because {reason}; --epochs changes it"
+    return replace(recipe, epochs=epochs), note

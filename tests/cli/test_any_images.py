@@ -144,7 +144,7 @@ def test_torchvision_networks_can_be_trained_exported_and_run(netkit: Netkit, tm
         (["--image-size", "big"], 2, "'big' is not an image size; pass N or HEIGHTxWIDTH"),
         (["--mean", "a,b"], 2, "'a,b' is not a comma-separated list of numbers"),
         (["--weights", "none.safetensors"], 2, "none.safetensors: cannot be read: No such file"),
-        (["--data", "."], 1, "contains neither one subfolder per class"),
+        (["--data", "."], 1, "contains no subfolders"),
     ],
 )
 def test_invalid_options_end_with_an_error_message(netkit: Netkit, options: list[str], code: int, message: str) -> None:
@@ -158,3 +158,17 @@ def test_train_prints_its_test_accuracy_as_json(netkit: Netkit, tmp_path: Path) 
     write_shapes(tmp_path / "shapes", 90, side=28)
     stdout = run_ok(netkit, "train", "--arch", "residual", "--data", "shapes", "--epochs", "0.5", "--json")
     assert 0 <= json.loads(stdout)["test_accuracy"] <= 1
+
+
+def test_export_and_evaluate_skip_the_large_images_that_training_skipped(netkit: Netkit, tmp_path: Path) -> None:
+    write_shapes(tmp_path / "shapes", 180, side=28)
+    Image.new("RGB", (60, 60)).save(tmp_path / "shapes/red-circle/large.png")
+    options = ("--image-size", "28", "--max-pixels", "3000", "--max-bytes", "100000", "--epochs", "1")
+    done = netkit("train", "--arch", "residual", "--data", "shapes", *options)
+    assert done.returncode == 0
+    assert "large.png: 60x60 pixels = 3,600, over the limit of 3,000; raise --max-pixels" in done.stderr
+    run_ok(netkit, "export", "--arch", "residual")  # loads the same images again, and compares their hash
+    card = onnx_file.read(tmp_path / "runs/residual/model.onnx").card
+    assert (card.origin.max_pixels, card.origin.max_bytes, card.input.draft) == (3000, 100_000, True)
+    done = netkit("evaluate", "runs/residual/model.onnx", "--data", "shapes")
+    assert "evaluating on the 36 held-out images" in done.stderr

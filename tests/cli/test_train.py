@@ -144,3 +144,13 @@ def test_options_that_cannot_be_used_end_with_an_error_message(
 ) -> None:
     done = netkit("train", "--data", "digits", *options)
     assert done.returncode == 2 and message in done.stderr.splitlines()[-1]
+
+
+def test_few_images_get_100_epochs_and_the_reason_is_printed(netkit: Netkit, tmp_path: Path) -> None:
+    write_noise(tmp_path / "noise", mode="L", count=5)
+    done = netkit("train", "--arch", "residual", "--data", "noise")
+    assert done.returncode == 0, done.stderr
+    note = "8 training images: 100 epochs, because the recipe's 8 epochs have only 8 steps; --epochs changes it"
+    assert note in done.stderr.splitlines()
+    assert done.stderr.count("\nepoch ") == 19  # 1 to 10, 20, 30, ..., 100
+    assert "training images:" not in netkit("train", "--data", "noise", "--epochs", "1").stderr

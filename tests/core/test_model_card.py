@@ -21,11 +21,12 @@ def test_a_json_round_trip_preserves_the_card(card: ModelCard, resize: int | Non
 
 def test_a_round_trip_preserves_every_byte_of_the_json() -> None:
     text = (
-        '{"version": 2, "input": {"channels": 3, "height": 28, "width": 30, "resize": null}, "arch": "residual", '
+        '{"version": 2, "input": {"channels": 3, "height": 28, "width": 30, "resize": null, "draft": true}, '
+        '"arch": "residual", '
         '"labels": ["cat", "\\u00e9"], "mean": [0.5, 0.25, 0.1], "std": [1.0, 2.0, 0.3], "origin": {"data": "digits", '
         '"data_sha256": "0", "recipe": {"name": "fast", "epochs": 2.5, "batch_size": 64, "nesterov": true}, "seed": 0, '
         '"test_accuracy": 0.5, "netkit": "0.1.0", "torch": "2.9", "val_split": 0.1, "validated_on_test": true, '
-        '"data_options": {"layout": "classes"}}}'
+        '"data_options": {"layout": "classes"}, "max_bytes": 1000, "max_pixels": 2000}}'
     )
     assert ModelCard.from_json(text).to_json() == text
 
@@ -33,7 +34,7 @@ def test_a_round_trip_preserves_every_byte_of_the_json() -> None:
 def test_json_contains_the_version_and_the_input_as_one_object(card: ModelCard) -> None:
     fields = json.loads(card.to_json())
     assert fields["version"] == 2
-    assert fields["input"] == {"channels": 1, "height": 28, "width": 28, "resize": None}
+    assert fields["input"] == {"channels": 1, "height": 28, "width": 28, "resize": None, "draft": False}
     assert fields["labels"] == list("0123456789")
 
 
@@ -41,6 +42,14 @@ def test_a_card_of_an_earlier_version_lacks_the_fields_on_how_its_data_were_read
     fields = json.loads(card.to_json())
     del fields["origin"]["validated_on_test"], fields["origin"]["data_options"]
     assert ModelCard.from_json(json.dumps(fields)) == card
+
+
+def test_a_card_of_version_0_1_decodes_in_full_with_the_limits_of_that_version(card: ModelCard) -> None:
+    fields = json.loads(card.to_json())
+    del fields["input"]["draft"], fields["origin"]["max_bytes"], fields["origin"]["max_pixels"]
+    earlier = ModelCard.from_json(json.dumps(fields))
+    assert earlier.input.draft is False
+    assert (earlier.origin.max_bytes, earlier.origin.max_pixels) == (64 * 2**20, 24_000_000)
 
 
 def changed(card: ModelCard, path: str, value: Any) -> str:

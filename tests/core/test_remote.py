@@ -19,6 +19,7 @@ from netkit.core import remote
 from netkit.core.errors import ImageError, MissingExtraError, UsageError
 from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
+from netkit.images.files import Skipped
 from netkit.infer import job
 from netkit.infer.cluster import driver
 from netkit.infer.cluster.shards import Plan
@@ -92,6 +93,17 @@ def test_globs_are_expanded_and_a_missing_file_gives_a_row(model: Model) -> None
     assert [row.status for row in rows_of([f"{URL}/none.png", f"{URL}/broken.jpg"], model)] == [
         "not-found", "not-an-image",
     ]  # fmt: skip
+
+
+def test_hidden_and_system_names_behind_urls_are_skipped_and_counted(bucket: MemoryFileSystem) -> None:
+    for name in ("._0.PNG", ".cache/a.png", "1/@eaDir/a.png", "a.heic"):
+        bucket.pipe(f"/bucket/images/{name}", b"x")
+    skipped = Skipped()
+    assert len(list(find_inputs([URL], skipped=skipped))) == 43
+    reasons = ["1 .heic file (format not supported)", "1 folder @eaDir", "1 hidden folder", "1 hidden image file"]
+    assert sorted(str(skipped).removeprefix("skipped ").split(", ")) == reasons
+    assert len(list(find_inputs([f"{URL}/**/*.[pP]*"]))) == 42
+    assert list(find_inputs([f"{URL}/.cache/*.png"])) == [f"{URL}/.cache/a.png"]
 
 
 def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFileSystem) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.core.walk import Entry, list_folder, walk
+from netkit.core.walk import Entry, is_skipped, list_folder, walk
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +30,26 @@ def test_the_empty_path_is_the_current_folder() -> None:
     assert list(list_folder(".")) == [("./top", True)]
 
 
-def test_hidden_names_are_skipped_on_request() -> None:
-    assert list(list_folder("top", skip_hidden=True)) == [("top/a", False), ("top/b", True), ("top/c", False)]
+@pytest.mark.parametrize("name", [".git", "._a.png", "__MACOSX", "@eaDir", "@EADIR", "lost+found", "$Recycle.Bin"])
+def test_hidden_names_and_folders_of_the_system_are_skipped(name: str) -> None:
+    assert is_skipped(name) and not is_skipped(f"a{name}")
 
 
-def test_a_symbolic_link_to_a_folder_counts_as_a_file() -> None:
-    os.symlink("b", "top/link")
-    assert ("top/link", False) in list_folder("top")
+def test_a_symbolic_link_to_a_folder_is_followed_unless_it_leads_back() -> None:
+    os.makedirs("elsewhere/deep")
+    Path("elsewhere/deep/6").touch()
+    for name, target in (("b/link", "../../elsewhere"), ("b/up", "../b"), ("b/above", "../.."), ("self", "self")):
+        os.symlink(target, f"top/{name}")
+    os.symlink("../top/b", "elsewhere/b")
+    assert list(walk([("top/b", True)])) == [
+        "top/b/.5", "top/b/1", "top/b/2", "top/b/link/deep/6", "top/b/sub/3",
+    ]  # fmt: skip
+    assert ("top/self", False) in list_folder("top")
+
+
+def test_folders_come_before_their_content_on_request() -> None:
+    assert list(walk([("top/b", True)], with_folders=True))[:2] == ["top/b", "top/b/.5"]
+    assert "top/b/sub" in walk([("top/b", True)], with_folders=True)
 
 
 def test_a_folder_that_cannot_be_listed_is_yielded_in_place_of_its_files() -> None:

@@ -75,7 +75,7 @@ def test_mnist_and_digits_are_the_built_in_data_sets_even_if_folders_have_these_
         assert (data.name, data.sha256) == (name, expected.sha256)
         assert registry.load(data.source).sha256 == expected.sha256
         with pytest.raises(
-            DataError, match=f"^{name}: contains neither one subfolder per class nor files in MNIST's format$"
+            DataError, match=f"^{name}: contains no subfolders; put the images of each class into a subfolder$"
         ):
             registry.load(f"./{name}")
 
@@ -83,12 +83,13 @@ def test_mnist_and_digits_are_the_built_in_data_sets_even_if_folders_have_these_
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("mnits", "unknown data set 'mnits': did you mean 'mnist'? known: mnist, digits, DIR"),
-        ("DIGITS", "unknown data set 'DIGITS': did you mean 'digits'? known: mnist, digits, DIR"),
-        ("fashion-mnist", "unknown data set 'fashion-mnist': did you mean 'mnist'? known: mnist, digits, DIR"),
-        ("cifar100", "unknown data set 'cifar100': known: mnist, digits, DIR"),
-        ("./nowhere", "./nowhere: no such folder; --data takes mnist, digits, a folder or a .csv file"),
-        ("emnist/mnist", "emnist/mnist: no such folder; --data takes mnist, digits, a folder or a .csv file"),
+        ("mnits", "unknown data set 'mnits': did you mean 'mnist'? known: mnist, digits, a folder"),
+        ("DIGITS", "unknown data set 'DIGITS': did you mean 'digits'? known: mnist, digits, a folder"),
+        ("fashion-mnist", "unknown data set 'fashion-mnist': did you mean 'mnist'? known: mnist, digits, a folder"),
+        ("cifar100", "unknown data set 'cifar100': known: mnist, digits, a folder"),
+        ("", "--data: the name is empty; pass mnist, digits, a folder, or a table"),
+        ("./nowhere", "./nowhere: no such folder; pass mnist, digits, a folder, or a table"),
+        ("emnist/mnist", "emnist/mnist: no such folder; pass mnist, digits, a folder, or a table"),
     ],
 )
 def test_the_message_for_an_unknown_source_lists_the_known_ones(here: Path, source: str, message: str) -> None:

@@ -152,10 +152,10 @@ DAMAGES: list[tuple[str, Callable[[bytes], bytes], str]] = [
         "not in MNIST's format: magic number 0x00000d01, not 0x00000801",
     ),
     (f"t10k-{LABELS}", gzip.compress, "not in MNIST's format: magic number 0x1f8b08"),
-    (f"t10k-{LABELS}.gz", lambda content: content, r"cannot be read: Not a gzipped file (b'\x00\x00')"),
-    (f"t10k-{LABELS}.gz", truncated_gzip, "cannot be read: Compressed file ended before the end-of-stream marker"),
-    (f"t10k-{IMAGES}.gz", gzip_with_wrong_checksum, "cannot be read: CRC check failed"),
-    (f"t10k-{IMAGES}.gz", lambda content: gzip.compress(content)[:10] + b"\xff" * 99, "cannot be read: Error -3"),
+    (f"t10k-{LABELS}.gz", lambda content: content, r"damaged: Not a gzipped file (b'\x00\x00')"),
+    (f"t10k-{LABELS}.gz", truncated_gzip, "damaged: Compressed file ended before the end-of-stream marker"),
+    (f"t10k-{IMAGES}.gz", gzip_with_wrong_checksum, "damaged: CRC check failed"),
+    (f"t10k-{IMAGES}.gz", lambda content: gzip.compress(content)[:10] + b"\xff" * 99, "damaged: Error -3"),
     (
         f"train-{IMAGES}",
         lambda content: content[:-1],
@@ -199,7 +199,9 @@ def test_the_message_for_a_damaged_file_names_the_file_and_the_damage(
 @pytest.mark.parametrize("name", NAMES)
 def test_the_error_names_a_missing_file(tmp_path: Path, name: str) -> None:
     (make_set(tmp_path) / name).unlink()
-    with pytest.raises(DataError, match=re.escape(f"{tmp_path}: no {name} or {name}.gz here")):
+    with pytest.raises(
+        DataError, match=re.escape(f"{tmp_path}: contains files in MNIST's format, but no {name} or {name}.gz")
+    ):
         idx.load(tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,7 +107,7 @@ def test_a_table_defines_paths_labels_and_splits(write: Write, tmp_path: Path) -
     for name in ("x/1.png", "x/2.png", "y/3.png", "4.png"):
         write(name)
     table = tmp_path / "set/digits.csv"
-    table.write_text("label,path,split\nodd,x/1.png,train\neven,x/2.png,\nodd,y/3.png,val\neven,4.png,test\n")
+    table.write_text("label,path,split\nodd,x/1.png,train\neven,x/2.png,\nodd,y/3.png,TEST\neven,4.png, Testing\n")
     data = registry.load(str(table))
     assert data.labels == ("even", "odd")
     assert (len(data.train_labels), len(data.test_labels)) == (2, 2)
@@ -136,13 +137,12 @@ def test_images_of_mixed_sizes_need_an_image_size(two_classes: Path, write: Writ
     assert image_files.load(two_classes, Options(size=(8, 7))).train_images.shape[1:] == (1, 8, 7)
 
 
-def test_training_finds_the_same_files_as_inference_except_hidden_ones(two_classes: Path, write: Write) -> None:
+def test_training_finds_the_same_files_as_inference(two_classes: Path, write: Write) -> None:
     write("cat/.hidden/1.png")
+    write("dog/@eaDir/1.png/SYNOPHOTO_THUMB_M.jpg")
     (two_classes / "dog/notes.txt").touch()
-    listed = [entry.path for part in image_files.list_images(two_classes) for entry in part]
-    hidden = [path for path in find_images(str(two_classes)) if "/.hidden" in path]
-    assert len(hidden) == 1
-    assert listed == [path for path in find_images(str(two_classes)) if path not in hidden]
+    listed = [entry.path for entry in image_files.list_images(two_classes).train]
+    assert listed == list(find_images(str(two_classes))) and len(listed) == 30
 
 
 def test_images_decoded_on_use_equal_images_in_memory(two_classes: Path) -> None:
@@ -192,18 +192,78 @@ def test_an_unreadable_image_is_logged_and_skipped(
     assert any(message.startswith(f"skipped: {broken}: ") for message in caplog.messages)
 
 
-def test_more_than_one_percent_of_unreadable_images_is_an_error(write: Write, tmp_path: Path) -> None:
-    for number in range(99):
-        write(f"{'ab'[number % 2]}/{number}.png")
-    (tmp_path / "set/a/0.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"1 of 99 images cannot be read, over 1%; the first is .*a/0\.png"):
+@pytest.mark.parametrize(
+    ("broken", "total", "share", "accepted"),
+    [(5, 40, 0.01, True), (6, 40, 0.01, False), (6, 40, 0.15, True), (1, 40, 0, False), (0, 40, 0, True)],
+)
+def test_unreadable_images_are_an_error_above_five_files_and_a_share_of_all(
+    write: Write, tmp_path: Path, broken: int, total: int, share: float, accepted: bool
+) -> None:
+    for number in range(total):
+        path = write(f"{'ab'[number % 2]}/{number:02}.png")
+        if number < broken:
+            path.write_bytes(b"")
+    options = Options(max_unreadable=share)
+    if accepted:
+        data = image_files.load(tmp_path / "set", options)
+        assert len(data.train_labels) + len(data.test_labels) == total - broken
+    else:
+        message = f"{broken} of {total} images cannot be read, over the limit of {share}; .*--max-unreadable"
+        with pytest.raises(DataError, match=message):
+            image_files.load(tmp_path / "set", options)
+
+
+def test_a_class_without_readable_images_is_an_error(write: Write, tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+        write(name)
+    for number in (1, 2):
+        (tmp_path / f"set/b/{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="no training image of 'b' can be read"):
         image_files.load(tmp_path / "set", Options())
 
 
-def test_class_sizes_are_logged(two_classes: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_in_linked_folders_are_used_once_although_a_link_leads_back(two_classes: Path, tmp_path: Path) -> None:
+    (two_classes / "dog").rename(tmp_path / "dogs")
+    (two_classes / "dog").symlink_to(tmp_path / "dogs")
+    (tmp_path / "dogs/puppies").rename(tmp_path / "puppies")
+    (tmp_path / "dogs/puppies").symlink_to(tmp_path / "puppies")
+    (tmp_path / "puppies/all").symlink_to(two_classes)
+    assert Counter(entry.label for entry in image_files.list_images(two_classes).train) == {"cat": 10, "dog": 20}
+
+
+def test_a_folder_that_cannot_be_listed_counts_as_an_unreadable_image(
+    two_classes: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two_classes / "dog")
+    for _ in range(20):  # longer in total than the longest possible path
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    os.chdir(two_classes)
+    assert sum(pixels_and_labels(image_files.load(two_classes, Options())).values()) == 30
+    (message,) = [message for message in caplog.messages if message.startswith("skipped: ")]
+    assert f"{two_classes}/dog/ddd" in message and message.endswith(": cannot be read: File name too long")
+    with pytest.raises(DataError, match="1 of 31 images cannot be read"):
+        image_files.load(two_classes, Options(max_unreadable=0))
+
+
+def test_what_is_skipped_is_logged_in_one_line(
+    two_classes: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    write("loose.png")
+    (two_classes / "cat/1.HEIC").touch()
     with caplog.at_level(logging.INFO):
         image_files.load(two_classes, Options())
-    assert "2 classes; training images per class: 8 (cat) to 16 (dog)" in caplog.messages
+    (message,) = [message for message in caplog.messages if ": skipped " in message]
+    assert "1 .heic file (format not supported)" in message and "1 image file outside the class folders" in message
+
+
+def test_splits_and_classes_are_logged(two_classes: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        image_files.load(two_classes, Options())
+    assert caplog.messages == [
+        f"{two_classes}: 24 training images, 6 test images (20% of each class, selected with seed 0)",
+        "2 classes: cat, dog; 8 to 16 training images per class (fewest: cat, most: dog)",
+    ]
 
 
 def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -> None:
@@ -215,7 +275,7 @@ def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], "contains neither one subfolder per class nor files in MNIST's format"),
+        ([], "contains no subfolders; put the images of each class into a subfolder"),
         (["only/1.png", "only/2.png"], "only one class, 'only'"),
         (["a/1.png", "b/notes.txt"], "b: no images in this class"),
         (["a/1.png", "a/2.png", "b/1.png"], "class 'b' has only one image; add another"),
@@ -238,10 +298,19 @@ def test_a_folder_that_is_not_a_data_set_is_rejected(
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("file,class\n1.png,a\n", "line 2: a row needs a value in the columns 'path' and 'label'"),
+        ("", "is empty; its first line must name the columns"),
+        (
+            "file;class\n1.png;a\n",
+            "no column 'path' or 'label'; its columns are 'file', 'class'; choose with --path-column and --label-",
+        ),
+        ("path,class\n1.png,a\n", "no column 'label'; its columns are 'path', 'class'; choose with --label-column$"),
+        (
+            "path,label,split\n1.png,a,train\n2.png,a,train\n./1.png,a,test\n2.png,b,train\n",
+            r"2 rows repeat a file with another label or split: \./1\.png \(test and train\), 2\.png \(a and b\)",
+        ),
         ("path,label\n1.png,a\n2.png,\n", "line 3: a row needs a value in the columns 'path' and 'label'"),
-        ("path,label,split\n1.png,a,dev\n", "line 2: split must be train, test or val, not 'dev'"),
-        ("path,label\n", "no images for training; check its rows and the column 'split'"),
+        ("path,label,split\n1.png,a,dev\n", "line 2: split must be train, val or test, not 'dev'"),
+        ("path,label\n", "no images for training"),
     ],
 )
 def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, message: str) -> None:

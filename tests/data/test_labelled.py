@@ -1,5 +1,6 @@
 """Which images a model is evaluated on, and their classes."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,45 @@ def test_only_the_test_images_are_used_if_there_are_also_training_images(
     assert (list(data.inputs), classes(data)) == ([str(tmp_path / "split" / name / "1/a.png")], [1])
 
 
+def test_validation_images_are_used_only_without_test_images_and_the_name_says_so(
+    card: ModelCard, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "split"
+    folder.mkdir()
+    images.rename(folder / "Training")
+    shutil.copytree(folder / "Training", folder / "Valid")
+    data = labelled.load(str(folder), card)
+    assert data.name == "split (validation images)" and {Path(str(path)).parts[-3] for path in data.inputs} == {"Valid"}
+    own = replace(card, origin=replace(card.origin, data="split"))
+    assert labelled.load(str(folder), own).name == "split (validation images, also used in training)"
+    shutil.copytree(folder / "Training", folder / "Testing")
+    tests = labelled.load(str(folder), own)
+    assert tests.name == "split" and {Path(str(path)).parts[-3] for path in tests.inputs} == {"Testing"}
+
+
+def test_a_data_set_is_read_as_in_training_if_it_has_the_same_name(card: ModelCard, images: Path) -> None:
+    text = "file;digit\n" + "".join(f"{path};{path.parent.name}\n" for path in sorted(images.rglob("*.png")))
+    for name in ("own.csv", "other.csv"):
+        (images / name).write_text(text)
+    reading = {"path_column": "file", "label_column": "digit"}
+    own = replace(card, origin=replace(card.origin, data="own.csv", data_options=reading))
+    assert classes(labelled.load(str(images / "own.csv"), own)) == [0] * 10 + [1] * 10
+    assert classes(labelled.load(str(images / "other.csv"), own, reading)) == [0] * 10 + [1] * 10
+    with pytest.raises(DataError, match="no column 'path' or 'label'"):
+        labelled.load(str(images / "other.csv"), own)
+
+
+def test_folders_named_like_a_split_are_classes_if_the_model_has_such_a_label(
+    card: ModelCard, images: Path, tmp_path: Path
+) -> None:
+    stations = replace(card, labels=("bus", "train"))
+    (images / "0").rename(images / "bus")
+    (images / "1").rename(images / "train")
+    (images / "train/steam").mkdir()
+    next((images / "train").glob("*.png")).rename(images / "train/steam/1.png")
+    assert classes(labelled.load(str(images), stations)) == [0] * 10 + [1] * 10
+
+
 def test_only_the_test_images_of_a_table_are_used(card: ModelCard, images: Path) -> None:
     names = [path.relative_to(images) for path in sorted(images.rglob("*.png"))]
     table = images / "table.csv"
@@ -115,7 +155,7 @@ def test_a_class_that_the_card_does_not_list_is_an_error(card: ModelCard, images
 def test_a_source_that_is_not_a_data_set_is_rejected(card: ModelCard, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean 'mnist'"):
         labelled.load("mnits", card)
-    with pytest.raises(DataError, match="contains neither one subfolder per class"):
+    with pytest.raises(DataError, match="contains no subfolders"):
         labelled.load(str(tmp_path), card)
     (tmp_path / "empty.csv").write_text("path,label\n")
     with pytest.raises(DataError, match=r"empty\.csv: contains no images"):

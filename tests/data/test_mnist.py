@@ -171,7 +171,7 @@ def test_if_every_mirror_fails_the_message_names_each_cause_and_no_file_is_writt
     assert (
         second.startswith(f"{closed_url}: ") and "Connection refused; without a network, pass --data digits" in second
     )
-    assert second.endswith(f"or put MNIST's four files into {folder}")
+    assert f"and the other files of MNIST into {folder} (set NETKIT_DATA" in second
     assert set(mirrors[0].requested) == {FIRST}
     assert not folder.exists()
 

@@ -82,9 +82,25 @@ def test_the_error_names_another_file_in_the_folder_and_nothing_is_written(
     with pytest.raises(UsageError) as caught:
         write_sample(digits_data, folder)
     assert (
-        str(caught.value) == f"{folder}: contains {folder / other}, which is not part of this sample; pass a new folder"
+        str(caught.value)
+        == f"{folder}: contains {folder / other}, which is not part of this sample; pass a new or empty folder"
     )
     assert files_in(folder) == [other]
+
+
+def test_hidden_files_in_the_folder_are_ignored(digits_data: ArrayDataSet, tmp_path: Path) -> None:
+    (tmp_path / ".DS_Store").touch()
+    assert write_sample(digits_data, tmp_path, count=1) == 1
+
+
+@pytest.mark.parametrize("label", ["../../escaped", "..", ".", "/tmp/x", "a/b", "a\0"])
+def test_a_label_that_is_not_the_name_of_a_folder_is_rejected(
+    digits_data: ArrayDataSet, tmp_path: Path, label: str
+) -> None:
+    data = replace(digits_data, labels=(label, *digits_data.labels[1:]))
+    with pytest.raises(UsageError, match="cannot be the name of a folder; rename it in the data set"):
+        write_sample(data, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_larger_sample_in_the_folder_is_rejected(digits_data: ArrayDataSet, tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from torchvision.transforms import v2
 from netkit.core.errors import ImageError
 from netkit.core.model_card import Input, ModelCard
 from netkit.images import png
-from netkit.images.decoder import MAX_FILE_BYTES, Decoder, suppress_pillow_warnings
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
+from netkit.images.limits import MAX_FILE_BYTES
 
 Levels = NDArray[Any]
 RGB = np.random.default_rng(0).integers(0, 256, (28, 28, 3), dtype=np.uint8)
@@ -69,14 +70,16 @@ def test_resizing_and_cropping_equal_torchvisions_resize_and_center_crop(size: t
 
 
 def test_an_image_that_resizing_would_make_too_large_is_rejected() -> None:
-    with pytest.raises(ImageError, match="51200000x256 when scaled, over the limit of 24,000,000 pixels") as caught:
+    with pytest.raises(
+        ImageError, match="51200000x256 pixels when scaled, over the limit of 16,000,000, 1/4 of --max-pixels"
+    ) as caught:
         Decoder(Input(1, 224, 224, resize=256))(np.zeros((1, 200_000), np.uint8))
     assert caught.value.code == "too-large"
 
 
 def test_the_limit_on_pixels_applies_to_files_but_not_to_the_input_size(card: ModelCard) -> None:
     assert Decoder(card.input, max_pixels=500)(write(encode(GREY[:20, :20]))).shape == (1, 28, 28)
-    with pytest.raises(ImageError, match="over the limit of 500 pixels"):
+    with pytest.raises(ImageError, match="28x28 pixels = 784, over the limit of 500; raise --max-pixels"):
         Decoder(card.input, max_pixels=500)(write(encode(GREY)))
 
 
@@ -164,21 +167,32 @@ def png_of(width: int, height: int) -> bytes:
     ("source", "code", "message"),
     [
         (b"", "not-an-image", "the file is empty"),
-        (b"hello, I am text", "not-an-image", "cannot be read as one of PNG, JPEG, BMP, GIF, TIFF, WEBP, PPM"),
-        (encode(RGB, "ICO"), "not-an-image", "cannot be read as one of PNG"),
+        (
+            b"hello, I am text",
+            "not-an-image",
+            "cannot be read as one of PNG, JPEG, BMP, GIF, TIFF, WebP, PGM, PPM, AVIF",
+        ),
         (PNG[:1000], "truncated", "cannot be decoded: "),
         (PNG[:20], "truncated", "cannot be decoded: "),
         (JPEG[:-400], "truncated", "cannot be decoded: image file is truncated"),
         (PNG[:1000] + bytes(byte ^ 255 for byte in PNG[1000:1010]) + PNG[1010:], "damaged", "cannot be decoded: "),
-        (png_of(10_000, 10_000), "too-large", "10000x10000, over the limit of 24,000,000 pixels"),
-        (png_of(60_000, 60_000), "too-large", "over the limit of 24,000,000 pixels"),
+        (
+            png_of(10_000, 10_000),
+            "too-large",
+            "10000x10000 pixels = 100,000,000, over the limit of 64,000,000; raise --max-pixels",
+        ),
+        (
+            png_of(60_000, 60_000),
+            "too-large",
+            "60000x60000 pixels = 3,600,000,000, over the limit of 64,000,000",
+        ),
         (
             lambda path: os.truncate(write(b"", path), MAX_FILE_BYTES + 1),
             "too-large",
-            "67,108,865 bytes, over the limit of 67",
+            "67,108,865 bytes, over the limit of 67,108,864; raise --max-bytes",
         ),
         (encode(GREY.astype("f4"), "TIFF"), "unsupported", "32-bit pixels (mode F) have no defined white level"),
-        (encode(GREY.astype("i4"), "TIFF"), "unsupported", "32-bit pixels (mode I) have no defined white level"),
+        (encode(GREY.astype("i4"), "TIFF"), "unsupported", "TIFF with signed pixels is not supported"),
         (os.mkdir, "unreadable", "not a regular file"),
         (os.mkfifo, "unreadable", "not a regular file"),
         (lambda path: os.symlink("nowhere.png", path), "not-found", "no such file"),
@@ -227,6 +241,10 @@ def test_damaged_files_give_pixels_or_an_image_error(card: ModelCard, image_form
             assert pixels.shape == (1, 28, 28) and pixels.dtype == np.uint8
         except ImageError as exc:
             assert exc.code in ("not-an-image", "truncated", "damaged", "too-large", "unsupported")
+
+
+def plain_image(content: bytes) -> Image.Image | None:
+    return png.plain_image(png.needed_chunks(content), max_pixels=10**6)
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:
@@ -280,13 +298,13 @@ def test_the_fast_path_gives_the_same_pixels_as_pillow(levels: Levels, parts: in
     pixels = content[start : start + int.from_bytes(content[start - 8 : start - 4], "big")]
     ends = [len(pixels) * part // parts for part in range(parts + 1)]
     chunks = b"".join(png_chunk(b"IDAT", pixels[ends[part] : ends[part + 1]]) for part in range(parts))
-    image = png.plain_image(content[:33] + chunks + png_chunk(b"IEND", b""), max_pixels=10**6)
+    image = plain_image(content[:33] + chunks + png_chunk(b"IEND", b""))
     assert image is not None and np.array_equal(np.asarray(image), levels)
 
 
 @pytest.mark.parametrize("levels", [BITS, LEVELS_16, np.dstack([GREY, ALPHA]), np.dstack([RGB, ALPHA])])
 def test_the_fast_path_only_decodes_plain_files(levels: Levels) -> None:
-    assert png.plain_image(encode(levels), max_pixels=10**6) is None
+    assert plain_image(encode(levels)) is None
 
 
 @pytest.mark.parametrize("pixels", [zlib.compress(ROWS)[:-9], zlib.compress(ROWS[:-40]), b"", b"not a zlib stream"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.core.errors import ImageError, UsageError
+from netkit.core.errors import DataError, ImageError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.images.decoder import Decoder
 from netkit.infer.pipeline.inputs import find_inputs
@@ -23,7 +23,7 @@ def touch(path: str) -> str:
     return path
 
 
-def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(card: ModelCard) -> None:
+def test_a_folder_yields_files_with_an_image_suffix_also_in_linked_subfolders(card: ModelCard) -> None:
     not_utf8 = os.fsdecode(b"\xff\xfe.png")
     for name in ("a/z.png", "a-b/y.tiff", "B/x.WebP", "b.PNG", "c.jpeg", "d.txt", "png", "g.png/in.png", not_utf8):
         touch(f"in/{name}")
@@ -31,7 +31,8 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
     os.mkfifo("in/pipe.png")
     for name, target in (("e.png", "b.PNG"), ("f.png", "nowhere"), ("linked", "../o"), ("loop", ".")):
         os.symlink(target, f"in/{name}")
-    names = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png", "pipe.png", not_utf8]
+    names = ["B/x.WebP", "a/z.png", "a-b/y.tiff", "b.PNG", "c.jpeg", "e.png", "f.png", "g.png"]
+    names += ["linked/o.png", "pipe.png", not_utf8]
     assert list(find_inputs(["in"])) == [f"in/{name}" for name in names]
     with pytest.raises(ImageError, match="the file is empty"):  # the file is found and opened
         Decoder(card.input)(f"in/{not_utf8}")
@@ -48,7 +49,7 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
         ("**/*.png", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"]),
         (  # the same as "in"
             "in/**",
-            ["in/.git/d.png", "in/.hidden.png", "in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
+            ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png"],
         ),
         # matches the folder in/sub and the file in/sub/c.png
         ("in/**/*", ["in/[ab].png", "in/a.png", "in/b.png", "in/sub/c.png", "in/t.txt"]),
@@ -56,6 +57,8 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
         ("*/*/c.*", ["in/sub/c.png"]),
         ("./in/?.png", ["./in/a.png", "./in/b.png"]),
         ("in/.*", ["in/.git/d.png", "in/.hidden.png"]),
+        ("in/@*", ["in/@eaDir/e.png"]),
+        ("in/.hidden.png", ["in/.hidden.png"]),
         ("**/**/*.png", "**/**/*.png: a pattern may contain '**' only once"),
         ("nowhere/**", "nowhere/**: matches nothing"),
         ("in/n*", "in/n*: matches nothing, or only folders without images"),
@@ -67,9 +70,19 @@ def test_a_folder_yields_files_with_an_image_suffix_and_skips_linked_subfolders(
 def test_patterns_yield_each_file_once_in_order_and_are_rejected_if_they_match_nothing(
     argument: str, expected: list[str] | str
 ) -> None:
-    for name in ("b.png", "a.png", "[ab].png", "t.txt", "sub/c.png", "notes/n.txt", ".hidden.png", ".git/d.png"):
+    for name in (
+        "b.png",
+        "a.png",
+        "[ab].png",
+        "t.txt",
+        "sub/c.png",
+        "notes/n.txt",
+        ".hidden.png",
+        ".git/d.png",
+        "@eaDir/e.png",
+    ):
         touch(f"in/{name}")
-    os.symlink("..", "in/sub/up")  # not followed
+    os.symlink("..", "in/sub/up")  # leads back, so it is not followed
     if isinstance(expected, list):
         assert list(find_inputs([argument])) == expected
     else:
@@ -122,6 +135,35 @@ def test_a_folder_that_cannot_be_listed_becomes_an_input_with_an_error(card: Mod
     (path,) = find_inputs(["."])
     with pytest.raises(ImageError, match="cannot be read: File name too long"):
         Decoder(card.input)(path)
+
+
+def test_a_pattern_finds_images_in_linked_folders() -> None:
+    touch("elsewhere/deep/a.png")
+    os.mkdir("in")
+    os.symlink("../elsewhere", "in/linked")
+    assert list(find_inputs(["in/**/*.png"])) == list(find_inputs(["in"])) == ["in/linked/deep/a.png"]
+
+
+def test_a_folder_without_readable_images_is_refused_with_what_it_contains() -> None:
+    touch("in/a.heic")
+    with pytest.raises(
+        UsageError, match=r"no images in this folder .*; skipped 1 \.heic file \(format not supported\)"
+    ):
+        find_inputs(["in"])
+
+
+@pytest.mark.parametrize(("name", "separator"), [("list.csv", ","), ("list.TSV", "\t"), ("list.csv", ";")])
+def test_a_table_yields_its_paths_relative_to_its_folder(name: str, separator: str) -> None:
+    table = Path(touch(f"in/{name}"))
+    rows = [("Label", " PATH "), ("x", "a;1.png"), ("", ""), ("y", "s3://bucket/b.png"), ("x", "/c.png"), ("x", "")]
+    text = "\n".join(separator.join(f'"{cell}"' if ";" in cell else cell for cell in row) for row in rows)
+    table.write_text(text.replace(f"\n{separator}\n", "\n\n"))
+    assert list(find_inputs([str(table)])) == ["in/a;1.png", "s3://bucket/b.png", "/c.png", ""]
+    assert list(find_inputs([str(table)], path_column="label")) == ["in/x", "in/y", "in/x", "in/x"]
+    with pytest.raises(
+        DataError, match=r"no column 'file'; its columns are 'Label', 'PATH'; choose with --path-column$"
+    ):
+        find_inputs([str(table)], path_column="file")
 
 
 def test_a_carriage_return_is_dropped_unless_a_file_has_that_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,15 +65,19 @@ def test_predictions_are_counted_as_correct_by_the_name_of_their_folder(
         ("in/dog/2.png", "cat"),
         ("here.png", "cat"),  # the current folder is named cat
         ("../cat/4.png", "dog"),
-        ("in/cow/5.png", "dog"),  # not counted: cow is not a label of the model
-        ("in/cat/more/6.png", "cat"),  # not counted: the file is in the folder more
+        ("/in/cow/5.png", "dog"),  # not counted: cow is not a label of the model
+        ("in/cat/more/6.png", "cat"),
+        ("/cat/dog/2021/7.png", "dog"),  # the nearest folder counts
+        ("s3://cat/dog/8.png", "dog"),
+        ("zip://dog/9.png::file:///cat.zip", "dog"),
+        ("s3://bucket/10.png", "dog"),  # not counted: a URL is not in the current folder
     ]:
         counts.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
-    assert (counts.ok, counts.failed, counts.labelled, counts.correct) == (6, 0, 4, 2)
-    assert str(counts) == "6 files; accuracy 50.00% (2 of 4 in folders named like a label)"
+    assert (counts.ok, counts.failed, counts.labelled, counts.correct) == (10, 0, 8, 6)
+    assert str(counts) == "10 files; accuracy 75.00% of 8 images whose folder is named after a label"
     counts.add([Row("in/cat/7.png", status="damaged", message="cannot be decoded")])
-    assert (counts.ok, counts.failed, counts.labelled) == (6, 1, 4)
-    assert str(counts).startswith("7 files, 1 of them with an error; accuracy 50.00% (2 of 4 ")
+    assert (counts.ok, counts.failed, counts.labelled) == (10, 1, 8)
+    assert str(counts).startswith("11 files, 1 of them with an error; accuracy 75.00% of 8 ")
 
 
 def test_counts_have_thousands_separators_and_no_accuracy_without_labelled_folders() -> None:

@@ -14,8 +14,11 @@ from PIL import ExifTags, Image
 
 Create = Callable[[Path], object]  # writes a file at a path
 
-MAX_SIDE = 4898  # pixels; a square of this side is just below the limit on pixels
-MAX_WEBP_SIDE = 3464  # pixels; likewise for WebP, whose pixels count twice
+MAX_SIDE = 8000  # pixels; a square of this side is just below the limit on pixels
+MAX_COPIED_SIDE = 5656  # pixels; likewise for pixels that are copied and count twice
+MAX_PROGRESSIVE_SIDE = 6040  # pixels; likewise for progressive JPEG in color, whose pixels count 1.75 times
+MAX_WEBP_SIDE = 4000  # pixels; likewise for WebP, whose pixels count 4 times
+MAX_AVIF_SIDE, MAX_JPEG_2000_SIDE = 3577, 1414  # pixels; likewise, for pixels that count 5 and 32 times
 RGBA_LEVELS = np.random.default_rng(0).integers(0, 256, (28, 28, 4), np.uint8)
 
 
@@ -39,8 +42,8 @@ def exif_orientation(orientation: int) -> Image.Exif:
     return exif
 
 
-def large(mode: str, image_format: str, *, width: int = MAX_SIDE, height: int = MAX_SIDE, **options: Any) -> Create:
-    return lambda path: Image.new(mode, (width, height)).save(path, image_format, **options)
+def large(mode: str, image_format: str, *, side: int = MAX_SIDE, **options: Any) -> Create:
+    return lambda path: Image.new(mode, (side, side)).save(path, image_format, **options)
 
 
 def noise(mode: str, image_format: str, *, side: int = MAX_SIDE, **options: Any) -> Create:
@@ -107,8 +110,8 @@ def jpeg_with_many_scans(path: Path) -> None:
 
 def bmp_with_short_runs(path: Path) -> None:
     """A run-length encoded BMP in which each run has one pixel."""
-    rows = (b"\x01\x07" * MAX_SIDE + b"\0\0") * MAX_SIDE + b"\0\1"
-    header = struct.pack("<IiiHHIIiiII", 40, MAX_SIDE, MAX_SIDE, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    rows = (b"\x01\x07" * MAX_COPIED_SIDE + b"\0\0") * MAX_COPIED_SIDE + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, MAX_COPIED_SIDE, MAX_COPIED_SIDE, 1, 8, 1, len(rows), 0, 0, 256, 0)
     path.write_bytes(b"BM" + struct.pack("<IHHI", 1078 + len(rows), 0, 0, 1078) + header + bytes(1024) + rows)
 
 

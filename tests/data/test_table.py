@@ -1,0 +1,79 @@
+"""Tables of paths and labels, as spreadsheets, scripts and colleagues write them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from netkit.core.errors import DataError
+from netkit.data import image_files, registry
+from netkit.data.options import Options
+
+
+@pytest.fixture(autouse=True)
+def images(tmp_path: Path) -> Path:
+    """The folder of the table, with eight images."""
+    for number in range(8):
+        Image.new("L", (5, 6), 10 * number).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def table_of(folder: Path, text: str, *, name: str = "all.csv", encoding: str = "utf-8") -> Path:
+    (folder / name).write_bytes(text.encode(encoding))
+    return folder / name
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize(("name", "header"), [("all.csv", "path{}label"), ("all.TSV", " Path {}LABEL{}note, if any")])
+def test_separators_encodings_and_header_spellings_are_recognized(
+    images: Path, separator: str, encoding: str, name: str, header: str
+) -> None:
+    lines = [header.format(separator, separator)] + [f"{n}.png{separator}{'äb'[n % 2]}" for n in range(8)]
+    if separator == ",":
+        lines[0] = lines[0].partition(",note")[0]
+    table = table_of(images, "\r\n".join(lines), name=name, encoding=encoding)
+    entries = image_files.list_images(table).train
+    assert [(Path(entry.path).name, entry.label) for entry in entries] == [(f"{n}.png", "äb"[n % 2]) for n in range(8)]
+    assert registry.load(str(table)).labels == ("b", "ä")
+
+
+def test_columns_can_be_chosen(images: Path) -> None:
+    rows = [f"{number}.png,{'ab'[number % 2]},cd" for number in range(8)]
+    table = table_of(images, "\n".join(["file,species,label", *rows]))
+    data = registry.load(str(table), Options(path_column="FILE", label_column="species"))
+    assert data.labels == ("a", "b") and data.reading == {"path_column": "FILE", "label_column": "species"}
+
+
+def test_blanks_around_labels_are_removed_with_a_message(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    table = table_of(images, "path,label\n0.png, a\n1.png,b\n2.png,a\t\n3.png,b\n")
+    assert {entry.label for entry in image_files.list_images(table).train} == {"a", "b"}
+    assert caplog.messages == [f"{table}: blanks around 2 labels removed, such as ' a'"]
+
+
+def test_equal_rows_are_used_once(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    table = table_of(images, "path,label\n0.png,a\n./0.png,a\n1.png,b\n")
+    assert [entry.name for entry in image_files.list_images(table).train] == ["0.png", "1.png"]
+    assert caplog.messages == [f"{table}: 1 rows are repeated and are used once"]
+
+
+def test_missing_files_are_reported_in_one_line(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [f"{number}.png,{'ab'[number % 2]}" for number in range(8)]
+    table = table_of(images, "\n".join(["path,label", *rows, *(f"gone{n}.png,a" for n in range(4))]))
+    data = registry.load(str(table))
+    assert len(data.train_labels) + len(data.test_labels) == 8
+    messages = [message for message in caplog.messages if "gone" in message]
+    assert len(messages) == 1 and messages[0].startswith(f"{table}: 4 files do not exist: {images}/gone")
+    with pytest.raises(DataError, match=r"4 of 12 images cannot be read.*gone\d\.png: no such file"):
+        registry.load(str(table), Options(max_unreadable=0))
+
+
+def test_paths_may_be_urls_or_absolute(images: Path, tmp_path: Path) -> None:
+    rows = [f"{(images / f'{n}.png').as_uri() if n % 2 else images / f'{n}.png'},{'ab'[n // 4]}" for n in range(8)]
+    (tmp_path / "other").mkdir()
+    data = registry.load(str(table_of(tmp_path / "other", "\n".join(["path,label", *rows]))))
+    brightness = sorted(int(image[0, 0, 0]) for part in (data.train_images, data.test_images) for image in part[:])
+    assert brightness == [10 * number for number in range(8)]
