@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Architecture(NamedTuple):
     module: str
     class_name: str
-    source: str
+    paper: str
 
 
 ARCHITECTURES = {

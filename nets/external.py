@@ -1,5 +1,7 @@
 """Networks from outside netkit: torchvision's classifiers, and the user's classes, named MODULE:CLASS."""
 
+import difflib
+import importlib
 import os
 import re
 import sys
@@ -8,17 +10,22 @@ from contextlib import contextmanager
 from importlib import import_module, metadata
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from traceback import extract_tb
 from types import ModuleType
 
 import torch
 from torch import nn
 
-from netkit.core.errors import UsageError, one_line, unknown_name
+from netkit.core.errors import UsageError, one_line
 from netkit.core.runs import TORCHVISION, required_channels
 
 # with auxiliary heads, these networks return several outputs in training mode
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
+MAX_SUGGESTIONS = 5
 CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks support one of them
+
+# the last line of a traceback outside of these files is the user's
+NOT_USER_CODE = (__file__, str(importlib.__file__), os.path.dirname(torch.__file__) + os.sep, "<frozen ")
 
 Factory = Callable[[tuple[int, int]], nn.Module]
 
@@ -26,8 +33,8 @@ Factory = Callable[[tuple[int, int]], nn.Module]
 def create(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
     """Create the network `name` for images (channels, *size), with random weights.
 
-    Raises UsageError if the network is unknown or cannot take images of this shape; the message then contains the
-    smallest supported square size.
+    Raises UsageError if the network is unknown or cannot take images of this shape; the message then contains a square
+    size that it can take.
     """
     if name.startswith(TORCHVISION):
         return _create_checked(name, _torchvision_factory(name, channels, classes), channels, classes, size)
@@ -47,7 +54,9 @@ def _torchvision_factory(arch: str, channels: int, classes: int) -> Factory:
 
     name = arch.removeprefix(TORCHVISION)
     if name not in (known := torchvision_names()):
-        raise unknown_name("architecture", arch, [f"{TORCHVISION}{known_name}" for known_name in known])
+        close = difflib.get_close_matches(name, known, n=MAX_SUGGESTIONS, cutoff=0.5)
+        question = f"did you mean {', '.join(f'{TORCHVISION}{other}' for other in close)}? " if close else ""
+        raise UsageError(f"unknown architecture {arch!r}: {question}torchvision.models.list_models() lists the names")
     if channels != (required := required_channels(arch)):
         raise UsageError(f"{arch} takes images of {required} channels, not {channels}; pass --channels {required}")
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}
@@ -62,15 +71,44 @@ def _torchvision_factory(arch: str, channels: int, classes: int) -> Factory:
 
 def _user_factory(arch: str, channels: int, classes: int) -> Factory:
     module_name, _, class_name = arch.partition(":")
+    names = (*module_name.split("."), class_name)
+    if not all(map(str.isidentifier, names)) or module_name.endswith(".py"):
+        raise UsageError(f"{arch}: not MODULE:CLASS; for the class Net in mynets.py, pass mynets:Net")
     try:
-        network = getattr(import_module(module_name), class_name)
-    except AttributeError:
-        raise UsageError(f"{arch}: {module_name} has no {class_name}") from None
+        module = import_module(module_name)
     except Exception as exc:  # the user's code can raise anything
         if isinstance(exc, ModuleNotFoundError) and exc.name and f"{module_name}.".startswith(f"{exc.name}."):
             raise UsageError(f"{arch}: no module {module_name} in the current directory or on Python's path") from None
-        raise UsageError(f"{arch}: {module_name} cannot be imported: {one_line(repr(exc))}") from None
-    return lambda size: network(channels=channels, classes=classes, size=size)
+        raise UsageError(f"{arch}: {module_name} cannot be imported: {_cause(exc)}") from None
+    if not hasattr(module, class_name):
+        raise UsageError(f"{arch}: {module_name} has no class {class_name!r}")
+    network = getattr(module, class_name)
+    if not callable(network):
+        raise UsageError(f"{arch}: is of type {type(network).__name__}, not a subclass of torch.nn.Module")
+
+    def make(size: tuple[int, int]) -> nn.Module:
+        try:
+            instance = network(channels=channels, classes=classes, size=size)
+        except Exception as exc:  # as above
+            call = f"{class_name}(channels={channels}, classes={classes}, size={size})"
+            hint = "; a network class takes these three arguments" if isinstance(exc, TypeError) else ""
+            raise UsageError(f"{call} failed: {_cause(exc)}{hint}") from None
+        if not isinstance(instance, nn.Module):
+            raise UsageError(f"{class_name} is not a subclass of torch.nn.Module")
+        return instance
+
+    return make
+
+
+def _cause(exc: Exception) -> str:
+    """Return the message of an exception, with the user's line that caused it."""
+    text = one_line(str(exc) or type(exc).__name__)[:200]
+    if "meta tensor" in text:  # netkit runs the network on the meta device, where tensors have shapes but no values
+        text = "Python code reads the values of a tensor, as .item() and 'if' do; ONNX cannot contain this"
+    lines = [frame for frame in extract_tb(exc.__traceback__) if not frame.filename.startswith(NOT_USER_CODE)]
+    if isinstance(exc, SyntaxError) or not lines:  # the message of a SyntaxError contains its line
+        return text
+    return f"{text} ({os.path.basename(lines[-1].filename)}, line {lines[-1].lineno})"
 
 
 class _FolderFinder(MetaPathFinder):
@@ -128,9 +166,16 @@ def _create_checked(arch: str, make: Factory, channels: int, classes: int, size:
     if (problem := _problem(make, channels, classes, size)) is None:
         return make(size)
     works = next((side for side in CANDIDATE_SIDES if not _problem(make, channels, classes, (side, side))), None)
-    smallest = _smallest_side(make, channels, classes, works) if works else None
-    hint = f"; the smallest supported size is {smallest}x{smallest}" if smallest else ""
-    raise UsageError(f"{arch} cannot take {size[0]}x{size[1]} images of {channels} channels: {problem}{hint}")
+    if works is None:
+        raise UsageError(f"{arch}: {problem}")
+    smallest = _smallest_side(make, channels, classes, works)
+    images = f"{size[0]}x{size[1]} images with {channels} channel{'' if channels == 1 else 's'}"
+    cause = "" if arch.startswith(TORCHVISION) else f": {problem}"
+    if min(size) < smallest:
+        raise UsageError(f"{arch} cannot take {images}{cause}; the smallest size is --image-size {smallest}")
+    multiple = -(-max(size) // smallest) * smallest  # vision transformers take multiples of their patch size
+    side = works if _problem(make, channels, classes, (multiple, multiple)) else multiple
+    raise UsageError(f"{arch} cannot take {images}{cause}; pass, for example, --image-size {side}")
 
 
 def _problem(make: Factory, channels: int, classes: int, size: tuple[int, int]) -> str | None:
@@ -138,8 +183,10 @@ def _problem(make: Factory, channels: int, classes: int, size: tuple[int, int]) 
     try:
         with torch.device("meta"), torch.no_grad():
             logits = make(size).eval()(torch.zeros(2, channels, *size))
+    except UsageError as exc:
+        return str(exc)
     except Exception as exc:  # the user's code can raise anything
-        return one_line(str(exc) or type(exc).__name__)[:200]
+        return f"the forward pass of images {(2, channels, *size)} failed: {_cause(exc)}"
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     return None if shape == (2, classes) else f"its output for 2 images is {shape}, not logits (2, {classes})"
 

@@ -21,7 +21,7 @@ class Summary:
     arch: str
     parameters: int
     multiply_adds: int
-    source: str
+    paper: str
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Bottleneck:
     layer: str
     channels: str  # input -> between the two convolutions -> output
     kernel: int  # k
-    bottleneck: int  # multiply-adds of both convolutions
-    direct: int  # multiply-adds of the k x k convolution alone
-    ratio: str  # direct / bottleneck
+    with_bottleneck: int  # multiply-adds of both convolutions
+    without: int  # multiply-adds of the k x k convolution alone
+    saved: str  # share of the multiply-adds that the bottleneck saves; below 0 if it adds some
 
 
 def summary(arch: str) -> Summary:
     """Return the size of netkit's own network `arch`. Raises UsageError if the name is unknown."""
     net = create(arch)
-    return Summary(arch, parameters(net), multiply_adds(net, DIGIT), architecture(arch).source)
+    return Summary(arch, parameters(net), multiply_adds(net, DIGIT), architecture(arch).paper)
 
 
 def parameters(net: nn.Module) -> int:
@@ -104,11 +104,11 @@ def bottleneck(layer: str, narrow: nn.Conv2d, wide: nn.Conv2d, image: Shape) -> 
     """Compare `narrow` and `wide` in sequence with one convolution like `wide`, on an input of shape `image`."""
     kernel = wide.kernel_size[0]
     alone = nn.Conv2d(image[0], wide.out_channels, kernel, padding=kernel // 2)
-    both, direct = multiply_adds(nn.Sequential(narrow, wide), image), multiply_adds(alone, image)
+    both, without = multiply_adds(nn.Sequential(narrow, wide), image), multiply_adds(alone, image)
     channels = f"{image[0]} -> {narrow.out_channels} -> {wide.out_channels}"
-    return Bottleneck(layer, channels, kernel, both, direct, f"{direct / both:.2f}x")
+    return Bottleneck(layer, channels, kernel, both, without, f"{1 - both / without:.0%}")
 
 
-def textbook_bottleneck() -> Bottleneck:
-    """The textbook example: 5x5 from 192 to 32 channels on 28x28, directly or after 1x1 to 16 channels."""
-    return bottleneck("textbook", nn.Conv2d(192, 16, 1), nn.Conv2d(16, 32, 5, padding=2), (192, 28, 28))
+def googlenet_bottleneck() -> Bottleneck:
+    """GoogLeNet's module 3a: 5x5 from 192 to 32 channels on 28x28, after 1x1 to 16 channels."""
+    return bottleneck("GoogLeNet 3a", nn.Conv2d(192, 16, 1), nn.Conv2d(16, 32, 5, padding=2), (192, 28, 28))

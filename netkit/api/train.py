@@ -138,6 +138,8 @@ def train(
         raise unknown_name("class weights", class_weights, CLASS_WEIGHTS)
     overrides |= {"balanced": class_weights == "balanced", "freeze": freeze, "patience": patience or 0}
     chosen_recipe = replace(recipe_named(recipe, arch=arch), **overrides)
+    if augment is not None:
+        chosen_recipe = chosen_recipe.with_augmentation(augment)
     options = Options(
         channels=required_channels(arch) if channels is None else channels,
         size=(image_size, image_size) if isinstance(image_size, int) else image_size,
@@ -155,9 +157,7 @@ def train(
     )
     data_set = registry.load(str(data), options)
     if augment is None and chosen_recipe.translate and has_color(data_set.train_images):
-        augment = "photos"
-    if augment is not None:
-        chosen_recipe = chosen_recipe.with_augmentation(augment)
+        chosen_recipe = chosen_recipe.with_augmentation("photos")
     images, note = len(data_set.train_labels), ""
     if epochs is None:
         chosen_recipe, note = with_min_steps(chosen_recipe, images)

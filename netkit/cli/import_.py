@@ -30,5 +30,6 @@ def import_(file: Path, out: Path | None) -> None:
     out = out or file.with_suffix(".safetensors")
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: the name of the output file must end with .safetensors")
-    click.echo(f"{out}: {weights.convert(file, out):,} tensors")
+    count = weights.convert(file, out)
+    click.echo(f"{out}: {count:,} tensor{'' if count == 1 else 's'}")
     hints.suggest("train", options=["--weights", str(out), "--help"])  # the matching network is unknown

@@ -122,10 +122,10 @@ def _path(text: str) -> Path:
 
 def _size(text: str) -> tuple[int, int]:
     """Height and width from HxW or N."""
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and (width or height).isdecimal() and int(height) and int(width or height)):
+    sides = text.split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) for side in sides):
         raise ValueError(f"{text!r} is not an image size; pass N or HEIGHTxWIDTH, e.g. 64 or 48x64")
-    return int(height), int(width or height)
+    return int(sides[0]), int(sides[-1])
 
 
 def _numbers(text: str) -> tuple[float, ...]:
@@ -164,7 +164,6 @@ def spell(value: object) -> str:
     return str(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
-OWN_ARCHITECTURE = LazyChoice("architecture", _architectures)
 ARCHITECTURE = ArchitectureChoice("architecture", _architectures)
 VARIANT = LazyChoice("precision", _variants)
 COUNT = click.IntRange(min=1, max=1_000_000)

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 @layout_option(default="auto")
 @path_column_option(default="path")
 @label_column_option(default="label")
-@option("--count", type=COUNT, metavar="N", help="Write only the first N images.", show_default="all")
+@option("--count", type=COUNT, metavar="N", help="Write only the first N images of all labels.", show_default="all")
 def sample(folder: Path, data: str, count: int | None, **reading: Any) -> None:
     """Write the test images of a data set as PNG files.
 
-    Each image is written to DIR/LABEL/INDEX.png, so that 'netkit infer DIR' reports the accuracy.
+    Each image is written to DIR/LABEL/INDEX.png, so that 'netkit infer DIR' reports the accuracy. INDEX counts the test
+    images of all labels from 0.
     """
     from netkit.data import registry
     from netkit.data.options import Options

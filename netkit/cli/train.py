@@ -15,7 +15,6 @@ from netkit.cli.params import (
     NUMBERS,
     PATH,
     SIZE,
-    LazyChoice,
     arch_option,
     data_option,
     device_option,
@@ -27,89 +26,49 @@ from netkit.cli.params import (
     option,
     path_column_option,
 )
+from netkit.cli.process import fail
 from netkit.core.errors import Interrupted, TrainingError
 from netkit.core.runs import is_user_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from netkit.nets.training.metrics import EpochMetrics
 
 
-def _recipes() -> Iterable[str]:
-    from netkit.nets.training.recipe import ALIASES, RECIPES
-
-    return [*RECIPES, *ALIASES]
-
-
-def _precisions() -> Iterable[str]:
-    from netkit.nets.training.recipe import PRECISIONS
-
-    return PRECISIONS
-
-
-def _augmentations() -> Iterable[str]:
-    from netkit.nets.training.recipe import AUGMENTATIONS
-
-    return AUGMENTATIONS
-
-
-def _class_weights() -> Iterable[str]:
-    from netkit.nets.training.recipe import CLASS_WEIGHTS
-
-    return CLASS_WEIGHTS
-
-
-RECIPE = LazyChoice("recipe", _recipes)
-PRECISION = LazyChoice("precision", _precisions)
-AUGMENTATION = LazyChoice("augmentation", _augmentations)
-CLASS_WEIGHTS = LazyChoice("class weights", _class_weights)
-FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
+FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 
 
 @click.command()
-@arch_option(default="inception", help="Network to train; see 'netkit nets'.")
-@data_option(default="mnist", help="Data set to train on.")
-@option("--image-size", type=SIZE, help="Scale images to this size, in pixels.", show_default="size of the images")
-@option("--resize", type=COUNT, metavar="N", help="Scale the shorter side to N pixels, then crop to --image-size.")
-@option("--channels", type=int, metavar="[1|3]", help="1 for grey, 3 for RGB.", show_default="as in the images")
-@option("--mean", type=NUMBERS, help="Mean per channel, of pixels in [0, 1].", show_default=FROM_DATA)
-@option("--std", type=NUMBERS, help="Standard deviation per channel.", show_default=FROM_DATA)
-@option("--val-split", type=float, default=0.2, help="Fraction held out as test images if DATA has none.")
+@arch_option(default="inception", help="Network; see 'netkit nets'.")
+@data_option(default="mnist", help="Data set.")
+@option("--image-size", type=SIZE, help="Stretch to NxN or HxW pixels.", show_default="as is")
+@option("--resize", type=COUNT, metavar="N", help="Shorter side before cropping.", show_default="no crop")
+@option("--channels", type=int, metavar="[1|3]", help="1: grey, 3: RGB.", show_default="as the images")
+@option("--mean", type=NUMBERS, help="Mean per channel, 0 to 1.", show_default=MEASURED)
+@option("--std", type=NUMBERS, help="Standard deviation, likewise.", show_default=MEASURED)
+@option("--val-split", type=float, default=0.2, help="Test share, if DATA has no test set.")
 @layout_option(default="auto")
 @path_column_option(default="path")
 @label_column_option(default="label")
-@option(
-    "--max-unreadable",
-    type=float,
-    metavar="SHARE",
-    default=0.01,
-    help="Fraction of images that may be unreadable, or 5 files.",
-)
-@option("--weights", type=PATH, help=".safetensors file with initial weights; see 'netkit import'.")
-@option("--recipe", type=RECIPE, metavar="NAME", default="fast", help="Training recipe: fast or baseline.")
-@option("--epochs", type=float, help="Passes over the training images.", show_default=FROM_RECIPE)
+@option("--max-unreadable", type=float, metavar="SHARE", default=0.01, help="Share that may be unreadable, or 5.")
+@option("--weights", type=PATH, help="Initial weights (.safetensors).", show_default="random")
+@option("--recipe", metavar="NAME", default="fast", help="fast or baseline (plain SGD).")
+@option("--epochs", type=float, help="Passes over the images.", show_default=FROM_RECIPE)
 @option("--batch-size", type=COUNT, metavar="N", help="Images per optimizer step.", show_default=FROM_RECIPE)
 @option("--lr", type=float, help="Peak learning rate.", show_default=FROM_RECIPE)
-@option("--ema", type=float, help="EMA decay of the weights; 0 is off.", show_default=FROM_RECIPE)
-@option(
-    "--precision",
-    type=PRECISION,
-    metavar="NAME",
-    help="fp32, bf16, fp16; auto: bf16 if supported.",
-    show_default=FROM_RECIPE,
-)
-@option("--augment", type=AUGMENTATION, metavar="NAME", help="none, digits or photos.", show_default=FROM_DATA)
-@option("--class-weights", type=CLASS_WEIGHTS, metavar="NAME", default="none", help="none or balanced classes.")
+@option("--ema", type=float, help="Decay of averaged weights.", show_default=FROM_RECIPE)
+@option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.", show_default=FROM_RECIPE)
+@option("--augment", metavar="NAME", help="none, digits or photos.", show_default="by the images")
+@option("--class-weights", metavar="NAME", default="none", help="Weigh classes: none, balanced.")
 @option("--freeze", is_flag=True, help="Train the last layer only; needs --weights.")
-@option("--patience", type=COUNT, metavar="N", help="Stop after N epochs without a better validation accuracy.")
+@option("--patience", type=COUNT, metavar="N", help="Stop N epochs after the best one.", show_default=OFF)
 @option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
 @device_option
 @option("--out", type=PATH, help="Run folder to write.", show_default="runs/ARCH")
 @option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")
-@option("--compile", is_flag=True, help="Use torch.compile; adds up to 40 s, no speed-up on CPUs.")
-@option("--deterministic", is_flag=True, help="Use deterministic algorithms on CUDA; slower.")
+@option("--compile", is_flag=True, help="Use torch.compile; starts slowly, helps GPUs only.")
+@option("--deterministic", is_flag=True, help="Use deterministic, slower algorithms on CUDA.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
 @max_bytes_option
 @max_pixels_option
@@ -117,11 +76,22 @@ FROM_RECIPE, FROM_DATA = "from the recipe", "from the images"
 def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     """Train a network and write its weights to a run folder.
 
-    The run folder receives model.safetensors (weights and model card), metrics.csv, run.json and plots.
+    The run folder receives model.safetensors (weights, labels, image size), metrics.csv, run.json and plots.
 
     ARCH is a netkit network, torchvision/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist, digits, a folder
     with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv file with the
     columns path, label and optionally split (train, val or test). A folder may contain train/ with val/, test/ or both.
+
+    netkit calls CLASS with channels, classes and size=(height, width). It downloads MNIST once, to $NETKIT_DATA or the
+    user's cache folder.
+
+    The recipe fast is SGD and Muon with 8 epochs, batch size 128, learning rate 0.1 and precision auto: bf16 if the
+    hardware supports it, else fp32. The recipe baseline is SGD with 10 epochs, batch size 64, learning rate 0.01 and
+    fp32. With few images, both train more epochs, up to 100. Neither averages the weights; --ema 0.999, for example, is
+    an exponential moving average over the steps.
+
+    With --resize N, images keep their proportions: the shorter side is scaled to N pixels, and --image-size is cropped
+    from the center.
 
     \b
     Example: netkit train --arch residual --data photos/ --image-size 64
@@ -146,11 +116,11 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
         if hidden:
             terminal.print(f"epoch {hidden}")
     except (Interrupted, TrainingError) as exc:
-        if not ranks.is_main:  # all processes stop, and only the first one prints the message
-            click.get_current_context().exit(exc.exit_code)
-        if isinstance(exc, Interrupted):
-            hints.suggest_again(resume=True, launcher=ranks.launcher())
-        raise
+        if ranks.is_main:  # all processes stop, and only the first one prints the message
+            fail(str(exc), exc.exit_code)
+            if isinstance(exc, Interrupted):
+                hints.suggest_again(resume=True, launcher=ranks.launcher())
+        click.get_current_context().exit(exc.exit_code)
     if not ranks.is_main:
         return
     accuracy = run.card.origin.test_accuracy

@@ -1,10 +1,11 @@
 """Options for loading a data set: how it is read, and how its images are prepared and split."""
 
+import math
 from dataclasses import dataclass, fields
 from typing import Any
 
-from netkit.core.errors import UsageError, unknown_name
-from netkit.core.model_card import ModelCard
+from netkit.core.errors import CardError, UsageError, unknown_name
+from netkit.core.model_card import Input, ModelCard
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 
 VAL_SPLIT = 0.2
@@ -46,12 +47,28 @@ class Options:
             raise UsageError(f"--val-split must be above 0 and below 1, not {self.val_split}")
         if not 0 <= self.max_unreadable <= 1:
             raise UsageError(f"--max-unreadable must be 0 to 1, not {self.max_unreadable}")
-        if bool(self.mean) != bool(self.std) or len(self.mean) != len(self.std):
-            raise UsageError("--mean and --std: pass both, with one number per channel, or neither")
-        if self.resize is not None and self.size is None:
-            raise UsageError("--resize needs --image-size, the size of the center crop")
         if self.layout not in LAYOUTS:
             raise unknown_name("layout", self.layout, LAYOUTS)
+        if self.channels not in (None, 1, 3):
+            raise UsageError(f"--channels {self.channels}: must be 1 (grey) or 3 (RGB)")
+        if bool(self.mean) != bool(self.std):
+            raise UsageError(f"--{'mean' if self.mean else 'std'} needs --{'std' if self.mean else 'mean'}; pass both")
+        if len(self.mean) != len(self.std):
+            lengths = f"{len(self.mean)} and {len(self.std)}"
+            raise UsageError(f"--mean and --std have different lengths, {lengths}; pass one number per channel")
+        for mean, std in zip(self.mean, self.std, strict=True):
+            if not 0 <= mean <= 1:
+                raise UsageError(f"--mean {mean:g}: must be 0 to 1, as pixels are; divide a mean of 0 to 255 by 255")
+            if not 0 < std < math.inf:
+                raise UsageError(f"--std {std:g}: must be above 0 and finite")
+        if self.resize is not None and self.size is None:
+            raise UsageError("--resize needs --image-size, the size of the center crop")
+        if self.size is not None:
+            height, width = self.size
+            try:
+                Input(1, height, width, self.resize)
+            except CardError as exc:
+                raise UsageError(f"--image-size {height}x{width}: {exc}") from None
 
     @property
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

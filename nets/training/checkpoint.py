@@ -48,8 +48,9 @@ def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCar
     except (CardError, RecursionError) as exc:
         raise CardError(f"{path}: {exc}") from None
     if is_user_code(card.arch) and card.arch != trusted:
+        other = f", not {trusted}" if trusted else ""
         raise UsageError(
-            f"{path}: the network {card.arch} is not part of netkit; to run its code, pass --arch {card.arch}"
+            f"{path}: the network {card.arch} is not part of netkit; to run its code, pass --arch {card.arch}{other}"
         )
     try:
         with torch.device("meta"):  # allocates no memory: a damaged card can describe a network of any size
@@ -68,16 +69,22 @@ def reject_pickle(path: Path) -> None:
         raise ModelError(f"{path}: a pickle can run code; convert it to safetensors with 'netkit import {path}'")
 
 
-def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
-    """Raise ModelError if `tensors` differ from `expected` in name, shape or dtype, or contain NaN or infinity."""
-    if expected.keys() != tensors.keys():
-        missing, extra = sorted(expected.keys() - tensors.keys())[:5], sorted(tensors.keys() - expected.keys())[:5]
-        raise ModelError(f"{path}: the tensors do not match the network: missing {missing}, unexpected {extra}")
+def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], *, fix: str = "") -> None:
+    """Raise ModelError if `tensors` differ from `expected` in name, shape or dtype, or contain NaN or infinity.
+
+    The message about a difference ends with `fix`.
+    """
+    for names, problem in (
+        (sorted(expected.keys() - tensors.keys()), f"lacks {{}} of the network's {len(expected)} tensors"),
+        (sorted(tensors.keys() - expected.keys()), f"has {{}} of {len(tensors)} tensors that the network lacks"),
+    ):
+        if names:
+            raise ModelError(f"{path}: {problem.format(len(names))}, such as {names[0]!r}{fix}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise ModelError(
                 f"{path}: tensor {name!r} is {tensor.dtype} {tuple(tensor.shape)}, "
-                f"the network needs {expected[name].dtype} {tuple(expected[name].shape)}"
+                f"the network needs {expected[name].dtype} {tuple(expected[name].shape)}{fix}"
             )
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{path}: tensor {name!r} contains NaN or infinity")

@@ -24,8 +24,10 @@ class Optimizer:
         rest = [weight for weight in self._weights.values() if not (recipe.muon and weight.ndim == 4)]
         lr, momentum, nesterov = recipe.lr, recipe.momentum, recipe.nesterov
         fused = device.type in FUSED_DEVICES
-        sgd = SGD(rest, lr, momentum, weight_decay=recipe.weight_decay, nesterov=nesterov, fused=fused)
-        self._optimizers: list[tuple[torch.optim.Optimizer, float]] = [(sgd, 1.0)]  # with factors of the learning rate
+        self._optimizers: list[tuple[torch.optim.Optimizer, float]] = []  # with factors of the learning rate
+        if rest:
+            sgd = SGD(rest, lr, momentum, weight_decay=recipe.weight_decay, nesterov=nesterov, fused=fused)
+            self._optimizers.append((sgd, 1.0))
         if kernels:
             self._optimizers.append((Muon(kernels, lr, momentum, nesterov=nesterov), recipe.muon))
         self._scaler = torch.amp.GradScaler(device.type, enabled=scaled)

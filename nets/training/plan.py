@@ -40,7 +40,12 @@ class Plan:
     save_every_s: float = SAVE_EVERY_S
 
     def check(self, data: DataSet) -> None:
-        """Raise UsageError if the recipe needs initial weights or validation images, and there are none."""
+        """Raise UsageError if the data set or the weights do not fit the options of the plan."""
+        channels = data.train_images.shape[1]
+        if data.fixed_mean_and_std and len(mean := data.fixed_mean_and_std[0]) != channels:
+            raise UsageError(
+                f"--mean and --std: pass one number per channel of the images ({channels}), not {len(mean)}"
+            )
         if self.recipe.freeze and not self.weights:
             raise UsageError("--freeze trains the last layer only; pass the weights of the other layers with --weights")
         if self.recipe.patience and data.val_images is None:

@@ -1,5 +1,6 @@
 """Recipes: the hyperparameters of a training run. Imports the standard library only."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -74,16 +75,17 @@ class Recipe:
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs <= MAX_EPOCHS:
-            raise UsageError(f"epochs must be above 0 and at most {MAX_EPOCHS:,}, not {self.epochs}")
+            raise UsageError(f"--epochs {self.epochs:g}: must be above 0 and at most {MAX_EPOCHS:,}")
         if self.batch_size < 1:
-            raise UsageError(f"the batch size must be at least 1, not {self.batch_size}")
+            raise UsageError(f"--batch-size {self.batch_size}: must be at least 1")
         if not 0 < self.lr <= MAX_LR:
-            raise UsageError(f"the learning rate must be above 0 and at most {MAX_LR:,.0f}, not {self.lr}")
+            raise UsageError(f"--lr {self.lr:g}: must be above 0 and at most {MAX_LR:,.0f}")
         for field in ("momentum", "ema", "label_smoothing", "pct_start", "scale", "crop", "jitter", "drop_fraction"):
             if not 0 <= getattr(self, field) < 1:
-                raise UsageError(f"{field} must be at least 0 and below 1, not {getattr(self, field)}")
+                name = "--ema" if field == "ema" else field  # the others have no option
+                raise UsageError(f"{name} {getattr(self, field):g}: must be at least 0 and below 1")
         if self.patience < 0:
-            raise UsageError(f"patience must be at least 0, not {self.patience}")
+            raise UsageError(f"--patience {self.patience}: must be at least 0")
         if self.drop_fraction and self.full_epochs < 1:
             raise UsageError("drop_fraction requires full_epochs of at least 1, so that every image has a loss")
         if self.schedule not in SCHEDULES:
@@ -114,8 +116,14 @@ class Recipe:
             return self  # its own amounts
         return replace(self, **{**AUGMENTATIONS["none"], **AUGMENTATIONS[level]})
 
+    def summary(self) -> str:
+        """Return the values that options of `netkit train` set, as text for log messages."""
+        values = {"epochs": self.epochs, "batch size": self.batch_size, "learning rate": self.lr, "EMA": self.ema}
+        texts = [*(f"{name} {value:g}" for name, value in values.items() if value), self.precision]
+        return f"{', '.join(texts)}, augmentation {augmentation(asdict(self))} (recipe {self.name})"
+
     def __str__(self) -> str:
-        """Return the name and all fields that are not 0 or False, as text for log messages."""
+        """Return the name and all fields that are not 0 or False, as text for TensorBoard."""
         fields = {name.replace("_", " "): value for name, value in asdict(self).items() if name != "name" and value}
         return f"{self.name}: " + ", ".join(f"{n}" if v is True else f"{n} {_format(v)}" for n, v in fields.items())
 
@@ -182,6 +190,12 @@ AUGMENTATIONS: dict[str, dict[str, Any]] = {
     "digits": {"translate": 1.0, "degrees": 10.0, "scale": 0.1, "shear": 0.1},
     "photos": {"crop": 0.65, "flip": True, "jitter": 0.3},
 }
+
+
+def augmentation(recipe: Mapping[str, Any]) -> str:
+    """Return the level of AUGMENTATIONS that the fields of a recipe have."""
+    return "photos" if recipe.get("crop") else "digits" if recipe.get("translate") else "none"
+
 
 # Differences of "fast" between networks. Networks without global average pooling get smaller translations. preact and
 # densenet skip more images, so that on two cores every network trains in less than a third of the baseline's time.

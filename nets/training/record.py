@@ -13,6 +13,7 @@ from netkit.core.runs import ARGUMENTS
 from netkit.data import registry
 from netkit.data.dataset import DataSet
 from netkit.data.options import Options
+from netkit.nets.training.recipe import augmentation
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +35,12 @@ def read(out: Path) -> dict[str, Any]:
     path = out / ARGUMENTS
     try:
         arguments = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as exc:
-        raise ModelError(f"{path}: cannot be read: {exc}") from None
+    except OSError as exc:
+        raise ModelError(f"{path}: cannot be read: {exc.strerror}") from None
+    except (ValueError, RecursionError):
+        raise ModelError(f"{path}: is damaged: not JSON") from None
     if not isinstance(arguments, dict):
-        raise ModelError(f"{path}: not a JSON object")
+        raise ModelError(f"{path}: is damaged: not a JSON object")
     return arguments
 
 
@@ -46,30 +49,56 @@ def check_resumable(out: Path, arguments: Arguments, earlier: Arguments) -> None
 
     If they differ only in MAY_DIFFER, log a warning that the weights will not be bit-identical.
     """
-    new, old = _flat(arguments), _flat(earlier)
-    changed = [name for name in new if new[name] != old.get(name)]
-    if mismatches := [name for name in changed if name not in MAY_DIFFER]:
-        differences = ", ".join(_difference(name, arguments, earlier) for name in mismatches)
+    if any(arguments.get(name) != earlier.get(name) for name in MUST_MATCH):
         raise UsageError(
-            f"{out}: this run was started with {differences}; pass the same values, or omit --resume to start again"
+            f"{out}: this run was started with {_differences(arguments, earlier)}; pass the same options, "
+            "or omit --resume to replace the run by a new one"
         )
-    if changed:
-        differences = ", ".join(f"{name} {old.get(name)}, now {new[name]}" for name in changed)
+    if changed := [name for name in MAY_DIFFER if arguments.get(name) != earlier.get(name)]:
+        differences = ", ".join(f"{name} {earlier.get(name)}, now {arguments.get(name)}" for name in changed)
         logger.warning("this run was started with %s; its weights will not be bit-identical", differences)
 
 
-def _difference(name: str, new: Arguments, old: Arguments) -> str:
-    if name == "data_sha256":
-        sources = [f"{arguments.get('data')} (SHA-256 {arguments.get('data_sha256')})" for arguments in (old, new)]
-        return f"data {sources[0]}, not {sources[1]}"
-    return f"{name.replace('_', ' ')} {_flat(old).get(name)}, not {_flat(new)[name]}"
+def _differences(new: Arguments, old: Arguments) -> str:
+    """Return the options of the earlier run that differ: "--seed 0, not 7, --lr 0.1, not 0.2"."""
+    same_images = new.get("data_sha256") == old.get("data_sha256")
+    follow_from_images = ("--data",) if same_images else ("--mean", "--std")  # a folder may have been moved
+    for before, now in zip(_options(old), _options(new), strict=True):
+        changed = [name for name in before if before[name] != now[name] and name not in follow_from_images]
+        if changed:
+            return ", ".join(f"{name} {_text(before[name])}, not {_text(now[name])}" for name in changed)
+    return "other images in --data, another --val-split or another version of netkit"
 
 
-def _flat(arguments: Arguments) -> dict[str, Any]:
-    """Return the arguments to compare, with the recipe's fields on the top level."""
-    recipe = arguments.get("recipe")
-    fields = {name: arguments.get(name) for name in (*MUST_MATCH, *MAY_DIFFER) if name != "recipe"}
-    return {**fields, **(recipe if isinstance(recipe, dict) else {})}
+def _options(arguments: Arguments) -> list[dict[str, Any]]:
+    """Return the options that give these arguments. Those of a group can change the values of the later groups."""
+    objects = (arguments.get(name) for name in ("recipe", "input"))
+    recipe, images = (value if isinstance(value, dict) else {} for value in objects)
+    weights = arguments.get("weights_sha256")
+    names = ("epochs", "batch_size", "lr", "ema", "precision", "patience", "freeze")
+    return [
+        {"--arch": arguments.get("arch"), "--data": arguments.get("data"), "--recipe": recipe.get("name")},
+        {
+            "--seed": arguments.get("seed"),
+            "--weights": weights and f"FILE with SHA-256 {weights[:12]}...",
+            "--image-size": f"{images.get('height')}x{images.get('width')}",
+            "--resize": images.get("resize"),
+            "--channels": images.get("channels"),
+            **{f"--{name.replace('_', '-')}": recipe.get(name) for name in names},
+            "--class-weights": "balanced" if recipe.get("balanced") else "none",
+            "--augment": augmentation(recipe),
+        },
+        {"--mean": arguments.get("mean"), "--std": arguments.get("std")},
+    ]
+
+
+def _text(value: object) -> str:
+    """Return the value of an option as it is typed."""
+    if isinstance(value, list):
+        return ",".join(map(str, value))
+    if value is None or isinstance(value, bool):
+        return "set" if value else "unset"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet:

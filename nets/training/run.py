@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RESULTS = (WEIGHTS, *MODELS.values(), PARITY)
 PICTURES = (CURVES, CONFUSION, MISTAKES)
 
 
@@ -67,10 +68,14 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     if torch.are_deterministic_algorithms_enabled() != plan.deterministic:
         torch.use_deterministic_algorithms(plan.deterministic)  # takes 2 s, because it imports a compiler
     recipe = replace(plan.recipe, precision=choose_precision(plan.recipe.precision, device))
+    if recipe.precision == "fp16" and device.type == "cpu":
+        logger.warning("--precision fp16 is very slow on CPUs; pass fp32 or bf16")
     plan.check(data)
     card = _untrained_card(plan.arch, data, recipe, plan.seed)
     torch.manual_seed(plan.seed)
     net = build(card)
+    if not any(weight.requires_grad for weight in net.parameters()):
+        raise UsageError(f"{plan.arch}: has no parameters to train")
     weights_sha256 = initial_weights.load_into(net, plan.weights) if plan.weights else None
     arguments = {
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
@@ -93,8 +98,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         )  # fmt: skip
         if plan.note:
             logger.info(plan.note)
-        images = f"{len(data.train_labels):,}"
-        logger.info("training %s on %s (%s images) on %s; recipe %s", plan.arch, data.name, images, device, recipe)
+        images = f"{len(data.train_labels):,} images"
+        logger.info("training %s on %s: %s, on %s, %s", plan.arch, data.name, images, device, recipe.summary())
         _start(trainer, plan, arguments)
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)
@@ -120,11 +125,14 @@ def _start(trainer: Trainer, plan: Plan, arguments: Arguments) -> None:
     if not trainer.ranks.is_main:
         return
     if plan.resume:
-        logger.info("%s: no saved state; starting from the beginning", plan.out)
+        logger.info("%s: nothing to resume; starting from the beginning", plan.out)
     elif path.exists():
-        logger.info("%s: starting again without --resume; the progress of the stopped run is deleted", plan.out)
-    elif (plan.out / WEIGHTS).exists():
-        logger.info("replacing the run in %s; its weights stay until the new run has ended", plan.out)
+        logger.info("%s: starting again without --resume; the progress of the earlier run is deleted", plan.out)
+    if earlier_files := [name for name in RESULTS if (plan.out / name).exists()]:
+        logger.info(
+            "replacing the run in %s: at its end, the new run deletes %s; pass another --out to keep them",
+            plan.out, ", ".join(earlier_files),
+        )  # fmt: skip
     for log in (plan.out / LOGS).glob("events.out.tfevents.*"):  # logs of the earlier run
         log.unlink()
     # saved before the first step, so that --resume after an early kill continues this run, not an earlier one
@@ -167,7 +175,7 @@ def _run(
                 state.save(plan.out / STATE, trainer.snapshot(), arguments)
             saved_at = time.monotonic()
         if stopped and not trainer.done:
-            message = f"stopped after step {trainer.step:,} of {trainer.schedule.steps:,}; the state is saved"
+            message = f"stopped after step {trainer.step:,} of {trainer.schedule.steps:,}; the progress is saved"
             raise Interrupted(message, signal_number or signal.SIGTERM)  # None if another rank received the signal
 
 
@@ -223,5 +231,7 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"--out {out}: is a file; pass a folder") from None
     except OSError as exc:
         raise UsageError(f"--out {out}: the folder cannot be created: {exc.strerror}") from None

@@ -55,6 +55,10 @@ class AsyncLosses:
                 break
             self._pending.popleft()
             loss = pending.item()
+            if not math.isfinite(loss) and step == 1:
+                raise TrainingError(
+                    f"the loss is {loss} before any weight changed; the network divides by 0, or --std is too small"
+                )
             if not math.isfinite(loss):
                 raise divergence_error(f"the loss became {loss}", step, self._schedule)
             metrics = StepMetrics(self._schedule.position(step - 1).epoch, loss)

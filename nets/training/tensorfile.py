@@ -29,8 +29,8 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError) as exc:
-        raise ModelError(f"{path}: cannot be read as safetensors: {exc}") from None
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError, RuntimeError):
+        raise ModelError(f"{path}: is damaged, or not a .safetensors file") from None
     if key not in metadata:
         raise ModelError(f"{path}: has no {key} in its header")
     try:
@@ -39,7 +39,7 @@ def read(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (ValueError, RecursionError, AttributeError, KeyError, TypeError):  # not JSON, not an object, no checksum
         intact = False
     if not intact:
-        raise ModelError(f"{path}: damaged: its SHA-256 is not the one in its header")
+        raise ModelError(f"{path}: is damaged: its SHA-256 is not the one in its header")
     return tensors, header
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from netkit.core.atomic_io import write_atomic
-from netkit.core.errors import ModelError, UsageError, first_line
+from netkit.core.errors import ModelError, UsageError
 from netkit.nets.training import checkpoint
 
 logger = logging.getLogger(__name__)
@@ -22,25 +22,32 @@ WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which train
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # heads of GoogLeNet and Inception v3, which netkit creates without them
 OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")  # names that torch no longer allows
 
+SAVE = "import a file of torch.save(network.state_dict(), FILE)"
+
 
 def convert(source: Path, out: Path) -> int:
     """Convert the state dict in the pickle `source` to the safetensors file `out`; returns the number of tensors.
 
     torch loads the pickle with weights_only=True, which runs no code in it. Raises UsageError if the file does not
-    exist, ModelError if it contains no state dict.
+    exist or has the suffix .safetensors, ModelError if it contains no state dict.
     """
+    if source.suffix == out.suffix:
+        raise UsageError(f"{source}: is already a {out.suffix} file; pass it to 'netkit train --weights'")
+    if source.is_dir():
+        raise UsageError(f"{source}: is a folder, not a file")
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols other than 2
             loaded = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"{source}: no such file") from None
     except Exception as exc:  # torch.load can raise anything for a file that is not a pickle
-        message = f"cannot be read as a state dict without running code in it: {first_line(exc)}"
-        raise ModelError(f"{source}: {message}") from None
+        if "GLOBAL" in str(exc) or "TorchScript" in str(exc):  # an object that is not allowed, or code
+            raise ModelError(f"{source}: contains more than weights, such as a whole network; {SAVE}") from None
+        raise ModelError(f"{source}: is damaged, or was not written by torch.save; {SAVE}") from None
     while isinstance(loaded, Mapping) and (wrapper := next((name for name in WRAPPERS if name in loaded), None)):
         loaded = loaded[wrapper]
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise ModelError(f"{source}: contains no state dict, a mapping from names to tensors")
+        raise ModelError(f"{source}: contains no state dict, a mapping from names to tensors; {SAVE}")
     tensors = {
         OLD_DENSENET.sub(r"\1\2", str(name).removeprefix("module.")): tensor.contiguous().clone()
         for name, tensor in loaded.items()
@@ -61,15 +68,17 @@ def load_into(net: nn.Module, path: Path) -> str:
         tensors = safetensors.torch.load(content)
     except OSError as exc:
         raise UsageError(f"{path}: cannot be read: {exc.strerror}") from None
-    except safetensors.SafetensorError as exc:
-        raise ModelError(f"{path}: cannot be read as safetensors: {exc}") from None
+    except safetensors.SafetensorError:
+        fix = "convert a file of torch.save with 'netkit import'"
+        raise ModelError(f"{path}: is damaged, or not a .safetensors file; {fix}") from None
     expected = net.state_dict()
     tensors = {name: tensor for name, tensor in tensors.items() if name in expected or not name.startswith(AUXILIARY)}
     if head := _head_for_other_classes(expected, tensors):
         classes = len(tensors[head[0]])
         logger.info("%s: the last layer has %s classes and is not loaded; it starts with random weights", path, classes)
         tensors.update((name, expected[name]) for name in head)
-    checkpoint.check_tensors(path, tensors, expected)
+    fix = "; pass the --arch, --channels and --image-size of these weights"
+    checkpoint.check_tensors(path, tensors, expected, fix=fix)
     net.load_state_dict(tensors)
     return hashlib.sha256(content).hexdigest()
 

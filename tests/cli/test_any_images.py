@@ -112,7 +112,7 @@ def test_training_starts_from_imported_weights(netkit: Netkit, tmp_path: Path, w
     tuned = accuracy(run_ok(netkit, *short, "--out", "tuned", "--weights", "net.safetensors"))
     assert tuned > fresh + 20
     other = netkit(*short, "--out", "tuned", "--resume", "--weights", "tuned/model.safetensors")
-    assert other.returncode == 2 and "weights sha256" in other.stderr
+    assert other.returncode == 2 and "--weights FILE with SHA-256" in other.stderr
     for change in (("--image-size", "40"), ("--mean", "0.9", "--std", "0.1")):
         other = netkit(*short, "--out", "fresh", "--resume", *change)
         assert other.returncode == 2 and "this run was started with" in other.stderr
@@ -134,16 +134,15 @@ def test_torchvision_networks_can_be_trained_exported_and_run(netkit: Netkit, tm
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--arch", "torchvision/resnet19"], 2, "did you mean 'torchvision/resnet18'"),
+        (["--arch", "torchvision/resnet19"], 2, "did you mean torchvision/resnet18, "),
         (["--arch", "resnet18"], 2, "did you mean 'torchvision/resnet18'"),
         (
             ["--arch", "torchvision/inception_v3"],
             2,
-            "cannot take 28x28 images of 3 channels: .*the smallest supported size is 75x75",
+            "cannot take 28x28 images with 3 channels; the smallest size is --image-size 75",
         ),
         (["--image-size", "big"], 2, "'big' is not an image size; pass N or HEIGHTxWIDTH"),
         (["--mean", "a,b"], 2, "'a,b' is not a comma-separated list of numbers"),
-        (["--mean", "0.5,0.5", "--std", "1,1"], 1, "mean and std must have one number per channel"),
         (["--weights", "none.safetensors"], 2, "none.safetensors: cannot be read: No such file"),
         (["--data", "."], 1, "contains no subfolders"),
     ],

@@ -1,9 +1,12 @@
 """Help texts of the group and of each command."""
 
+import re
+
 import click
 import pytest
 
 from netkit.cli import COMMANDS, cli
+from netkit.nets.training.recipe import RECIPES
 
 
 def command_named(name: str) -> click.Command:
@@ -17,6 +20,13 @@ def test_the_group_lists_every_command_with_the_first_sentence_of_its_help() -> 
     assert [line.split(maxsplit=1) for line in listed] == [
         [name, command_named(name).get_short_help_str(limit=100)] for name in COMMANDS
     ]
+
+
+def test_the_help_of_train_contains_the_values_of_the_recipes() -> None:
+    text = " ".join(command_named("train").get_help(click.Context(command_named("train"))).split())
+    for recipe in RECIPES.values():
+        values = f"{recipe.epochs} epochs, batch size {recipe.batch_size}, learning rate {recipe.lr} and"
+        assert re.search(rf"The recipe {recipe.name} is [\w ]+ with {values} (precision )?{recipe.precision}", text)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

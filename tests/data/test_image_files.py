@@ -1,6 +1,7 @@
 """Data sets of image files, compared with what Pillow reads from the same files, and errors for unusable data sets."""
 
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -323,8 +324,16 @@ def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, 
     ("options", "message"),
     [
         ({"val_split": 0.0}, "--val-split must be between 0 and 1"),
-        ({"mean": (0.5,)}, "--mean and --std: pass both"),
+        ({"mean": (0.5,)}, "--mean needs --std; pass both"),
+        ({"std": (0.5,)}, "--std needs --mean; pass both"),
+        ({"mean": (0.5,), "std": (0.5, 0.5)}, "--mean and --std have different lengths, 1 and 2; pass one"),
+        ({"mean": (127.0,), "std": (50.0,)}, "--mean 127: must be 0 to 1, as pixels are; divide .* by 255"),
+        ({"mean": (math.nan,), "std": (1.0,)}, "--mean nan: must be 0 to 1"),
+        ({"mean": (0.1,), "std": (0.0,)}, "--std 0: must be above 0"),
+        ({"channels": 0}, r"--channels 0: must be 1 \(grey\) or 3 \(RGB\)"),
         ({"resize": 9}, "--resize needs --image-size"),
+        ({"size": (28, 28), "resize": 9}, "--image-size 28x28: resize must be 28 to 4096 pixels"),
+        ({"size": (0, 9)}, "--image-size 0x9: image sides must be 1 to 4096 pixels"),
     ],
 )
 def test_contradictory_options_are_rejected(options: dict[str, float], message: str) -> None:

@@ -58,8 +58,8 @@ def with_(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (without("conv2.bias"), r"the tensors do not match the network: missing \['conv2.bias'\], unexpected \[\]"),
-        (with_("extra", lambda t: t), r"missing \[\], unexpected \['extra'\]"),
+        (without("conv2.bias"), r"lacks 1 of the network's \d+ tensors, such as 'conv2.bias'$"),
+        (with_("extra", lambda t: t), r"has 1 of \d+ tensors that the network lacks, such as 'extra'$"),
         (with_("linear.bias", lambda t: t[:9].clone()), r"'linear.bias' is torch.float32 \(9,\).* needs .*\(10,\)"),
         (with_("linear.bias", lambda t: t.double()), r"'linear.bias' is torch.float64 \(10,\)"),
         (with_("conv1.weight", lambda t: t / 0), "'conv1.weight' contains NaN or infinity"),
@@ -98,7 +98,7 @@ class Canary:
 def test_pickle_is_never_loaded(tmp_path: Path, name: str) -> None:
     canary = tmp_path / "canary"
     (tmp_path / name).write_bytes(pickle.dumps(Canary(canary)))
-    with pytest.raises(ModelError, match=r"a pickle can run code|cannot be read as safetensors"):
+    with pytest.raises(ModelError, match=r"a pickle can run code|is damaged, or not a \.safetensors file"):
         checkpoint.load(tmp_path / name)
     assert not canary.exists()
     pickle.loads((tmp_path / name).read_bytes())
@@ -119,7 +119,7 @@ def test_truncated_file_is_rejected(tmp_path: Path, card: ModelCard) -> None:
     content = path.read_bytes()
     for length in range(0, len(content), len(content) // 20):
         path.write_bytes(content[:length])
-        with pytest.raises(ModelError, match="cannot be read as safetensors"):
+        with pytest.raises(ModelError, match=r"is damaged, or not a \.safetensors file"):
             checkpoint.load(path)
 
 

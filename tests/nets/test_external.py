@@ -39,6 +39,24 @@ class MyNet(nn.Module):
 class TwoOutputs(MyNet):
     def forward(self, x):
         return super().forward(x), x
+
+class OtherArguments(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+
+class ReadsValues(MyNet):
+    def forward(self, x):
+        y = super().forward(x)
+        return -y if y.sum() > 0 else y
+
+class NoParameters(nn.Module):
+    def __init__(self, channels, classes, size):
+        super().__init__()
+
+    def forward(self, x):
+        return x.flatten(1)[:, :10]
+
+COUNT = 3
 """
 LATE_IMPORT = """
 from mypkg.mymodule import MyNet
@@ -72,6 +90,7 @@ def user_card(card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     Path("mypkg").mkdir()
     Path("mypkg/mymodule.py").write_text(USER_MODULE)
     Path("mypkg/broken.py").write_text("import missing_module")
+    Path("mypkg/syntax.py").write_text("a = 1\ndef f(:\n")
     Path("mypkg/late.py").write_text(LATE_IMPORT)
     Path("helper.py").write_text("WIDTH = 7")
     for name in ("mypkg", "mypkg.mymodule", "mypkg.late", "helper"):
@@ -89,14 +108,29 @@ def test_networks_with_auxiliary_heads_are_created_without_them(color_card: Mode
 @pytest.mark.parametrize(("name", "min_side"), [("inception_v3", 75), ("vit_b_16", 16)])
 def test_error_for_a_small_size_names_the_smallest_one(color_card: ModelCard, name: str, min_side: int) -> None:
     with pytest.raises(
-        UsageError, match=rf"cannot take 9x9 images.*; the smallest supported size is {min_side}x{min_side}"
+        UsageError,
+        match=rf"/{name} cannot take 9x9 images with 3 channels; the smallest size is --image-size {min_side}$",
     ):
         build(replace(color_card, arch=f"torchvision/{name}", height=9, width=9))
 
 
-def test_unknown_name_suggests_the_closest(color_card: ModelCard) -> None:
-    with pytest.raises(UsageError, match="did you mean 'torchvision/resnet18'"):
-        build(replace(color_card, arch="torchvision/resnet19"))
+@pytest.mark.slow
+def test_error_for_a_size_that_does_not_fit_the_patches_suggests_the_next_multiple(color_card: ModelCard) -> None:
+    with pytest.raises(UsageError, match=r"cannot take 28x28 images with 3 channels; pass, .*--image-size 32$"):
+        build(replace(color_card, arch="torchvision/vit_b_16", height=28, width=28))
+
+
+@pytest.mark.parametrize(
+    ("name", "question"), [("resnet19", "did you mean torchvision/resnet18, "), ("unheard-of", "")]
+)
+def test_error_for_an_unknown_name_has_at_most_five_suggestions(
+    color_card: ModelCard, name: str, question: str
+) -> None:
+    with pytest.raises(
+        UsageError, match=rf"'torchvision/{name}': {question}.*torchvision\.models\.list_models"
+    ) as caught:
+        build(replace(color_card, arch=f"torchvision/{name}"))
+    assert str(caught.value).count("torchvision/") <= 1 + 5
 
 
 def test_torchvisions_networks_need_3_channels(card: ModelCard) -> None:
@@ -114,14 +148,39 @@ def test_class_in_the_current_directory_gets_channels_classes_and_size(user_card
     ("arch", "message"),
     [
         ("no.such.module:Net", "no module no.such.module in the current directory or on Python's path"),
-        ("mypkg.broken:Net", "mypkg.broken cannot be imported: ModuleNotFoundError.*missing_module"),
-        ("mypkg.mymodule:Nothing", "mypkg.mymodule has no Nothing"),
+        ("mypkg.broken:Net", r"mypkg.broken cannot be imported: No module .*missing_module.* \(broken.py, line 1\)$"),
+        ("mypkg.syntax:Net", r"mypkg.syntax cannot be imported: .*syntax.* \(syntax.py, line 2\)$"),
+        ("mypkg.mymodule:Nothing", "mypkg.mymodule has no class 'Nothing'"),
+        ("mypkg.mymodule:COUNT", "is of type int, not a subclass of torch.nn.Module"),
+        ("collections:OrderedDict", "OrderedDict is not a subclass of torch.nn.Module"),
+        (
+            "mypkg.mymodule:OtherArguments",
+            r"^mypkg.mymodule:OtherArguments: OtherArguments\(channels=1, classes=10, size=\(28, 28\)\) failed: .*"
+            "unexpected keyword argument 'channels'; a network class takes these three arguments$",
+        ),
+        (
+            "mypkg.mymodule:ReadsValues",
+            r"the forward pass of images \(2, 1, 28, 28\) failed: Python code reads the values of a tensor.* "
+            r"\(mymodule.py, line 25\)$",
+        ),
+        *(
+            (arch, "not MODULE:CLASS; for the class Net in mynets.py, pass mynets:Net")
+            for arch in ("mypkg:", ":Net", "mypkg.py:Net", "a:b:c", "mypkg/mymodule:MyNet")
+        ),
         ("mypkg.mymodule:TwoOutputs", r"its output for 2 images is tuple, not logits \(2, 10\)"),
     ],
 )
 def test_unusable_class_is_rejected(user_card: ModelCard, arch: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build(replace(user_card, arch=arch))
+
+
+def test_a_network_without_parameters_cannot_be_trained(
+    user_card: ModelCard, digits_data: ArrayDataSet, tmp_path: Path
+) -> None:
+    plan = Plan("mypkg.mymodule:NoParameters", recipe_named("baseline"), 0, "cpu", tmp_path / "run")
+    with pytest.raises(UsageError, match=r"^mypkg.mymodule:NoParameters: has no parameters to train$"):
+        train(plan, digits_data)
 
 
 def test_resuming_a_finished_run_of_a_users_network_succeeds(
@@ -133,7 +192,8 @@ def test_resuming_a_finished_run_of_a_users_network_succeeds(
 
 def test_error_contains_the_message_of_the_users_class(user_card: ModelCard) -> None:
     with pytest.raises(
-        UsageError, match=r"5x5 images of 1 channels: too small for my net; the smallest supported size is 9x9"
+        UsageError,
+        match=r"5x5 images with 1 channel: .*: too small for my net \(mymodule.py, line 8\); the smallest .* 9$",
     ):
         build(replace(user_card, height=5, width=5))
 
@@ -142,8 +202,10 @@ def test_weights_file_does_not_choose_which_code_runs(user_card: ModelCard, tmp_
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, build(user_card), user_card)
     sys.modules.pop("mypkg.mymodule")
-    with pytest.raises(UsageError, match=r"is not part of netkit; to run its code, pass --arch mypkg.mymodule:MyNet"):
+    with pytest.raises(UsageError, match=r"is not part of netkit; to run its code, pass --arch mypkg.mymodule:MyNet$"):
         checkpoint.load(path)
+    with pytest.raises(UsageError, match=r"pass --arch mypkg.mymodule:MyNet, not mypkg.mymodule:TwoOutputs$"):
+        checkpoint.load(path, trusted="mypkg.mymodule:TwoOutputs")
     assert "mypkg.mymodule" not in sys.modules
     net, card = checkpoint.load(path, trusted="mypkg.mymodule:MyNet")
     assert card == user_card and net.state_dict().keys() == build(user_card).state_dict().keys()
@@ -218,7 +280,7 @@ def test_user_modules_do_not_replace_standard_modules_or_required_packages(user_
     """
     done = subprocess.run([sys.executable, "-P", "-c", program], cwd=user_folder, capture_output=True, text=True)
     assert done.stdout.splitlines() == [
-        f"{name}:Net: {name} has no Net" for name in ("numpy", "safetensors", "statistics")
+        f"{name}:Net: {name} has no class 'Net'" for name in ("numpy", "safetensors", "statistics")
     ], done.stderr
 
 

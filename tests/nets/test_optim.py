@@ -33,6 +33,14 @@ def train(net: nn.Module, recipe: Recipe, *, steps: int = 3) -> Optimizer:
     return optimizer
 
 
+def test_muon_trains_a_network_that_has_only_kernels() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    before = loss_of(net, 0).item()
+    train(net, MUON, steps=5)
+    assert loss_of(net, 0).item() < before
+
+
 def test_without_muon_it_equals_torchs_sgd() -> None:
     net, torch_net = small_net(), small_net()
     train(net, SGD)

@@ -27,11 +27,11 @@ def test_data_set_named_in_run_json_is_loaded(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read: "),
-        ("", "cannot be read: "),
-        ("[" * 200_000, "cannot be read: "),
-        ("[]", "not a JSON object"),
-        ("null", "not a JSON object"),
+        (None, "cannot be read: No such file or directory"),
+        ("", "is damaged: not JSON"),
+        ("[" * 200_000, "is damaged: not JSON"),
+        ("[]", "is damaged: not a JSON object"),
+        ("null", "is damaged: not a JSON object"),
         ("{}", "contains no path of the data set; pass it with --data"),
         ('{"data": null}', "contains no path of the data set; pass it with --data"),
     ],

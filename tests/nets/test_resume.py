@@ -126,8 +126,8 @@ def test_signal_stops_after_the_step_saves_the_state_and_prints_the_command_to_r
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
-    *_, hint, last = errors.splitlines()
-    assert re.fullmatch(r"netkit: stopped after step \d+ of 84; the state is saved", last)
+    *_, message, hint = errors.splitlines()
+    assert re.fullmatch(r"netkit: stopped after step \d+ of 84; the progress is saved", message)
     assert hint == f"next: netkit {' '.join(TRAIN)} --resume"
     done = subprocess.run([NETKIT, *hint.split()[2:]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "resuming after step" in done.stderr
@@ -141,7 +141,7 @@ def test_second_signal_stops_immediately(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode in (130, 143)  # the system can deliver either signal first
-    assert "the state is saved" not in errors
+    assert "the progress is saved" not in errors
 
 
 def test_resuming_a_finished_run_exits_with_0(netkit: Netkit, uninterrupted: Path) -> None:

@@ -139,7 +139,7 @@ def test_run_stopped_several_times_ends_with_identical_weights(
     done = 0
     for step in (3, 12, 17, 23):  # an epoch has twelve steps
         plan = make_plan(tmp_path, resume=done > 0, save_every_s=save_every_s)
-        with pytest.raises(Interrupted, match=rf"stopped after step {step} of 24; the state is saved") as caught:
+        with pytest.raises(Interrupted, match=rf"stopped after step {step} of 24; the progress is saved") as caught:
             train(plan, data, stopping_after(step - done))
         assert caught.value.exit_code == 143
         done = step
@@ -196,16 +196,20 @@ def test_resuming_without_a_saved_state_starts_from_the_beginning(
 ) -> None:
     with caplog.at_level(logging.INFO, "netkit"), pytest.raises(Interrupted, match="stopped after step 1 of 24"):
         train(make_plan(tmp_path / "new", resume=True), data, stopping_after(1))
-    assert f"{tmp_path / 'new'}: no saved state; starting from the beginning" in caplog.messages
+    assert f"{tmp_path / 'new'}: nothing to resume; starting from the beginning" in caplog.messages
 
 
 @pytest.mark.parametrize("ended", [True, False])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 7}, "seed 0, not 7"),
-        ({"recipe": replace(RECIPE, epochs=9, lr=0.2)}, "epochs 2, not 9, lr 0.1, not 0.2"),
-        ({"arch": "inception"}, "arch residual, not inception"),
+        ({"seed": 7}, "--seed 0, not 7"),
+        ({"recipe": replace(RECIPE, epochs=9, lr=0.2)}, "--epochs 2, not 9, --lr 0.1, not 0.2"),
+        ({"recipe": RECIPE.with_augmentation("none")}, "--augment digits, not none"),
+        ({"recipe": replace(RECIPE, balanced=True)}, "--class-weights none, not balanced"),
+        ({"recipe": recipe_named("baseline")}, "--recipe fast, not baseline"),
+        ({"recipe": replace(RECIPE, momentum=0.8)}, "other images in --data, .* or another version of netkit"),
+        ({"arch": "inception"}, "--arch residual, not inception"),
     ],
 )
 def test_resuming_with_other_arguments_is_rejected(
@@ -215,7 +219,7 @@ def test_resuming_with_other_arguments_is_rejected(
     if not ended:
         with pytest.raises(Interrupted):
             train(make_plan(folder), data, stopping_after(3))
-    with pytest.raises(UsageError, match=rf"this run was started with {message}; pass the same values, or omit"):
+    with pytest.raises(UsageError, match=rf"this run was started with {message}; pass the same options, or omit"):
         train(make_plan(folder, resume=True, **change), data)
 
 
@@ -243,7 +247,7 @@ def test_state_of_another_network_is_rejected(tmp_path: Path, data: ArrayDataSet
 
 def test_error_names_the_other_data_set(trained: TrainedRun, data: ArrayDataSet) -> None:
     other = replace(data, source="photos", sha256="1" * 64)
-    with pytest.raises(UsageError, match=rf"data digits \(SHA-256 {data.sha256}\), not photos \(SHA-256 1+\);"):
+    with pytest.raises(UsageError, match="started with --data digits, not photos;"):
         train(make_plan(trained.weights.parent, resume=True), other)
 
 
@@ -275,7 +279,9 @@ def test_earlier_run_and_its_models_stay_until_the_new_run_is_complete(
         (tmp_path / name).write_bytes(content)
     with caplog.at_level(logging.INFO, "netkit"), pytest.raises(Interrupted):
         train(make_plan(tmp_path), data, stopping_after(14))
-    assert f"replacing the run in {tmp_path}; its weights stay until the new run has ended" in caplog.messages
+    deleted = "model.safetensors, model.onnx, model.fp16.onnx, model.int8.onnx, parity.md"
+    message = f"replacing the run in {tmp_path}: at its end, the new run deletes {deleted}; pass another --out to keep"
+    assert f"{message} them" in caplog.messages
     with pytest.raises(TrainingError):
         train(make_plan(tmp_path, recipe=replace(RECIPE, lr=1e6, max_grad_norm=0.0)), data)
     assert {name: (tmp_path / name).read_bytes() for name in earlier} == earlier
@@ -348,7 +354,7 @@ def test_replacing_a_stopped_run_logs_a_message(
         train(make_plan(tmp_path), data, stopping_after(3))
     with caplog.at_level(logging.INFO, "netkit"), pytest.raises(Interrupted):
         train(make_plan(tmp_path), data, stopping_after(1))
-    assert f"{tmp_path}: starting again without --resume; the progress of the stopped run is deleted" in caplog.messages
+    assert f"{tmp_path}: starting again without --resume; the progress of the earlier run is deleted" in caplog.messages
 
 
 def test_run_resumes_from_the_last_state_before_an_infinite_loss(
@@ -372,7 +378,7 @@ def test_run_resumes_from_the_last_state_before_an_infinite_loss(
 
 def test_invalid_arguments_create_no_folder(tmp_path: Path, data: ArrayDataSet) -> None:
     small = replace(data, train_images=data.train_images[:, :, :9, :9])
-    with pytest.raises(UsageError, match="residual cannot take 9x9 images: it needs at least 16x16"):
+    with pytest.raises(UsageError, match="residual cannot take 9x9 images: pass --image-size 16 or larger"):
         train(make_plan(tmp_path / "new"), small)
     black = replace(data, train_images=data.train_images * 0)
     with pytest.raises(DataError, match="digits: cannot be trained on: mean must be finite and std must be positive"):
@@ -382,8 +388,14 @@ def test_invalid_arguments_create_no_folder(tmp_path: Path, data: ArrayDataSet) 
             train(make_plan(tmp_path / "new", device="cuda"), data)
     assert not (tmp_path / "new").exists()
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match=r"--out .*file: the folder cannot be created: File exists"):
+    with pytest.raises(UsageError, match=r"--out .*file: is a file; pass a folder"):
         train(make_plan(tmp_path / "file"), data)
+
+
+def test_float16_on_a_cpu_logs_a_warning(tmp_path: Path, data: ArrayDataSet, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "netkit"), pytest.raises(Interrupted):
+        train(make_plan(tmp_path, recipe=replace(RECIPE, precision="fp16", batch_size=2)), data, stopping_after(1))
+    assert "--precision fp16 is very slow on CPUs; pass fp32 or bf16" in caplog.messages
 
 
 def test_resuming_with_another_number_of_threads_logs_a_warning(

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from netkit.core.errors import TrainingError
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.nets.build import build
@@ -28,6 +29,16 @@ def test_losses_on_the_cpu_arrive_immediately_and_once(wait: bool) -> None:
         losses.send(step, torch.tensor(step / 2))
         assert losses.latest(wait=wait) == StepMetrics(step - 1, step / 2)  # an epoch has two steps
         assert losses.latest(wait=wait) is None
+
+
+@pytest.mark.parametrize(
+    ("step", "message"), [(1, "the loss is nan before any weight changed"), (2, "at step 2 of 16, .*; lower --lr")]
+)
+def test_only_a_later_step_blames_the_learning_rate_for_nan(step: int, message: str) -> None:
+    losses = AsyncLosses(EpochSchedule(replace(recipe_named("fast"), drop_fraction=0.0, batch_size=10), 20), CPU)
+    losses.send(step, torch.tensor(torch.nan))
+    with pytest.raises(TrainingError, match=message):
+        losses.latest(wait=True)
 
 
 @pytest.mark.gpu

@@ -1,14 +1,14 @@
-"""Parameters and multiply-adds, against the textbook example and formulas."""
+"""Parameters and multiply-adds, against published numbers and formulas."""
 
 import pytest
 
 from netkit.nets.build import ARCHITECTURES, create
-from netkit.nets.summary import DIGIT, layers, multiply_adds, parameters, textbook_bottleneck
+from netkit.nets.summary import DIGIT, googlenet_bottleneck, layers, multiply_adds, parameters
 
 
-def test_textbook_example_has_the_published_counts() -> None:
-    example = textbook_bottleneck()
-    assert (example.direct, example.bottleneck) == (120_422_400, 12_443_648)
+def test_the_bottleneck_of_googlenet_saves_nine_tenths_of_the_multiply_adds() -> None:
+    example = googlenet_bottleneck()
+    assert (example.without, example.with_bottleneck, example.saved) == (120_422_400, 12_443_648, "90%")
 
 
 def test_counts_of_the_first_convolution() -> None:

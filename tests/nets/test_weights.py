@@ -60,8 +60,8 @@ class Canary:
 def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
     (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"weight": Canary(tmp_path / "canary")}))
     torch.save({"weight": Canary(tmp_path / "canary")}, tmp_path / "archive.pth")
-    for name in ("pickle.pth", "archive.pth"):
-        with pytest.raises(ModelError, match="cannot be read as a state dict without running code in it"):
+    for name, problem in (("pickle.pth", "not written by torch.save"), ("archive.pth", "contains more than weights")):
+        with pytest.raises(ModelError, match=rf"{problem}.*; import a file of torch\.save\(network\.state_dict\(\)"):
             weights.convert(tmp_path / name, tmp_path / "out.safetensors")
     assert not (tmp_path / "canary").exists() and not (tmp_path / "out.safetensors").exists()
 
@@ -72,10 +72,27 @@ def test_file_without_a_state_dict_is_rejected(tmp_path: Path, saved: object) ->
         convert(tmp_path, saved)
 
 
-def test_text_file_and_missing_file_are_rejected(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:`torch.jit:FutureWarning")  # deprecated, but such files exist
+def test_whole_networks_are_rejected(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    torch.save(net, tmp_path / "whole.pth")
+    torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3)), tmp_path / "script.pth")
+    for name in ("whole.pth", "script.pth"):
+        with pytest.raises(ModelError, match=rf"{name}: contains more than weights, such as a whole network; import"):
+            weights.convert(tmp_path / name, tmp_path / "out.safetensors")
+
+
+def test_converted_files_text_files_folders_and_missing_files_are_rejected(tmp_path: Path) -> None:
+    converted = save(tmp_path, ResidualNet(1, 10, 28).state_dict())
+    before = converted.read_bytes()
+    with pytest.raises(UsageError, match=r"is already a \.safetensors file; pass it to 'netkit train --weights'"):
+        weights.convert(converted, converted)
+    assert converted.read_bytes() == before
     (tmp_path / "text.pth").write_text("weights")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=r"is damaged, or was not written by torch\.save"):
         weights.convert(tmp_path / "text.pth", tmp_path / "out.safetensors")
+    with pytest.raises(UsageError, match="is a folder, not a file"):
+        weights.convert(tmp_path, tmp_path / "out.safetensors")
     with pytest.raises(UsageError, match="no such file"):
         weights.convert(tmp_path / "none.pth", tmp_path / "out.safetensors")
 
@@ -113,9 +130,10 @@ def test_auxiliary_heads_are_ignored(tmp_path: Path) -> None:
     [
         (
             ResidualNet(3, 10, 28),
-            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), the network needs torch.float32 \(\d+, 1, 5, 5\)",
+            r"tensor .*weight' is torch.float32 \(\d+, 3, 5, 5\), the network needs torch.float32 \(\d+, 1, 5, 5\); "
+            "pass the --arch, --channels and --image-size of these weights",
         ),
-        (nn.Linear(3, 2), "the tensors do not match the network: missing"),
+        (nn.Linear(3, 2), r"lacks \d+ of the network's \d+ tensors, such as '.*'; pass the --arch, "),
     ],
 )
 def test_weights_of_another_network_are_rejected(tmp_path: Path, other: nn.Module, message: str) -> None:
