@@ -46,7 +46,7 @@ def test_parity_md_has_a_row_for_each_comparison(tmp_path: Path, card: ModelCard
         for optimised, comparison in zip(("yes", "no"), certificate.comparisons, strict=True)
     ]
     assert "## my.onnx" in page and certificate.graph_sha256 in page
-    assert "on 355 test, 256 noise, 1 black, 1 white, 784 point images, in batches of 1, 2, 3, 7, 64" in page
+    assert "on 355 test, 256 noise, 1 black, 1 white, 784 single-pixel images, in batches of 1, 2, 3, 7, 64" in page
     assert [row.split(" | ")[5:7] for row in rows] == [["355 of 355", "0 of 355"]] * 2
     assert page.count("within that margin: none.") == 1
 
