@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from netkit.core.errors import DataError, ModelError
+from netkit.core.errors import DataError, ModelError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.nets.training import record
@@ -49,7 +49,7 @@ def test_error_names_a_run_json_without_a_data_path_and_a_source_replaces_the_pa
 def test_error_for_moved_data_names_run_json(tmp_path: Path, digits_card: ModelCard) -> None:
     record.write(tmp_path, {"data": str(tmp_path / "moved")})
     with pytest.raises(
-        DataError, match=r"moved: no such folder.* \(path from .*run\.json; if the data moved, pass --data\)"
+        UsageError, match=r"moved: no such folder.* \(path from .*run\.json; if the data moved, pass --data\)"
     ):
         record.data_of(tmp_path, digits_card)
 
