@@ -67,7 +67,7 @@ def test_checksum_is_of_the_file_without_it(path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["", "[", "[]", "3", "{}", '{"sha256": null}', '{"sha256": "0"}', "[" * 10**5])
 def test_header_without_the_checksum_is_rejected(path: Path, header: str) -> None:
-    with pytest.raises(NetkitError, match=r"a\.safetensors: damaged: its SHA-256 is not"):
+    with pytest.raises(NetkitError, match=r"a\.safetensors: is damaged: its SHA-256 is not"):
         read(path, safetensors.torch.save({"a": torch.ones(2)}, {"key": header}))
 
 
