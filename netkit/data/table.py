@@ -49,7 +49,7 @@ def read_paths(table: Path, column: str) -> Iterator[str]:
 def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
-    Labels are stripped of blanks. Of rows that are equal, one is used. Raises DataError if the table cannot be read, a
+    Blanks around labels are removed. Equal rows are used once. Raises DataError if the table cannot be read, a
     row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits.
     """
     columns = [options.path_column, options.label_column]

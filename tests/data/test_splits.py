@@ -94,12 +94,12 @@ def test_a_folder_named_like_a_split_is_a_class_if_it_contains_no_folders(tmp_pa
     ("folders", "message"),
     [
         (("train/a", "train/b", "Training/a"), "Training/ and train/ are the same split"),
-        (("test/a", "val/a"), "no images for training; .*--layout classes"),
+        (("test/a", "val/a"), "no images for training: .*--layout classes"),
         (("train", "test"), "train: contains no subfolders"),
         (("train/a", "train/b", "val/a", "val/c"), "with test images but no training images: c"),
     ],
 )
-def test_split_folders_that_are_not_a_data_set_are_refused(
+def test_split_folders_that_are_not_a_data_set_are_rejected(
     tmp_path: Path, folders: tuple[str, ...], message: str
 ) -> None:
     with pytest.raises(DataError, match=message):

@@ -104,7 +104,7 @@ READ_ONLY = [
     ),
     (("train", "--arch", "residual", "--data", "digits", "--epochs", "1", "--out", "runs/residual"), "runs/residual"),
     pytest.param(("export", "--arch", "residual"), "runs/residual/model.onnx", marks=pytest.mark.slow),
-    (("infer", "digit.png", "--arch", "residual", "--out", "r.csv"), ".r.csv.part"),
+    (("infer", "digit.png", "--arch", "residual", "--out", "r.csv"), "r.csv"),
     (("evaluate", "runs/residual/model.onnx", "--out", "report.html"), "report.html"),
     (("sample", "images", "--data", "digits"), "images"),
 ]

@@ -144,7 +144,7 @@ def test_a_pattern_finds_images_in_linked_folders() -> None:
     assert list(find_inputs(["in/**/*.png"])) == list(find_inputs(["in"])) == ["in/linked/deep/a.png"]
 
 
-def test_a_folder_without_readable_images_is_refused_with_what_it_contains() -> None:
+def test_a_folder_without_readable_images_is_rejected_with_what_it_contains() -> None:
     touch("in/a.heic")
     with pytest.raises(
         UsageError, match=r"no images in this folder .*; skipped 1 \.heic file \(format not supported\)"

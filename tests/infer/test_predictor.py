@@ -169,7 +169,7 @@ def test_an_array_of_one_image_gets_one_row(classify: Classifier, shape: tuple[i
     assert [row] == classify(images.reshape(1, *shape[:2], -1))
 
 
-def test_arrays_of_an_unclear_shape_are_refused_with_what_to_pass(card: ModelCard) -> None:
+def test_arrays_of_an_unclear_shape_are_rejected_with_what_to_pass(card: ModelCard) -> None:
     def classifier(height: int, width: int, channels: int) -> Classifier:
         other = replace(
             card, height=height, width=width, channels=channels, mean=(0.1,) * channels, std=(0.3,) * channels
@@ -202,12 +202,12 @@ def test_arrays_of_an_unclear_shape_are_refused_with_what_to_pass(card: ModelCar
     ],
     ids=["tensor", "list", "None in a list", "int", "None", "text file"],
 )
-def test_other_types_are_refused_with_those_that_are_accepted(classify: Classifier, images: Any, message: str) -> None:
+def test_other_types_are_rejected_with_those_that_are_accepted(classify: Classifier, images: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         classify(images)
 
 
-def test_a_pillow_image_without_pixels_is_refused(classify: Classifier) -> None:
+def test_a_pillow_image_without_pixels_is_rejected(classify: Classifier) -> None:
     with pytest.raises(ValueError, match="the image has no pixels: its size is 0x5"):
         classify(Image.new("L", (0, 5)))
 

@@ -63,5 +63,5 @@ def test_size_is_one_number_or_height_and_width(size: Size, sides: tuple[int, in
 
 @pytest.mark.parametrize(("size", "shown"), [(7, "7x7"), ((7, 30), "7x30"), ((30, 7), "30x7"), (0, "0x0"), (-9, "-9x")])
 def test_error_for_a_small_size_names_network_and_minimum(size: Size, shown: str) -> None:
-    with pytest.raises(UsageError, match=f"^densenet cannot take {shown}.* images: it needs at least 8x8$"):
+    with pytest.raises(UsageError, match=f"^densenet cannot take {shown}.* images: pass --image-size 8 or larger$"):
         height_and_width(size, min_side=8, arch="densenet")
