@@ -32,7 +32,7 @@ def _cgroups(root: Path, membership: Path, controller: str) -> Iterator[Path]:
     """Yield the folders of the process's cgroup and of those that contain it, in version 2 and then in version 1.
 
     In version 1 each controller has its own tree. A line of `membership` is ID:CONTROLLERS:PATH; version 2 names no
-    controllers. A container may see the path on its host, of which only the top exists here.
+    controllers. In a container, the path may be that on the host, and only its top may exist.
     """
     try:
         lines = [line.split(":", 2) for line in membership.read_text().splitlines()]

@@ -2,8 +2,8 @@
 
     python scripts/bench/faults.py MODEL.onnx [--turns N]
 
-Compares 100,000 readable PNG files of digits with 100,000 files, of which 1,000 are truncated, empty or not images. The
-two runs alternate. Prints one Markdown table of medians.
+Compares 100,000 readable PNG files of digits with 100,000 files that include 1,000 truncated, empty or replaced ones.
+The two runs alternate. Prints one Markdown table of medians.
 """
 
 import argparse
