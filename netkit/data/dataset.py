@@ -18,7 +18,7 @@ class DataSet:
     """Images uint8 (N, channels, height, width), in memory or in files, and labels int64 (N,), indices into `labels`.
 
     Validation images are for choices during training, test images for the reported accuracy. `val_images` and
-    `val_labels` are None without a validation split, and the test images themselves if one split serves as both.
+    `val_labels` are None without a validation split. If one split serves as both, `val_images` is `test_images`.
 
     `source` is the value of --data that loads the same data set again: "digits", or an absolute path. `sha256` is the
     hash of the four unpacked parts (train images, train labels, test images, test labels) or, for image files, of their
