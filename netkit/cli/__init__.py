@@ -88,16 +88,16 @@ class LazyGroup(click.Group):
 
 
 # The width is fixed because click imports shutil to measure the terminal, which takes 4 % of the time of --help.
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": 100})
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "terminal_width": 80})
 @click.version_option(VERSION, prog_name="netkit")
 def cli() -> None:
     """Train a small CNN, export it to one ONNX file that is checked against PyTorch, and classify images.
 
     \b
-    netkit train                     train the inception network on MNIST
-    netkit export --arch inception   export it to an .onnx file and check it against PyTorch
-    netkit sample images/            write the test images of MNIST as PNG files
-    netkit infer images/             classify all images in that folder
+    netkit train                    train the inception network on MNIST
+    netkit export --arch inception  export it to ONNX and check it against PyTorch
+    netkit sample images/           write the test images of MNIST as PNG files
+    netkit infer images/            classify all images in that folder
 
     Exit codes: 0 success; 1 a failure, a failed check or an unreadable input; 2 wrong usage; 130 interrupted.
     """

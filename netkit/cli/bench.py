@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     type=FloatRange(0, 60, min_open=True),
     metavar="S",
     default=1.0,
-    help="Minimum duration of each measurement, in seconds.",
+    help="Minimum seconds per measurement.",
 )
 @json_option
 def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, as_json: bool) -> None:

@@ -35,7 +35,7 @@ AS_IN_TRAINING = "as trained"
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
-@data_option(help="Labelled images.", show_default="mnist or digits, if trained on it")
+@data_option(help="Labelled images, as in 'netkit train'.")
 @layout_option(show_default=AS_IN_TRAINING)
 @path_column_option(show_default=AS_IN_TRAINING)
 @label_column_option(show_default=AS_IN_TRAINING)
@@ -45,8 +45,8 @@ AS_IN_TRAINING = "as trained"
 @max_bytes_option
 @max_pixels_option
 @no_verify_option
-@option("--corrupt", is_flag=True, help="Also measure accuracy under 15 corruptions: noise, blur, fog, ...")
-@option("--out", type=PATH, help="Also write a report with pictures to this .html file.")
+@option("--corrupt", is_flag=True, help="Also measure accuracy with noise, blur, fog, ...")
+@option("--out", type=PATH, help="Also write a report to this .html file.")
 @json_option
 def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
     """Measure the accuracy of a model on labelled images.
@@ -57,7 +57,7 @@ def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **op
     only the images that training held out are used. Exits with 1 if an image cannot be read.
 
     \b
-    Example: netkit evaluate runs/inception/model.onnx --data photos/ --out report.html
+    Example: netkit evaluate model.onnx --data photos/ --out report.html
     """
     terminal = open_terminal()
     with progress_bar("evaluate", console=terminal) as progress:

@@ -26,20 +26,20 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
 
 
 @click.command()
-@arch_option(help="Export the run in runs/ARCH; with --run: the MODULE:CLASS to load.")
-@option("--run", type=PATH, help="Export the run in this folder.", show_default="newest in runs/")
-@option("--weights", type=PATH, help="Export this .safetensors file, which 'netkit train' wrote.")
-@data_option(help="Training data of the run, if they have moved.", show_default="as in training")
-@option("--out", type=PATH, help=".onnx file to write.", show_default="model[.PRECISION].onnx in the run folder")
+@arch_option(help="Export runs/ARCH; with --run: MODULE:CLASS.")
+@option("--run", type=PATH, help="Run folder.", show_default="newest in runs/")
+@option("--weights", type=PATH, help="Weights from 'netkit train' (.safetensors).")
+@data_option(help="Training data, if moved.", show_default="as in training")
+@option("--out", type=PATH, help=".onnx file to write.", show_default="in the run folder")
 @option("--opset", type=int, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
-@option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (faster on CUDA only) or int8.")
-@option("--variants", type=ChoiceList(VARIANT), help="Export several precisions, e.g. fp32,int8, and compare them.")
+@option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (for CUDA) or int8.")
+@option("--variants", type=ChoiceList(VARIANT), help="Several precisions, e.g. fp32,int8.")
 @option(
     "--max-drop",
     type=MAX_DROP,
     metavar="POINTS",
     default=0.1,
-    help="Accuracy that fp16 and int8 may lose, in percentage points.",
+    help="Allowed accuracy loss in % points.",
 )
 @option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
 @json_option
@@ -56,6 +56,8 @@ def export(
     Compares the outputs of both for test images and synthetic images. A model that fails the check is not written. The
     .onnx file contains the network, its preprocessing and labels, and up to 16 test images with their outputs;
     'netkit verify' compares these outputs on any machine. parity.md in the same folder lists the results of the check.
+
+    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy.
 
     --pad-channels 16 speeds up an fp32 network whose channels are not multiples of 16, such as densenet, on CPUs with
     AVX-512. On other CPUs it makes the network slower.

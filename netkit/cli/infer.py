@@ -41,25 +41,23 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 @arch_option(help="Run the model in runs/ARCH.")
 @device_option
 @batch_size_option
-@option("--threads", type=COUNT, metavar="N", help="Batches to compute in parallel.", show_default="one per core")
-@option("--top-k", type=COUNT, metavar="N", default=1, help="Labels per image, the most probable first.")
+@option("--threads", type=COUNT, metavar="N", help="Batches to run in parallel.", show_default="one per core")
+@option("--top-k", type=COUNT, metavar="N", default=1, help="Most probable labels per image.")
 @invert_option
 @max_bytes_option
 @max_pixels_option
-@option("-0", "nul", is_flag=True, help="With -: a NUL byte ends each path, as from 'find -print0'.")
+@option("-0", "nul", is_flag=True, help="With -: paths end in NUL, as from 'find -print0'.")
 @path_column_option(default="path")
 @no_verify_option
-@option("--out", type=PATH, help=".csv, .jsonl, .parquet; a folder for --engine ray.", show_default="stdout")
+@option("--out", type=PATH, help=".csv, .jsonl or .parquet file.", show_default="stdout")
 @option("--resume", is_flag=True, help="Continue an interrupted run that writes to --out.")
-@option("--old-statuses", is_flag=True, help="Write 'vanished' for 'not-found', as 0.1 did. Version 0.3 removes this.")
-@option("--engine", type=ENGINE, default="local", help="Run on this machine, or on Ray workers.")
-@option(
-    "--workers", type=COUNT, metavar="N", help="Number of Ray workers.", show_default="one per core of this machine"
-)
+@option("--old-statuses", is_flag=True, help="Write 'vanished' for 'not-found', as 0.1 did.")
+@option("--engine", type=ENGINE, metavar="NAME", default="local", help="local, or ray: run on Ray workers.")
+@option("--workers", type=COUNT, metavar="N", help="Ray workers.", show_default="one per core")
 @option(
     "--address",
     metavar="ADDRESS",
-    help="Ray cluster: auto (here) or [ray://]HOST:PORT.",
+    help="Ray cluster: auto or HOST:PORT.",
     show_default="a new one",
 )
 @json_option
@@ -72,7 +70,7 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
 
     The columns are path, label, probability, status, message, and with --top-k label_2, probability_2, ... The status
     is ok, not-found, unreadable, not-an-image, truncated, damaged, too-large or unsupported. --out replaces an existing
-    file.
+    file. With --engine ray it is a folder.
 
     \b
     Example: netkit infer images/ --out results.csv

@@ -175,23 +175,23 @@ option = partial(click.option, cls=Option, show_default=True)
 arch_option = partial(option, "--arch", type=ARCHITECTURE)
 data_option = partial(option, "--data", metavar="DATA")
 batch_size_option = option("--batch-size", type=COUNT, metavar="N", default=64, help="Images per batch.")
-_device_option = partial(option, "--device", type=LazyChoice("device", _devices), default="auto")
-device_option = _device_option(help="Device; auto is CUDA if it works, otherwise the CPU.")
-every_device_option = _device_option(help="Device; auto is the CPU, and then CUDA if it works.")
+_device_option = partial(option, "--device", type=LazyChoice("device", _devices), metavar="NAME", default="auto")
+device_option = _device_option(help="cpu, cuda, or auto: CUDA if it works.")
+every_device_option = _device_option(help="cpu, cuda, or auto: both if CUDA works.")
 invert_option = option("--invert", is_flag=True, help="Invert pixel values, for dark ink on white paper.")
 max_bytes_option = option(
     "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20,
-    help="Largest file to read, in bytes.", show_default="64 MiB",
+    help="Largest file, in bytes.", show_default="64 MiB",
 )  # fmt: skip
 max_pixels_option = option(
     "--max-pixels", type=click.IntRange(1), metavar="N", default=64_000_000,
-    help="Largest image to decode, in pixels.", show_default="64 million",
+    help="Largest image, in pixels.", show_default="64 million",
 )  # fmt: skip
 layout_option = partial(
     option, "--layout", type=LazyChoice("layout", _layouts), metavar="NAME",
-    help="DATA's folders: splits, classes, or auto.",
+    help="Subfolders: splits, classes, auto.",
 )  # fmt: skip
-path_column_option = partial(option, "--path-column", metavar="NAME", help="Column of a table with the paths.")
-label_column_option = partial(option, "--label-column", metavar="NAME", help="Column of a table with the labels.")
+path_column_option = partial(option, "--path-column", metavar="NAME", help="Table column with paths.")
+label_column_option = partial(option, "--label-column", metavar="NAME", help="Table column with labels.")
 no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use the model without checking it.")
 json_option = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object per line.")

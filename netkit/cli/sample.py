@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @layout_option(default="auto")
 @path_column_option(default="path")
 @label_column_option(default="label")
-@option("--count", type=COUNT, metavar="N", help="Write only the first N images of all labels.", show_default="all")
+@option("--count", type=COUNT, metavar="N", help="Number of images in total.", show_default="all")
 def sample(folder: Path, data: str, count: int | None, **reading: Any) -> None:
     """Write the test images of a data set as PNG files.
 

@@ -46,12 +46,12 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--resize", type=COUNT, metavar="N", help="Shorter side before cropping.", show_default="no crop")
 @option("--channels", type=int, metavar="[1|3]", help="1: grey, 3: RGB.", show_default="as the images")
 @option("--mean", type=NUMBERS, help="Mean per channel, 0 to 1.", show_default=MEASURED)
-@option("--std", type=NUMBERS, help="Standard deviation, likewise.", show_default=MEASURED)
+@option("--std", type=NUMBERS, help="Standard deviation per channel.", show_default=MEASURED)
 @option("--val-split", type=float, default=0.2, help="Test share, if DATA has no test set.")
 @layout_option(default="auto")
 @path_column_option(default="path")
 @label_column_option(default="label")
-@option("--max-unreadable", type=float, metavar="SHARE", default=0.01, help="Share that may be unreadable, or 5.")
+@option("--max-unreadable", type=float, metavar="SHARE", default=0.01, help="Allowed share of unreadable files.")
 @option("--weights", type=PATH, help="Initial weights (.safetensors).", show_default="random")
 @option("--recipe", metavar="NAME", default="fast", help="fast or baseline (plain SGD).")
 @option("--epochs", type=float, help="Passes over the images.", show_default=FROM_RECIPE)
@@ -60,7 +60,7 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--ema", type=float, help="Decay of averaged weights.", show_default=FROM_RECIPE)
 @option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.", show_default=FROM_RECIPE)
 @option("--augment", metavar="NAME", help="none, digits or photos.", show_default="by the images")
-@option("--class-weights", metavar="NAME", default="none", help="Weigh classes: none, balanced.")
+@option("--class-weights", metavar="NAME", default="none", help="Loss weights: none or balanced.")
 @option("--freeze", is_flag=True, help="Train the last layer only; needs --weights.")
 @option("--patience", type=COUNT, metavar="N", help="Stop N epochs after the best one.", show_default=OFF)
 @option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
@@ -82,8 +82,11 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
     with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv file with the
     columns path, label and optionally split (train, val or test). A folder may contain train/ with val/, test/ or both.
 
-    netkit calls CLASS with channels, classes and size=(height, width). It downloads MNIST once, to $NETKIT_DATA or the
-    user's cache folder.
+    netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA or to
+    the user's cache folder.
+
+    Unreadable images are skipped. If there are more than 5, and more than the share --max-unreadable of all images,
+    training does not start.
 
     The recipe fast is SGD and Muon with 8 epochs, batch size 128, learning rate 0.1 and precision auto: bf16 if the
     hardware supports it, else fp32. The recipe baseline is SGD with 10 epochs, batch size 64, learning rate 0.01 and

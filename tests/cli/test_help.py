@@ -36,4 +36,4 @@ def test_each_option_has_one_line_of_help(name: str) -> None:
     lines = command.get_help(context).partition("Options:\n")[2].splitlines()
     options = [param for param in command.params if isinstance(param, click.Option)]
     assert len(lines) == len(options) + 1  # the additional line is --help
-    assert max(map(len, lines)) <= 100
+    assert max(map(len, lines)) <= 80
