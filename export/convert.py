@@ -1,7 +1,6 @@
 """Conversion of a network and its model card to ONNX: uint8 pixels in, logits and probabilities out."""
 
 import copy
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,10 +10,10 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from netkit.core.errors import ModelError, UsageError, first_line
+from netkit.core.errors import UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
+from netkit.export.capture import capture, reject_scripted, to_onnx
 from netkit.export.passes import FLOAT32, Pass, apply_passes
-from netkit.infer.model.onnx_file import INPUT, OUTPUTS
 from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
@@ -74,34 +73,15 @@ def translate(
 ) -> onnx.ModelProto:
     """Export `net` on pixels with torch.onnx.export; the nodes keep their metadata, which names their modules.
 
-    Raises UsageError for an opset outside OPSETS, ModelError if the exporter fails.
+    Raises UsageError for an opset outside OPSETS, ModelError if torch cannot export the network.
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
+    reject_scripted(net, name=card.arch)
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 uses its own deprecated LeafSpec
-        try:
-            program = torch.onnx.export(
-                Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as exc:  # its own message is several pages long
-            raise ModelError(f"{card.arch}: torch.onnx cannot export this network: {first_line(_root(exc))}") from None
-    assert program is not None  # it is None only without dynamo
-    return _fold_constants(program.model_proto)
-
-
-def _root(exc: BaseException) -> BaseException:
-    """Return the exception that caused `exc`, at the end of the chain of causes."""
-    return _root(exc.__cause__) if exc.__cause__ else exc
+    classifier = Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval()
+    return _fold_constants(to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch))
 
 
 def _with_spatial_means(net: nn.Module) -> nn.Module:

@@ -164,6 +164,7 @@ def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison
         batches=BATCH_SIZES,
         torch_accuracy=reference.accuracy,
         comparisons=comparisons,
+        without_casts=reference.without_casts,
     )
     proto = onnx.load_model_from_string(model.content)
     proto.metadata_props.add(key=certificate.KEY, value=model_certificate.to_json())

@@ -1,14 +1,19 @@
 """netkit.train: train a network on a data set and write a run folder."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
-from netkit.core.errors import unknown_name
+from netkit.core.errors import ModelError, unknown_name
+from netkit.core.model_card import ModelCard
 from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
@@ -21,6 +26,8 @@ from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import CLASS_WEIGHTS, recipe_named
 from netkit.nets.training.run import TrainedRun
 from netkit.nets.training.schedule import EpochSchedule, with_min_steps
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -55,6 +62,7 @@ def train(
     compile: bool = False,
     deterministic: bool = False,
     tensorboard: bool = False,
+    export_check: bool = True,
     max_bytes: int = MAX_FILE_BYTES,
     max_pixels: int = MAX_PIXELS,
     progress: bool | Progress = False,
@@ -106,6 +114,8 @@ def train(
         compile: Compile the training step with torch.compile.
         deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
         tensorboard: Also write TensorBoard logs to the run folder.
+        export_check: Export the untrained network in memory first, to find out whether it can be exported. Needs ONNX
+            Runtime; without it, a warning is logged.
         max_bytes: Largest image file to read, in bytes.
         max_pixels: Largest image to decode, in pixels.
         progress: True for a progress bar, or a function that is called with the number of images done, their total
@@ -121,6 +131,7 @@ def train(
         UsageError: A name, path or value is invalid, or the run to resume was started with other arguments.
         DataError: The data set is missing or damaged.
         DeviceError: The device cannot be used.
+        ModelError: The network cannot be exported; see `export_check`.
         TrainingError: The loss is NaN or infinite.
         Interrupted: A signal stopped training; see `stop_on_signal`.
 
@@ -178,8 +189,22 @@ def train(
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
         callbacks = Callbacks(
+            on_network=_dry_run if export_check else (lambda net, card: None),
             on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,
         )
         return run.train(plan, data_set, callbacks)
+
+
+def _dry_run(net: nn.Module, card: ModelCard) -> None:
+    """Raise ModelError if the untrained network cannot be exported."""
+    if find_spec("onnxruntime") is None:
+        logger.warning("the export was not tried, because ONNX Runtime is not installed; install netkit's extra [cpu]")
+        return
+    from netkit.export.dry_run import dry_run  # imports torch's exporter
+
+    try:
+        dry_run(net, card)
+    except ModelError as exc:
+        raise ModelError(f"{exc}; to train it all the same, pass --no-export-check") from None

@@ -69,11 +69,12 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")
 @option("--compile", is_flag=True, help="Use torch.compile; starts slowly, helps GPUs only.")
 @option("--deterministic", is_flag=True, help="Use deterministic, slower algorithms on CUDA.")
+@option("--no-export-check", "unchecked", is_flag=True, help="Skip the trial export of the untrained network.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
 @max_bytes_option
 @max_pixels_option
 @json_option
-def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
+def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options: Any) -> None:
     """Train a network and write its weights to a run folder.
 
     The run folder receives model.safetensors (weights, labels, image size), metrics.csv, run.json and plots.
@@ -84,6 +85,9 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
 
     netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA or to
     the user's cache folder.
+
+    Training starts with a trial: the untrained network is exported in memory, so that a network that cannot be exported
+    fails at once.
 
     Unreadable images are skipped. If there are more than 5, and more than the share --max-unreadable of all images,
     training does not start.
@@ -115,7 +119,15 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
 
     try:
         with progress_bar(arch, console=terminal) as progress:
-            run = netkit.train(arch, out=out, progress=progress, on_epoch=on_epoch, stop_on_signal=True, **options)
+            run = netkit.train(
+                arch,
+                out=out,
+                export_check=not unchecked,
+                progress=progress,
+                on_epoch=on_epoch,
+                stop_on_signal=True,
+                **options,
+            )
         if hidden:
             terminal.print(f"epoch {hidden}")
     except (Interrupted, TrainingError) as exc:
