@@ -122,7 +122,7 @@ def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     plan = Plan(tmp_path / "out", model.sha256, replace(Decoder(model.card.input), max_bytes=60_000), "cpu", 8, 1, True)
     paths = find_inputs([URL])
     engine = engine_of(run_in_process)
-    driver.run(plan, model, [URL], paths, engine, workers=1, resume=False, advance=lambda count, note: None)
+    driver.run(plan, model, paths, engine, workers=1, resume=False, advance=lambda count, note: None)
     expected = [(row.path, row.label, row.status) for row in rows_of([URL], model)]
     table = pq.read_table(tmp_path / "out").to_pylist()
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
