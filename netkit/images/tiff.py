@@ -19,7 +19,7 @@ ENTRY_BYTES = 12
 SIGNED = 2  # a value of the tag SampleFormat
 XMP, BYTES = 700, (1, 7)  # a tag that may contain an orientation, and types of its value
 MAX_XMP_BYTES = 2**20  # longer XMP, such as an editing history, is removed
-# the other tags that the pixels depend on: size, format, compression, position and colors of the pixels, and orientation
+# other tags that the pixels depend on: size, format, compression, position and colors of the pixels, and orientation
 NEEDED_TAGS = {
     *range(254, 260), 262, 266, 273, 274, *range(277, 280), *range(282, 285), 292, 293, 317, 320, *range(322, 326),
     332, 333, 334, 338, 339, 347, *range(512, 522), *range(529, 533),
