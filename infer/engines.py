@@ -65,11 +65,11 @@ class RayEngine:
             job.top_k,
             self.verified,
             job.old_statuses,
+            job.inputs,
         )
         return driver.run(
             plan,
             session.model,
-            job.inputs,
             paths,
             ray_engine.engine(self.address, self.workers),
             workers=self.workers,

@@ -12,6 +12,7 @@ from netkit.core.progress import Advance
 from netkit.core.remote import MIN_CONCURRENT_READS, is_remote
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
+from netkit.infer.output.folder_labels import folder_labels
 from netkit.infer.output.prediction import Counts, rows_of
 from netkit.infer.output.results_file import Results, open_results
 from netkit.infer.output.writers import RowPrinter, Write
@@ -77,7 +78,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -
     cores = usable_cores()
     workers = job.threads or max(cores, MIN_CONCURRENT_READS) if remote else min(job.threads or cores, cores)
     batch_size, inputs = split_evenly(paths, batch_size=job.batch_size, workers=workers)
-    counts = Counts(frozenset(session.card.labels))
+    counts = Counts(folder_labels(session.card.labels, job.inputs))
     with _sink(job, session, batch_size, counts) as sink:
         before = counts.total
         advance(before, "")

@@ -42,7 +42,6 @@ Engine = Callable[[Plan], AbstractContextManager[RunShards]]  # keeps the worker
 def run(
     plan: Plan,
     model: Model,
-    inputs: Sequence[str],
     paths: Iterable[str],
     engine: Engine,
     *,
@@ -50,7 +49,7 @@ def run(
     resume: bool,
     advance: Advance,
 ) -> Outcome:
-    """Write a row for each of `paths`, the expanded `inputs`, with the workers of `engine`.
+    """Write a row for each of `paths`, the expanded `plan.inputs`, with the workers of `engine`.
 
     Calls `advance` with the number of rows since the last call, first with those of the earlier run. Raises UsageError
     if the folder contains other files, if another run is writing it, or if the run to resume had other inputs or
@@ -59,7 +58,7 @@ def run(
     started = time.monotonic()
     all_paths = list(paths)
     counted = {"count": len(all_paths), PATHS_SHA256: _hash_paths(all_paths)}
-    arguments = {"inputs": list(inputs), **counted, **plan.settings}
+    arguments = {"inputs": list(plan.inputs), **counted, **plan.settings}
     with _locked_folder(plan.folder):
         resumed_size = _shard_size_to_resume(plan.folder, arguments, resume=resume)
         size = resumed_size or max(1, min(MAX_SHARD_INPUTS, len(all_paths) // (MIN_SHARDS_PER_WORKER * workers)))

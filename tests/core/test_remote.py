@@ -122,7 +122,7 @@ def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     plan = Plan(tmp_path / "out", model.sha256, replace(Decoder(model.card.input), max_bytes=60_000), "cpu", 8, 1, True)
     paths = find_inputs([URL])
     engine = engine_of(run_in_process)
-    driver.run(plan, model, [URL], paths, engine, workers=1, resume=False, advance=lambda count, note: None)
+    driver.run(plan, model, paths, engine, workers=1, resume=False, advance=lambda count, note: None)
     expected = [(row.path, row.label, row.status) for row in rows_of([URL], model)]
     table = pq.read_table(tmp_path / "out").to_pylist()
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
@@ -167,6 +167,9 @@ def test_urls_keep_their_host_and_their_chain(tmp_path: Path, local: Path) -> No
     assert len(urls) == 43 and {url[:31] for url in urls} == {"hosted://there:80/bucket/images"}
     assert list(find_inputs(["hosted://there:80/bucket/im*/1/e*"])) == ["hosted://there:80/bucket/images/1/empty.png"]
     shutil.make_archive(str(tmp_path / "all"), "zip", local)
+    assert list(find_inputs([f"zip://*.jpg::file://{tmp_path}/all.zip"])) == [
+        f"zip://broken.jpg::file://{tmp_path}/all.zip"
+    ]
     urls_in_zip = list(find_inputs([f"zip://::file://{tmp_path}/all.zip"]))
     assert len(urls_in_zip) == 43
     assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", max_bytes=100_000) == b"not an image"

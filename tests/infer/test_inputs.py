@@ -144,6 +144,19 @@ def test_a_pattern_finds_images_in_linked_folders() -> None:
     assert list(find_inputs(["in/**/*.png"])) == list(find_inputs(["in"])) == ["in/linked/deep/a.png"]
 
 
+def test_file_urls_are_searched_like_paths() -> None:
+    touch("elsewhere/deep/a.png")
+    os.mkdir("in")
+    os.symlink("../elsewhere", "in/linked")
+    os.symlink("..", "in/linked/up")  # leads back, so it is not followed
+    root = f"file://{os.getcwd()}/in"
+    for argument in (root, f"{root}/", f"{root}/linked", f"{root}/*/deep/*.png", f"{root}/**/*.png"):
+        assert list(find_inputs([argument])) == [f"{root}/linked/deep/a.png"]
+    assert list(find_inputs([f"{root}/none.png"])) == [f"{root}/none.png"]
+    with pytest.raises(UsageError, match="in/none: no such file or folder"):
+        find_inputs([f"{root}/none"])
+
+
 def test_a_folder_without_readable_images_is_rejected_with_what_it_contains() -> None:
     touch("in/a.heic")
     with pytest.raises(
