@@ -11,7 +11,17 @@ from click.core import ParameterSource
 import netkit
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import PATH, VARIANT, ChoiceList, FloatRange, arch_option, data_option, json_option, option
+from netkit.cli.params import (
+    PATH,
+    VARIANT,
+    WHOLE_NUMBER,
+    ChoiceList,
+    Number,
+    arch_option,
+    data_option,
+    json_option,
+    option,
+)
 from netkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +29,8 @@ if TYPE_CHECKING:
 
     from netkit.api.export import ExportedModel
 
-MAX_DROP = FloatRange(0, 100)  # percentage points
-MULTIPLE = click.IntRange(1, 64)
+MAX_DROP = Number(float, 0, 100)  # percentage points
+MULTIPLE = Number(int, 1, 64)
 # of the table of variants, in the order of the fields of Figures
 COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU")
 
@@ -31,7 +41,7 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
 @option("--weights", type=PATH, help="Export this .safetensors file, which 'netkit train' wrote.")
 @data_option(help="Training data of the run, if they have moved.", show_default="as in training")
 @option("--out", type=PATH, help=".onnx file to write.", show_default="model[.PRECISION].onnx in the run folder")
-@option("--opset", type=int, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
+@option("--opset", type=WHOLE_NUMBER, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
 @option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (faster on CUDA only) or int8.")
 @option("--variants", type=ChoiceList(VARIANT), help="Export several precisions, e.g. fp32,int8, and compare them.")
 @option(

@@ -323,7 +323,7 @@ def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_split": 0.0}, "--val-split must be above 0 and below 1"),
+        ({"val_split": 0.0}, "--val-split 0: must be above 0 and below 1"),
         ({"mean": (0.5,)}, "--mean needs --std; pass both"),
         ({"std": (0.5,)}, "--std needs --mean; pass both"),
         ({"mean": (0.5,), "std": (0.5, 0.5)}, "--mean and --std have different lengths, 1 and 2; pass one"),

@@ -99,7 +99,7 @@ def test_shards_contain_the_rows_of_the_local_engine(
     assert rows_in(plan.folder) == pq.read_table(tmp_path / "local.parquet").to_pylist()
     assert outcome.counts.as_dict() == expected.counts.as_dict()
     assert outcome.counts.failed == 5 and outcome.counts.total == COUNT
-    assert outcome.provider == expected.provider
+    assert outcome.providers == expected.providers
     assert len(pq.read_table(plan.folder)) == COUNT  # other programs can read the folder as one data set
 
 
@@ -149,7 +149,7 @@ def test_a_complete_run_is_left_unchanged_unless_a_shard_is_missing(run: Run, pl
     processed: list[int] = []
     second = run(record_numbers(processed), resume=True)
     assert before == mtimes(plan.folder)
-    assert processed == [] and second.counts.as_dict() == first.counts.as_dict() and second.provider == ""
+    assert processed == [] and second.counts.as_dict() == first.counts.as_dict() and second.new_rows == 0
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     with pytest.raises(UsageError, match="started with model"):
