@@ -77,8 +77,10 @@ def export(
         raise UsageError("--run and --weights exclude each other: pass only one of them")
     if run is not None and not run.is_dir():
         raise UsageError(f"--run {run}: no such folder; pass a run folder, or a .safetensors file with --weights")
-    if variants and click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE:
+    if variants and _is_passed("precision"):
         raise UsageError("--precision and --variants exclude each other: pass only one of them")
+    if {*(variants or [precision])} == {"fp32"} and _is_passed("max_drop"):
+        raise UsageError("--max-drop is for fp16 and int8; omit it, or pass --precision or --variants")
     with open_terminal().status("exporting and comparing with PyTorch in float64"):
         models = netkit.export_model(
             run or weights, variants=variants or (precision,), measure=bool(variants), **options
@@ -92,6 +94,11 @@ def export(
     else:
         click.echo(f"{models[0].path}: {models[0].certificate}")
     _suggest(models[0])
+
+
+def _is_passed(name: str) -> bool:
+    """Whether the user passed the option, so that its value is not the default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _suggest(model: ExportedModel) -> None:

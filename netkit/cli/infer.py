@@ -67,8 +67,8 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
     """Classify images and write one row of results per file.
 
     PATHS are image files, folders (searched recursively), globs, URLs such as s3://bucket/images, .csv, .tsv or Parquet
-    files with a column 'path', or - for a list of paths on stdin. Rows go to stdout: as a table on a terminal, else as
-    CSV. If folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
+    files with a column 'path', or - for a list of paths on stdin. netkit reads PNG, JPEG, BMP, GIF, TIFF, WebP, PGM,
+    PPM, AVIF and JPEG 2000. Rows go to stdout: as a table on a terminal, else as CSV. If folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
 
     The columns are path, label, probability, status, message, and with --top-k label_2, probability_2, ... The status
     is ok, not-found, unreadable, not-an-image, truncated, damaged, too-large or unsupported. --out replaces an existing
@@ -97,18 +97,19 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
         )
     sys.stdout.flush()
     terminal.print(str(outcome))
-    _suggest(paths, out, options)
+    _suggest(paths, out, options, labels=len(outcome.counts.labels))
     if outcome.counts.failed:
         click.get_current_context().exit(1)
 
 
-def _suggest(paths: tuple[str, ...], out: Path | None, options: dict[str, Any]) -> None:
+def _suggest(paths: tuple[str, ...], out: Path | None, options: dict[str, Any], *, labels: int) -> None:
     if options["engine"] != "local" or len(paths) > hints.MAX_HINT_PATHS or "-" in paths:
         return  # the paths from stdin are gone
     if out is None:
         hints.suggest_again(out="results.csv", as_json=None)
     elif options["top_k"] == 1:
-        hints.suggest_again(top_k=3, resume=None, out=out.with_stem(f"{out.stem}-top3"))
+        top_k = min(3, labels)
+        hints.suggest_again(top_k=top_k, resume=None, out=out.with_stem(f"{out.stem}-top{top_k}"))
 
 
 def _is_file(stream: TextIO) -> bool:

@@ -54,12 +54,18 @@ def one_line(text: str) -> str:
         (["infer", "digit.png", "--model", "none.onnx"], 2, "none.onnx: no such file"),
         (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: is not an ONNX model"),
         (["infer", "digit.png", "--device", "gpu"], 2, "unknown device 'gpu'"),
+        (["infer", "digit.png", "--threads", "999999"], 2, "--threads 999999: must be at most "),
+        (["infer", "digit.png", "--out", "r.txt"], 2, "--out r.txt: the suffix must be .csv, .jsonl or .parquet"),
+        (["infer", ""], 2, "netkit: a path is empty; pass a file, a folder, a pattern or a URL"),
         (["infer"], 2, "Missing argument 'PATHS...'"),
         (["infer", "digit.png", "--batch-size", "0"], 2, "netkit: --batch-size 0: must be a whole number, 1 or more\n"),
         (["train", "--arch", "resdual"], 2, "did you mean 'residual'?"),
         (["train", "--recipe", "fats"], 2, "did you mean 'fast'?"),
         (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
         (["train", "--data", "./nowhere"], 2, "./nowhere: no such folder"),
+        (["train", "--data", "nowhere.csv"], 2, "nowhere.csv: no such file; pass mnist, digits, a folder, or a table"),
+        (["train", "--data", "nowhere"], 2, "known: mnist, digits, a folder or a table (.csv or .tsv) that exists\n"),
+        (["sample", "out", "--data", "nowhere.tsv"], 2, "nowhere.tsv: no such file"),
         (["train", "--data", "empty/"], 1, "contains no subfolders; put the images of each class into a subfolder"),
         (["train", "--data", "digits", "--lr", "-1"], 2, "--lr -1: must be above 0 and at most 1,000,000"),
         (
@@ -87,6 +93,7 @@ def one_line(text: str) -> str:
             "--out names one file, but --variants writes several",
         ),
         (["export", "--run", "empty", "--weights", "a.safetensors"], 2, "--run and --weights exclude each other"),
+        (["export", "--max-drop", "1"], 2, "--max-drop is for fp16 and int8; omit it, or pass --precision"),
         (["export", "--max-drop", "-1"], 2, "--max-drop -1: must be a number, 0 or more"),
         (["export", "--pad-channels", "16", "--precision", "int8"], 2, "--pad-channels requires fp32, not int8"),
         (["verify", "none.onnx"], 2, "none.onnx: no such file"),
@@ -198,6 +205,8 @@ def test_export_names_a_run_whose_training_has_not_ended(netkit: Netkit, tmp_pat
 def test_export_fails_with_2_if_the_data_set_does_not_exist(netkit: Netkit, workspace: Path) -> None:
     done = netkit("export", "--run", workspace / "runs/residual", "--data", "mnits")
     assert done.returncode == 2 and "unknown data set 'mnits': did you mean 'mnist'?" in done.stderr
+    done = netkit("evaluate", workspace / "runs/residual/model.onnx", "--data", "none.csv")
+    assert done.returncode == 2 and "netkit: none.csv: no such file; pass mnist" in done.stderr
 
 
 def test_infer_says_that_it_replaces_a_results_file(netkit: Netkit, digit: Path, model_path: Path) -> None:
