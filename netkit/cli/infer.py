@@ -68,8 +68,8 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
 
     PATHS are image files, folders (searched recursively), globs, URLs such as s3://bucket/images, .csv, .tsv or Parquet
     files with a column 'path', or - for a list of paths on stdin. netkit reads PNG, JPEG, BMP, GIF, TIFF, WebP, PGM,
-    PPM, AVIF and JPEG 2000. Rows go to stdout: as a table on a terminal, else as CSV. If folders are named after labels,
-    netkit also prints the accuracy. Exits with 1 if a file cannot be read.
+    PPM, AVIF and JPEG 2000. Rows go to stdout: as a table on a terminal, else as CSV. If folders are named after
+    labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
 
     The columns are path, label, probability, status, message, and with --top-k label_2, probability_2, ... The status
     is ok, not-found, unreadable, not-an-image, truncated, damaged, too-large or unsupported. --out replaces an existing
