@@ -50,7 +50,8 @@ def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
     Blanks around labels are removed. Equal rows are used once. Raises DataError if the table cannot be read, a
-    row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits.
+    row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits; UsageError if
+    a column is missing.
     """
     columns = [options.path_column, options.label_column]
     splits: dict[str, list[ImageEntry]] = {TRAIN: [], VAL: [], TEST: []}
