@@ -42,8 +42,8 @@ def open_model(path: Path | None, *, arch: str | None = None, device: str, verif
     """Open the .onnx file at `path`, the one in the run folder of `arch`, or by default the newest in runs/.
 
     Its hashes and its outputs for the test images in it are checked; without `verify`, a failed check is logged as a
-    warning. Raises UsageError if there is no such file, ModelError
-    if it cannot be run or does not pass verification, DeviceError if the device cannot be used.
+    warning. Raises UsageError if there is no such file, ModelError if it cannot be run or fails a check, DeviceError if
+    the device cannot be used.
     """
     model = onnx_file.read(choose(MODEL, file=path, arch=arch))
     if verify:

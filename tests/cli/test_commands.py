@@ -75,7 +75,11 @@ def one_line(text: str) -> str:
         ),
         (["export", "--arch", "residual"], 2, "run 'netkit train --arch residual' first"),
         (["export"], 2, "no runs/*/model.safetensors found; run 'netkit train' first"),
-        (["export", "--run", "empty"], 2, "empty/model.safetensors: no such file"),
+        (
+            ["export", "--run", "empty"],
+            2,
+            "empty: contains no model.safetensors; pass a folder that 'netkit train' wrote",
+        ),
         (["export", "--run", "nowhere"], 2, "--run nowhere: no such folder; pass a run folder"),
         (["export", "--run", "digit.png"], 2, "pass a run folder, or a .safetensors file with --weights"),
         (["export", "--run", "empty", "--max-drop", "nan"], 2, "--max-drop nan: must be a number, 0 or more"),
