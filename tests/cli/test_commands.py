@@ -78,7 +78,7 @@ def one_line(text: str) -> str:
         (
             ["export", "--run", "empty"],
             2,
-            "empty: contains no model.safetensors; pass a folder that 'netkit train' wrote",
+            "empty: contains no model.safetensors; pass a folder",
         ),
         (["export", "--run", "nowhere"], 2, "--run nowhere: no such folder; pass a run folder"),
         (["export", "--run", "digit.png"], 2, "pass a run folder, or a .safetensors file with --weights"),
