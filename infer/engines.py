@@ -18,12 +18,14 @@ from netkit.images.files import Skipped
 from netkit.infer.job import Job, Outcome
 from netkit.infer.job import run as run_job
 from netkit.infer.output import writers
-from netkit.infer.output.results_file import SUFFIXES
+from netkit.infer.output.results_file import SUFFIXES, check_path
 from netkit.infer.pipeline.inputs import STDIN, find_inputs
 from netkit.infer.predictor import open_model
 from netkit.infer.runtime.session import Session
 
 logger = logging.getLogger(__name__)
+
+MAX_THREADS_PER_CORE = 64  # most of them wait for remote files
 
 
 class Engine(Protocol):
@@ -90,11 +92,16 @@ def choose_engine(
 ) -> Engine:
     """Return the engine called `name`, "local" or "ray".
 
-    Raises UsageError for an option that the engine does not take, MissingExtraError if Ray is not installed.
+    Raises UsageError for an option that the engine does not take or for an `out` that cannot be written;
+    MissingExtraError if a package is missing.
     """
     if name == "local":
         if workers or address:
             raise UsageError("--workers and --address are for --engine ray; pass --threads with --engine local")
+        if threads and threads > (most := MAX_THREADS_PER_CORE * usable_cores()):
+            raise UsageError(f"--threads {threads}: must be at most {most}, {MAX_THREADS_PER_CORE} for each core")
+        if out is not None:
+            check_path(out)  # at once, not after the model is opened
         return LocalEngine()
     if out is None:
         raise UsageError("--engine ray writes several files; pass a folder with --out")
@@ -154,7 +161,8 @@ def infer(
     local_device = "cpu" if engine == "ray" else device  # this machine may lack the device that the workers have
     session = open_model(model, arch=arch, device=local_device, verify=verify)
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
-    top_k = min(top_k, len(session.card.labels))
+    if top_k > (labels := len(session.card.labels)):
+        raise UsageError(f"--top-k {top_k}: must be at most {labels}, the number of labels of the model")
     sink = out or writers.stdout_writer(as_json=as_json, top_k=top_k)
     job = Job(paths, decoder, batch_size, threads, top_k, sink, resume, old_statuses)
     countable = STDIN not in paths and not any(map(is_remote, paths))

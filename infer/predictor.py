@@ -21,10 +21,11 @@ from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
-from netkit.infer.model.verify import open_verified
+from netkit.infer.model.verify import open_verified, warn_if_failed
 from netkit.infer.output.prediction import Row, rows_of
 from netkit.infer.pipeline.batches import Input, predict
 from netkit.infer.pipeline.brightness import BrightnessCheck
+from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session, open_session
 
 logger = logging.getLogger(__name__)
@@ -40,14 +41,16 @@ ACCEPTED = "a path, bytes, a binary file object, a PIL.Image.Image or a uint8 ar
 def open_model(path: Path | None, *, arch: str | None = None, device: str, verify: bool = True) -> Session:
     """Open the .onnx file at `path`, the one in the run folder of `arch`, or by default the newest in runs/.
 
-    With `verify`, its certificate and probes are checked first. Raises UsageError if there is no such file, ModelError
-    if it cannot be run or does not pass verification, DeviceError if the device cannot be used.
+    Its hashes and its outputs for the test images in it are checked; without `verify`, a failed check is logged as a
+    warning. Raises UsageError if there is no such file, ModelError if it cannot be run or fails a check, DeviceError if
+    the device cannot be used.
     """
     model = onnx_file.read(choose(MODEL, file=path, arch=arch))
-    if not verify:
-        logger.warning("%s: used without checking it", model.name)
-        return open_session(model, device=device, threads=1)
-    return open_verified(model, device=device, threads=1)
+    if verify:
+        return open_verified(model, device=device, threads=1)
+    session = open_session(model, device=device, threads=1)
+    warn_if_failed(model, "used because of --no-verify", session=session)
+    return session
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,8 @@ class Classifier:
         return _reopen, (self.session.model, self.decoder, self.batch_size, self.top_k, self.device)
 
     def __repr__(self) -> str:
-        return f"<Classifier {self.session.card.arch} on {self.session.provider}, labels {', '.join(self.labels):.80}>"
+        device = NAMES[self.session.provider]
+        return f"<Classifier {self.session.card.arch} on {device}, labels {', '.join(self.labels):.80}>"
 
     @property
     def labels(self) -> tuple[str, ...]:

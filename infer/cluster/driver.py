@@ -72,7 +72,7 @@ def run(
         advance(rows_before, "")
         if resumed_size and not missing and (plan.folder / SUCCESS).exists():
             logger.info("%s: this run is already complete", plan.folder)
-            return Outcome(_sum_results(complete.values())[0], 0, "")
+            return Outcome(_sum_results(complete.values())[0])
         if resumed_size:
             (plan.folder / SUCCESS).unlink(missing_ok=True)  # of a complete run that has lost a shard since
         with engine(plan) if missing else nullcontext() as run_shards:
@@ -85,7 +85,7 @@ def run(
         counts, providers = _sum_results(_read_results(plan, shards))
         _write_manifest(plan.folder, {**manifest, "rows": counts.as_dict(), "providers": providers})
         atomic_io.write_atomic(plan.folder / SUCCESS, b"")
-    return Outcome(counts, (counts.total - rows_before) / (time.monotonic() - started), ", ".join(providers))
+    return Outcome(counts, counts.total - rows_before, time.monotonic() - started, tuple(providers))
 
 
 def _prepare_folder(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:

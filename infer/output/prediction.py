@@ -108,12 +108,13 @@ class Counts:
             self.labelled += 1
             self.correct += row.ranked[0][0] == label
 
-    def __str__(self) -> str:
-        text = f"{self.total:,} file{'' if self.total == 1 else 's'}"
+    def summary(self, work: str = "") -> str:
+        """Return one line: the number of files, `work` (how long they took), how many failed, and the accuracy."""
+        text = f"{self.total:,} file{'' if self.total == 1 else 's'}{work}"
         if self.failed:
-            text += f", {self.failed:,} of them with an error"
+            text += f": {self.ok:,} ok, {self.failed:,} with an error"
         if self.labelled:
-            accuracy = self.correct / self.labelled
             images = f"{self.labelled:,} image{'' if self.labelled == 1 else 's'}"
-            text += f"; accuracy {accuracy:.2%} of {images} whose folder is named after a label"
+            text += f"; accuracy {self.correct / self.labelled:.2%} ({self.correct:,} of {images} "
+            text += "whose folder is named after a label)"
         return text

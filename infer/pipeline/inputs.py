@@ -43,6 +43,8 @@ def find_inputs(
 
 def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skipped) -> Iterable[str]:
     """Return the paths of one argument, listed lazily. Raises UsageError at once if there are none."""
+    if not argument:
+        raise UsageError("a path is empty; pass a file, a folder, a pattern or a URL")
     if argument == STDIN:
         return _read_paths(sys.stdin.buffer, separator)
     if _is_parquet(argument):
@@ -102,9 +104,14 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _read_paths(file: BinaryIO, separator: bytes) -> Iterator[str]:
-    """Yield each path as soon as it arrives. Empty lines are skipped."""
+    """Yield each path as soon as it arrives. Empty lines are skipped.
+
+    Raises UsageError if NUL bytes end the paths, but `separator` is another byte.
+    """
     rest = b""
     while content := os.read(file.fileno(), STDIN_CHUNK_BYTES):
+        if b"\0" in content and separator not in content:
+            raise UsageError("-: NUL bytes separate the paths on stdin; pass -0 as well")
         *lines, rest = (rest + content).split(separator)
         yield from (_decode_path(line, separator) for line in lines if line)
     if rest:

@@ -36,15 +36,16 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
         return _prepare(idx.load(path), options)
     if path.exists():
         raise UsageError(f"{source}: is neither a folder nor a table; {ACCEPTED}")
-    if "/" in source:
-        raise UsageError(f"{source}: no such folder; {ACCEPTED}")
-    raise unknown_name("data set", source, [*BUILT_IN, "a folder", "a .csv or .tsv file"])
+    if "/" in source or is_table(source):
+        raise UsageError(f"{source}: no such {'file' if is_table(source) else 'folder'}; {ACCEPTED}")
+    raise UsageError(f"{unknown_name('data set', source, BUILT_IN)}, a folder or a table (.csv or .tsv) that exists")
 
 
 def has_image_files(source: str) -> bool:
     """Whether --data names image files: class folders, or a table that lists them."""
     path = Path(source)
-    return source not in ("", *BUILT_IN) and not idx.exists(path) and (path.is_dir() or is_table(source))
+    exists = path.is_dir() or (is_table(source) and path.exists())
+    return exists and source not in ("", *BUILT_IN) and not idx.exists(path)
 
 
 def _prepare(data: ArrayDataSet, options: Options) -> ArrayDataSet:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from netkit.core.errors import DataError
+from netkit.core.errors import DataError, UsageError
 from netkit.core.remote import is_remote
 from netkit.data.image_entry import SPLIT_NAMES, TEST, TRAIN, VAL, ImageEntry, Splits
 from netkit.data.options import DEFAULT, Options
@@ -41,7 +41,7 @@ def is_table(path: str) -> bool:
 
 
 def read_paths(table: Path, column: str) -> Iterator[str]:
-    """Yield the path in each row, "" for an empty cell. Raises DataError, before the first path, without the column."""
+    """Yield the path in each row, "" for an empty cell. Raises UsageError before the first path without the column."""
     rows = _read(table, [column], optional=())
     return (_located(table, row.cells[0]) if row.cells[0] else "" for row in rows)
 
@@ -50,7 +50,8 @@ def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
     Blanks around labels are removed. Equal rows are used once. Raises DataError if the table cannot be read, a
-    row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits.
+    row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits; UsageError if
+    a column is missing.
     """
     columns = [options.path_column, options.label_column]
     splits: dict[str, list[ImageEntry]] = {TRAIN: [], VAL: [], TEST: []}
@@ -90,7 +91,7 @@ def read_table(table: Path, options: Options) -> Splits:
 def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> Iterator[_Row]:
     """Return the rows of a table, read lazily. Optional columns may be missing; their cells are then "".
 
-    Raises DataError, at once if the header lacks a column, later if the table cannot be read to its end.
+    Raises UsageError at once if the header lacks a column, DataError if the table cannot be read, now or later.
     """
     try:
         with _open(table) as file:
@@ -102,7 +103,7 @@ def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> It
     keys = [*map(_key, header)]
     options = dict(zip(columns, OPTIONS, strict=False))
     if missing := [column for column in columns if _key(column) not in keys]:
-        raise DataError(
+        raise UsageError(
             f"{table}: no column {_quoted(missing, ' or ')}; its columns are {_quoted(header, ', ')}; "
             f"choose with {' and '.join(options[column] for column in missing)}"
         )

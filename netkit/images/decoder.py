@@ -71,8 +71,10 @@ class Decoder:
             fd = os.open(path, READ_FLAGS)
             try:
                 status = os.fstat(fd)
+                if stat.S_ISDIR(status.st_mode):
+                    raise ImageError("unreadable", "is a folder; pass it as an argument, or list the files in it")
                 if not stat.S_ISREG(status.st_mode):
-                    raise ImageError("unreadable", "not a regular file")
+                    raise ImageError("unreadable", "is a pipe or a device, not a file")
                 if status.st_size > self.max_bytes:
                     raise ImageError(
                         "too-large",
@@ -85,8 +87,10 @@ class Decoder:
                 os.close(fd)
         except FileNotFoundError:
             raise ImageError("not-found", "no such file") from None
-        except (OSError, ValueError) as exc:
-            raise ImageError("unreadable", f"cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
+        except ValueError:
+            raise ImageError("unreadable", "cannot be read: the path contains a NUL byte") from None
+        except OSError as exc:
+            raise ImageError("unreadable", f"cannot be read: {exc.strerror or exc}") from None
 
     def _decode(self, content: bytes) -> Image.Image:
         if content.startswith(png.SIGNATURE):

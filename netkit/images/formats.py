@@ -26,6 +26,11 @@ class Kind(NamedTuple):
     offset: int = 0
 
 
+CONTROL_CHARACTERS = re.compile(rb"[\0-\x08\x0e-\x1f]")  # text has none
+TEXT_FILE = (
+    "a text file, not an image; name a table with a column of paths .csv or .tsv, "
+    "or pass a list of paths on stdin: netkit infer - < FILE"
+)
 AVIF_STARTS = (b"ftypavif", b"ftypavis")
 KINDS = (
     Kind("an AVIF image", AVIF_STARTS, is_image=True, offset=4),
@@ -61,7 +66,7 @@ def foreign_kind(content: bytes) -> ImageError | None:
             if kind.is_image:
                 return ImageError("unsupported", f"{kind.name}, which netkit does not decode; save it as JPEG or PNG")
             return ImageError("not-an-image", kind.name)
-    return None
+    return None if CONTROL_CHARACTERS.search(content[:512]) else ImageError("not-an-image", TEXT_FILE)
 
 
 def cause(file: BytesIO) -> Exception:

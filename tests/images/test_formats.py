@@ -90,7 +90,9 @@ def jpeg(frame: bytes, bits: bytes = b"\x08") -> bytes:
         (encode(Image.fromarray(LEVELS), "AVIF")[:200], "damaged", "cannot be decoded: "),
         (encode(Image.fromarray(LEVELS), "JPEG2000")[:90], "damaged", "cannot be decoded: "),
         (JPEG[:20] + b"\xff\x02" + JPEG[20:], "damaged", "cannot be decoded: no marker found"),
-        (b"hello", "not-an-image", "cannot be read as one of PNG, JPEG, "),
+        (b"hello", "not-an-image", "a text file, not an image; "),
+        ("path,label\r\nm\u00e4use/1.png,1\n".encode(), "not-an-image", "a text file, not an image; "),
+        (b"hello\0", "not-an-image", "cannot be read as one of PNG, JPEG, "),
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_decoded_is_named_for_what_it_is(

@@ -100,7 +100,7 @@ def test_shards_contain_the_rows_of_the_local_engine(
     assert outcome.counts.failed == 5 and outcome.counts.total == COUNT
     labels = [(row["label"], str(row["path"]).split("/")[1]) for row in rows_in(plan.folder) if row["status"] == "ok"]
     assert outcome.counts.labelled == len(labels) and outcome.counts.correct == sum(a == b for a, b in labels) > 0
-    assert outcome.provider == expected.provider
+    assert outcome.providers == expected.providers
     assert len(pq.read_table(plan.folder)) == COUNT  # other programs can read the folder as one data set
 
 
@@ -150,7 +150,7 @@ def test_a_complete_run_is_left_unchanged_unless_a_shard_is_missing(run: Run, pl
     processed: list[int] = []
     second = run(record_numbers(processed), resume=True)
     assert before == mtimes(plan.folder)
-    assert processed == [] and second.counts.as_dict() == first.counts.as_dict() and second.provider == ""
+    assert processed == [] and second.counts.as_dict() == first.counts.as_dict() and second.new_rows == 0
     with pytest.raises(UsageError, match="started with top-k 2, not 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     with pytest.raises(UsageError, match="started with model"):

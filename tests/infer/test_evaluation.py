@@ -195,7 +195,7 @@ def test_the_command_writes_a_report_without_torch(workspace: Path, tmp_path: Pa
     assert done.returncode == 1, done.stderr
     assert "images: 60 images, accuracy " in done.stdout and "; 1 more could not be read" in done.stdout
     assert "report.html: report written" in done.stderr
-    assert "images/7/damaged.png: cannot be read as one of PNG" in done.stderr
+    assert "images/7/damaged.png: a text file, not an image; " in done.stderr
     assert "1</b>unreadable images" in (tmp_path / "report.html").read_text()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.core.errors import DataError, ImageError, UsageError
+from netkit.core.errors import ImageError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.images.decoder import Decoder
 from netkit.infer.pipeline.inputs import find_inputs
@@ -174,7 +174,7 @@ def test_a_table_yields_its_paths_relative_to_its_folder(name: str, separator: s
     assert list(find_inputs([str(table)])) == ["in/a;1.png", "s3://bucket/b.png", "/c.png", ""]
     assert list(find_inputs([str(table)], path_column="label")) == ["in/x", "in/y", "in/x", "in/x"]
     with pytest.raises(
-        DataError, match=r"no column 'file'; its columns are 'Label', 'PATH'; choose with --path-column$"
+        UsageError, match=r"no column 'file'; its columns are 'Label', 'PATH'; choose with --path-column$"
     ):
         find_inputs([str(table)], path_column="file")
 

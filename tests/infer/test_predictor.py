@@ -264,5 +264,5 @@ def test_sizes_below_one_and_unknown_devices_are_rejected(model_path: Path) -> N
 
 
 def test_the_repr_is_short(classify: Classifier) -> None:
-    assert repr(classify) == "<Classifier residual on CPUExecutionProvider, labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9>"
+    assert repr(classify) == "<Classifier residual on the CPU, labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9>"
     assert len(repr(classify.session)) < 10_000

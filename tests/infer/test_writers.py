@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 
+from netkit.infer.job import Outcome
 from netkit.infer.output.prediction import Counts, Row
 from netkit.infer.output.writers import csv_writer, jsonl_writer, table_writer
+from netkit.infer.runtime.providers import CPU, CUDA
 from tests.support.rows import RANKED, ROWS
 
 
@@ -52,15 +54,25 @@ def test_json_is_one_ascii_line_per_row() -> None:
 
 def test_predictions_are_counted_as_correct_by_their_true_label() -> None:
     counts = Counts({"1.png": "cat", "2.png": "dog", "3.png": "dog"}.get)
-    assert str(counts) == "0 files"
+    assert counts.summary() == "0 files"
     for path, label in [("1.png", "cat"), ("2.png", "cat"), ("3.png", "dog"), ("unknown.png", "cat")]:
         counts.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
     assert (counts.ok, counts.failed, counts.labelled, counts.correct) == (4, 0, 3, 2)
-    assert str(counts) == "4 files; accuracy 66.67% of 3 images whose folder is named after a label"
+    assert counts.summary() == "4 files; accuracy 66.67% (2 of 3 images whose folder is named after a label)"
     counts.add([Row("1.png", status="damaged", message="cannot be decoded")])
     assert (counts.ok, counts.failed, counts.labelled) == (4, 1, 3)
-    assert str(counts).startswith("5 files, 1 of them with an error; accuracy 66.67% of 3 ")
+    assert counts.summary().startswith("5 files: 4 ok, 1 with an error; accuracy 66.67% (2 of 3 ")
 
 
 def test_counts_have_thousands_separators_and_no_accuracy_without_labelled_folders() -> None:
-    assert str(Counts(ok=1_234_000, failed=1_567)) == "1,235,567 files, 1,567 of them with an error"
+    counts = Counts(ok=1_234_000, failed=1_567)
+    assert counts.summary() == "1,235,567 files: 1,234,000 ok, 1,567 with an error"
+
+
+def test_the_summary_of_a_run_names_its_duration_its_devices_and_its_speed() -> None:
+    assert str(Outcome(Counts(ok=352, failed=3), 355, 0.08, (CPU,))) == (
+        "355 files in 0.08 s on the CPU (4,438 files/s): 352 ok, 3 with an error"
+    )
+    resumed = Outcome(Counts(ok=1000), 250, 12.4, (CPU, CUDA))
+    assert str(resumed) == "1,000 files, 250 of them now, in 12 s on the CPU and CUDA (20 files/s)"
+    assert str(Outcome(Counts(ok=1), 0, 0.01, (CPU,))) == "1 file"
