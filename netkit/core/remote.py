@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any
 
 from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
@@ -65,7 +66,7 @@ def find(url: str, *, select: Callable[[Iterable[Entry]], Iterable[Entry]]) -> I
 
     def list_folder(folder: str) -> Iterable[Entry]:
         infos = filesystem.ls(folder, detail=True)
-        entries = sorted((info["name"], info["type"] == "directory") for info in infos)
+        entries = sorted((info["name"], _is_folder(filesystem, info)) for info in infos)
         marker = folder.rstrip("/")  # object stores list a marker object of the folder among its entries
         return select((path, is_folder) for path, is_folder in entries if path.rstrip("/") != marker)
 
@@ -79,9 +80,9 @@ def find(url: str, *, select: Callable[[Iterable[Entry]], Iterable[Entry]]) -> I
         else:
             root = _folder_above_pattern(url)
             root_path = _filesystem(root)[1]
-            matches = (match for match in sorted(filesystem.glob(path)) if _is_matched(match, path))
-            entries = iter(select((match, filesystem.isdir(match)) for match in matches))
-    return (_url_of(path, root, root_path) for path in walk(entries, list_folder, identify=str))
+            entries = iter(select(_matches(filesystem, path)))
+    paths = walk(entries, list_folder, identify=None if _is_local(filesystem) else str)
+    return (_url_of(path, root, root_path) for path in paths)
 
 
 def _read_start(filesystem: Any, path: str, max_bytes: int) -> bytes:
@@ -121,6 +122,27 @@ def _folder_above_pattern(url: str) -> str:
     pattern, chain, archive = url.partition(CHAIN)
     first = min(pattern.index(character) for character in GLOB_CHARACTERS if character in pattern)
     return pattern[: pattern.rindex("/", 0, first)] + chain + archive
+
+
+def _matches(filesystem: Any, pattern: str) -> Iterator[Entry]:
+    """Expand a glob pattern in sorted order, without what is in a folder that matches, too."""
+    infos = filesystem.glob(pattern, detail=True)
+    is_folder = {path.rstrip("/"): _is_folder(filesystem, infos[path]) for path in infos if _is_matched(path, pattern)}
+    for path in sorted(is_folder):
+        if not any(is_folder.get(str(parent)) for parent in PurePosixPath(path).parents):
+            yield path, is_folder[path]
+
+
+def _is_folder(filesystem: Any, info: dict[str, Any]) -> bool:
+    """Whether `info` describes a folder. A symbolic link to a local folder counts as a folder."""
+    is_link = _is_local(filesystem) and info["islink"]
+    return info["type"] == "directory" or (is_link and filesystem.isdir(info["name"]))
+
+
+def _is_local(filesystem: Any) -> bool:
+    from fsspec.implementations.local import LocalFileSystem  # needs an extra
+
+    return isinstance(filesystem, LocalFileSystem)
 
 
 def _is_matched(path: str, pattern: str) -> bool:
