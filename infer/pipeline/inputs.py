@@ -51,6 +51,8 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
     if table.is_table(argument) and os.path.isfile(argument):
         return table.read_paths(Path(argument), path_column)
     if remote.is_remote(argument):
+        if table.is_table(argument):
+            raise UsageError(f"{argument}: a table cannot be a URL; copy it to this machine, or save it as Parquet")
         urls = remote.find(argument, select=skipped.select)
         if (first := next(urls, None)) is None:
             raise UsageError(_no_images(argument, skipped))

@@ -93,9 +93,8 @@ def _folders(folder: Path, skipped: Skipped) -> list[str]:
 def _in_classes(folder: Path, labels: Sequence[str], root: Path, skipped: Skipped) -> Iterator[ImageEntry]:
     """List the images in the class folders `labels` in `folder`. Folders that cannot be listed are listed as images."""
     if not labels:
-        raise DataError(
-            f"{folder}: contains no subfolders; put the images of each class into a subfolder, or remove it"
-        )
+        hint = "" if folder == root else ", or remove this folder"
+        raise DataError(f"{folder}: contains no subfolders; put the images of each class into a subfolder{hint}")
     for label in labels:
         counts = Skipped()
         paths = list(find_images(str(folder / label), counts))

@@ -84,7 +84,7 @@ def read_table(table: Path, options: Options) -> Splits:
             conflicts.append(f"{name} ({' and '.join(sorted({*place} ^ {*earlier}))})")
     if conflicts:
         raise DataError(
-            f"{table}: rows repeat a file with another label or split ({len(conflicts):,}): {_first(conflicts)}; "
+            f"{table}: {len(conflicts):,} rows repeat a file with another label or split: {_first(conflicts)}; "
             "keep one row for each file"
         )
     if with_blanks:
