@@ -112,7 +112,7 @@ def test_a_single_class_that_contains_folders_names_the_folder_to_pass(tmp_path:
     [
         (("train/a", "train/b", "Training/a"), "Training/ and train/ are the same split"),
         (("test/a", "val/a"), "no images for training: .*--layout classes"),
-        (("train", "test"), "train: contains no subfolders"),
+        (("train", "test"), "train: contains no subfolders; .*, or remove this folder"),
         (("train/a", "train/b", "val/a", "val/c"), "with test images but no training images: c"),
     ],
 )
