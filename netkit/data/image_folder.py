@@ -44,7 +44,7 @@ def _split_folders(folder: Path, names: Sequence[str], layout: str) -> dict[str,
         return {}
     if layout == AUTO and others:
         # a folder without folders in it cannot be a split, so {test, control} are classes
-        unclear = [name for name in candidates if _folders(folder / name, Skipped())]
+        unclear = [name for name in candidates if _inner_folders(folder / name)]
         if not unclear:
             return {}
         raise DataError(
@@ -65,7 +65,7 @@ def _split_folders(folder: Path, names: Sequence[str], layout: str) -> dict[str,
 def _require_no_splits_in_classes(folder: Path, names: Sequence[str]) -> None:
     """Raise DataError if a class folder contains folders for training and for another split."""
     for name in names:
-        below = {split: inner for inner in _folders(folder / name, Skipped()) if (split := split_of(inner))}
+        below = {split: inner for inner in _inner_folders(folder / name) if (split := split_of(inner))}
         if TRAIN in below and len(below) > 1:
             raise DataError(
                 f"{folder}: {name}/ contains {_listed(below.values())}; put the folders of the classes into those "
@@ -88,6 +88,14 @@ def _folders(folder: Path, skipped: Skipped) -> list[str]:
         else:
             skipped.add("image file{s} outside the class folders")
     return names
+
+
+def _inner_folders(folder: Path) -> list[str]:
+    """Return the names of the folders in a class folder; none if it cannot be listed, which is reported later."""
+    try:
+        return _folders(folder, Skipped())
+    except DataError:
+        return []
 
 
 def _in_classes(folder: Path, labels: Sequence[str], root: Path, skipped: Skipped) -> Iterator[ImageEntry]:
