@@ -106,6 +106,7 @@ def test_hidden_and_system_names_behind_urls_are_skipped_and_counted(bucket: Mem
     assert list(find_inputs([f"{URL}/.cache/*.png"])) == [f"{URL}/.cache/a.png"]
 
 
+@pytest.mark.usefixtures("bucket")
 def test_a_pattern_for_any_depth_gives_each_file_once() -> None:
     urls = list(find_inputs([f"{URL}/**"]))
     assert sorted(urls) == sorted(find_inputs([URL]))

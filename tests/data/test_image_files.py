@@ -310,7 +310,7 @@ def test_a_folder_that_is_not_a_data_set_is_rejected(
         ),
         ("path,label\n1.png,a\n2.png,\n", "line 3: a row needs a value in the columns 'path' and 'label'"),
         ("path,label,split\n1.png,a,new\n", "line 2: split must be train, val or test, not 'new'"),
-        ("path,label\n", "no images for training"),
+        ("path,label\n", "lists no images"),
     ],
 )
 def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, message: str) -> None:

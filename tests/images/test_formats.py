@@ -95,7 +95,7 @@ def jpeg(frame: bytes, bits: bytes = b"\x08") -> bytes:
         (b'{"error": 1}', "not-an-image", """a text file, which begins with '{"error": 1}'"""),
         (b"SQLite format 3\0\x10\0", "not-an-image", "cannot be read as one of PNG, JPEG, "),
         (BMP[:1000], "truncated", "image file is truncated"),
-        (encode(Image.fromarray(LEVELS), "TIFF")[:1000], "truncated", "the file ends "),
+        (encode(Image.fromarray(LEVELS), "TIFF")[:1000], "truncated", "image file is truncated"),
         (encode(Image.fromarray(LEVELS), "TIFF", compression="tiff_lzw")[:400], "truncated", "the file ends before"),
         (encode(Image.fromarray(LEVELS), "WEBP")[:200], "truncated", "cannot be decoded: "),
     ],
