@@ -12,7 +12,7 @@ from netkit.core.errors import MissingExtraError, UsageError
 from netkit.core.progress import Advance, Progress, cumulative
 from netkit.core.remote import is_remote
 from netkit.core.system import usable_cores
-from netkit.data.image_entry import SPLIT_NAMES, TEST, VAL
+from netkit.data.image_entry import TEST, VAL, split_of
 from netkit.images.decoder import Decoder
 from netkit.images.files import Skipped
 from netkit.infer.job import Job, Outcome
@@ -187,4 +187,4 @@ def _may_be_training_data(path: str, data: str) -> bool:
     from netkit.data.registry import BUILT_IN  # here, because the import takes 20 ms
 
     folders_below = names[names.index(data) + 1 :]
-    return data not in BUILT_IN and not {SPLIT_NAMES.get(name.lower()) for name in folders_below} & {TEST, VAL}
+    return data not in BUILT_IN and not {*map(split_of, folders_below)} & {TEST, VAL}

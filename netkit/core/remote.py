@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any
 
 from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
@@ -79,8 +80,7 @@ def find(url: str, *, select: Callable[[Iterable[Entry]], Iterable[Entry]]) -> I
         else:
             root = folder_above_pattern(url)
             root_path = _filesystem(root)[1]
-            matches = (match for match in sorted(filesystem.glob(path)) if _is_matched(match, path))
-            entries = iter(select((match, filesystem.isdir(match)) for match in matches))
+            entries = iter(select(_matches(filesystem, path)))
     return (_url_of(path, root, root_path) for path in walk(entries, list_folder, identify=str))
 
 
@@ -121,6 +121,15 @@ def _usage_error(url: str, problem: str) -> Iterator[None]:
         raise
     except Exception as exc:  # each file system has its own exceptions
         raise UsageError(f"{url}: {problem}: {first_line(exc)}") from None
+
+
+def _matches(filesystem: Any, pattern: str) -> Iterator[Entry]:
+    """Expand a glob pattern in sorted order, without what is in a folder that matches, too."""
+    infos = filesystem.glob(pattern, detail=True)
+    is_folder = {path.rstrip("/"): infos[path]["type"] == "directory" for path in infos if _is_matched(path, pattern)}
+    for path in sorted(is_folder):
+        if not any(is_folder.get(str(parent)) for parent in PurePosixPath(path).parents):
+            yield path, is_folder[path]
 
 
 def _is_matched(path: str, pattern: str) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from netkit.core.errors import CardError, UsageError, unknown_name
 from netkit.core.model_card import Input
+from netkit.core.remote import is_remote
 from netkit.data import digits, idx, image_files, mnist
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import DEFAULT, Options
@@ -25,6 +26,8 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
     """
     if not source:
         raise UsageError(f"--data: the name is empty; {ACCEPTED}")
+    if is_remote(source):
+        raise UsageError(f"{source}: a data set cannot be a URL; copy it to this machine, or list URLs in a .csv file")
     path = Path(source)
     if source == "mnist":
         return _prepare(mnist.load(), options)

@@ -184,8 +184,7 @@ def _image_errors(content: bytes) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        generic = ImageError("not-an-image", f"cannot be read as one of {formats.NAMES}")
-        raise formats.foreign_kind(content) or generic from None
+        raise formats.foreign_kind(content) or formats.unknown_kind(content) from None
     except MemoryError:
         raise ImageError("too-large", "not enough memory to decode it") from None
     except Exception as exc:  # Pillow's decoders also raise struct.error, AttributeError and others
@@ -196,8 +195,12 @@ def _error_code(content: bytes, message: str) -> str:
     """Return "unsupported", "truncated" or "damaged", depending on Pillow's message and the last bytes."""
     if formats.UNSUPPORTED.search(message):
         return "unsupported"
-    ends = next((end for start, end in FILE_ENDS.items() if content.startswith(start)), b"")
-    return "damaged" if ends in content[-64:] else "truncated"
+    end = next((end for start, end in FILE_ENDS.items() if content.startswith(start)), None)
+    if content.startswith(b"RIFF"):
+        is_truncated = len(content) < 8 + int.from_bytes(content[4:8], "little")
+    else:
+        is_truncated = "file is truncated" in message if end is None else end not in content[-64:]
+    return "truncated" if is_truncated else "damaged"
 
 
 def _read_bytes(fd: int, size: int) -> bytes:

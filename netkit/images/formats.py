@@ -16,6 +16,10 @@ UNSUPPORTED = re.compile(
     r"[Uu]nsupported|not supported|not available|cannot handle|unknown pixel mode|unknown raw mode|not installed"
 )
 
+TEXT = re.compile(rb"[\t\r\n -~\x80-\xff]+")  # ASCII without control characters, or UTF-8
+MAX_QUOTED_BYTES = 40
+LIST_OF_PATHS = "; to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
+
 
 class Kind(NamedTuple):
     """A kind of file that is not decoded: its name, and its first bytes, from an offset and without upper case."""
@@ -26,11 +30,6 @@ class Kind(NamedTuple):
     offset: int = 0
 
 
-CONTROL_CHARACTERS = re.compile(rb"[\0-\x08\x0e-\x1f]")  # text has none
-TEXT_FILE = (
-    "a text file, not an image; name a table with a column of paths .csv or .tsv, "
-    "or pass a list of paths on stdin: netkit infer - < FILE"
-)
 AVIF_STARTS = (b"ftypavif", b"ftypavis")
 KINDS = (
     Kind("an AVIF image", AVIF_STARTS, is_image=True, offset=4),
@@ -44,7 +43,7 @@ KINDS = (
     Kind("a Photoshop file", (b"8bps",), is_image=True),
     Kind("an icon", (b"\0\0\1\0",), is_image=True),
     Kind("an SVG drawing", (b"<svg",), is_image=True),
-    Kind("an HTML page", (b"<!doctype html", b"<html", b"<head")),
+    Kind("an HTML page", (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<script", b"<!--")),
     Kind("an XML file", (b"<?xml",)),
     Kind("a Git LFS pointer, not the image; run git lfs pull", (b"version https://git-lfs",)),
     Kind("a PDF document", (b"%pdf",)),
@@ -66,7 +65,15 @@ def foreign_kind(content: bytes) -> ImageError | None:
             if kind.is_image:
                 return ImageError("unsupported", f"{kind.name}, which netkit does not decode; save it as JPEG or PNG")
             return ImageError("not-an-image", kind.name)
-    return None if CONTROL_CHARACTERS.search(content[:512]) else ImageError("not-an-image", TEXT_FILE)
+    return None
+
+
+def unknown_kind(content: bytes) -> ImageError:
+    """Return the exception for a file of no known kind. For a text file, such as an error message, it quotes it."""
+    if TEXT.fullmatch(content, 0, 512):
+        text = content[:MAX_QUOTED_BYTES].decode("utf-8", "replace").strip()
+        return ImageError("not-an-image", f"a text file, which begins with {text!r}{LIST_OF_PATHS}")
+    return ImageError("not-an-image", f"cannot be read as one of {NAMES}")
 
 
 def cause(file: BytesIO) -> Exception:

@@ -34,6 +34,8 @@ def without_metadata(content: bytes) -> bytes:
     order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
     start = int.from_bytes(content[4:8], order)
     count = int.from_bytes(content[start : start + 2], order)
+    if start + 2 + ENTRY_BYTES * count > len(content):  # many writers put the tags at the end
+        raise ImageError("truncated", "cannot be decoded: the file ends before the tags of TIFF")
     end = start + 2 + ENTRY_BYTES * count
     entries = [content[at : at + ENTRY_BYTES] for at in range(start + 2, end, ENTRY_BYTES)]
     kept = [entry for entry in entries if _is_needed(entry, order)]

@@ -88,11 +88,11 @@ def test_a_table_or_a_list_with_another_name_is_named_for_what_it_is(tmp_path: P
     done = infer("table", "list.txt", digit.name, "--model", model, "--json", cwd=tmp_path)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["status"] for row in rows] == ["not-an-image", "not-an-image", "ok"]
-    for row in rows[:2]:
-        assert row["message"] == (
-            "a text file, not an image; name a table with a column of paths .csv or .tsv, "
-            "or pass a list of paths on stdin: netkit infer - < FILE"
-        )
+    hint = "to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
+    assert [row["message"] for row in rows[:2]] == [
+        f"a text file, which begins with 'path,label\\ndigit.png,1'; {hint}",
+        f"a text file, which begins with 'digit.png'; {hint}",
+    ]
 
 
 def test_more_labels_than_the_model_has_are_rejected(tmp_path: Path, digit: Path, model: Path) -> None:

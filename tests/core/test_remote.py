@@ -100,10 +100,30 @@ def test_hidden_and_system_names_behind_urls_are_skipped_and_counted(bucket: Mem
         bucket.pipe(f"/bucket/images/{name}", b"x")
     skipped = Skipped()
     assert len(list(find_inputs([URL], skipped=skipped))) == 43
-    reasons = ["1 .heic file (format not supported)", "1 folder @eaDir", "1 hidden folder", "1 hidden image file"]
+    other = [f"1 {suffix} file (format not supported)" for suffix in (".heic", ".txt")]
+    reasons = [*other, "1 folder @eaDir", "1 hidden folder", "1 hidden image file"]
     assert sorted(str(skipped).removeprefix("skipped ").split(", ")) == reasons
     assert len(list(find_inputs([f"{URL}/**/*.[pP]*"]))) == 42
     assert list(find_inputs([f"{URL}/.cache/*.png"])) == [f"{URL}/.cache/a.png"]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_pattern_for_any_depth_gives_each_file_once() -> None:
+    urls = list(find_inputs([f"{URL}/**"]))
+    assert sorted(urls) == sorted(find_inputs([URL]))
+
+
+def test_links_to_folders_are_followed_behind_file_urls_as_in_local_folders(tmp_path: Path) -> None:
+    for name in ("in/a/0.png", "elsewhere/deep/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    local = list(find_inputs([str(tmp_path / "in")]))
+    assert len(local) == 2
+    for pattern in ("", "/*", "/**"):
+        assert list(find_inputs([f"file://{tmp_path}/in{pattern}"])) == [f"file://{path}" for path in local]
 
 
 def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFileSystem) -> None:
@@ -111,6 +131,7 @@ def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFil
     for url, message in (
         ("memory:///bucket/bare", "memory:///bucket/bare: no images there"),
         ("memory:///bucket/*.gif", "no images there"),
+        ("memory:///bucket/list.csv", "a table cannot be a URL"),
         ("nowhere://bucket", "nowhere://bucket: cannot be listed: Protocol not known: nowhere"),
     ):
         with pytest.raises(UsageError, match=message.replace("*", r"\*")):

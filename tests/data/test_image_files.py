@@ -298,7 +298,7 @@ def test_a_folder_that_is_not_a_data_set_is_rejected(
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "is empty; its first line must name the columns"),
+        ("", "the first line is empty; it must name the columns"),
         (
             "file;class\n1.png;a\n",
             "no column 'path' or 'label'; its columns are 'file', 'class'; choose with --path-column and --label-",
@@ -309,8 +309,8 @@ def test_a_folder_that_is_not_a_data_set_is_rejected(
             r"2 rows repeat a file with another label or split: \./1\.png \(test and train\), 2\.png \(a and b\)",
         ),
         ("path,label\n1.png,a\n2.png,\n", "line 3: a row needs a value in the columns 'path' and 'label'"),
-        ("path,label,split\n1.png,a,dev\n", "line 2: split must be train, val or test, not 'dev'"),
-        ("path,label\n", "no images for training"),
+        ("path,label,split\n1.png,a,new\n", "line 2: split must be train, val or test, not 'new'"),
+        ("path,label\n", "lists no images"),
     ],
 )
 def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, message: str) -> None:

@@ -170,7 +170,7 @@ def png_of(width: int, height: int) -> bytes:
         (
             b"hello, I am text",
             "not-an-image",
-            "a text file, not an image; name a table with a column of paths .csv or .tsv",
+            "a text file, which begins with 'hello, I am text'",
         ),
         (b"\0\1\2", "not-an-image", "cannot be read as one of PNG, JPEG, BMP, GIF, TIFF, WebP, PGM, PPM, AVIF"),
         (PNG[:1000], "truncated", "cannot be decoded: "),

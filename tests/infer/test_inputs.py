@@ -62,7 +62,7 @@ def test_a_folder_yields_files_with_an_image_suffix_also_in_linked_subfolders(ca
         ("**/**/*.png", "**/**/*.png: a pattern may contain '**' only once"),
         ("nowhere/**", "nowhere/**: matches nothing"),
         ("in/n*", "in/n*: matches nothing, or only folders without images"),
-        ("in/notes", "in/notes: no images in this folder (looked for .png, .jpg"),
+        ("in/notes", "in/notes: no images in this folder (looked for .png, .apng"),
         ("nowhere", "nowhere: no such file or folder"),
         ("in/*.gif", "in/*.gif: matches nothing"),
     ],
