@@ -1,5 +1,6 @@
 """Predictor: opens a model, and classifies images with it: files, their content, or pixels."""
 
+import io
 import logging
 import math
 import os
@@ -156,21 +157,23 @@ def _as_input(image: object) -> Input:
         with suppress(Exception):  # the decoder raises it again
             image.load()  # here, because two threads must not load the same image
         return image
+    if isinstance(image, io.TextIOBase):
+        raise TypeError("a file object must return bytes, not str: open the file in mode 'rb'")
     content = image.read() if hasattr(image, "read") else image
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content)
-    if isinstance(content, str):
-        raise TypeError("a file object must return bytes, not str: open the file in mode 'rb'")
     raise TypeError(f"an image must be {ACCEPTED}, not {type(content).__name__}")
 
 
 def _check_array(images: NDArray[np.generic]) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
-        raise TypeError(f"images must be uint8, from 0 to 255, not {images.dtype}")
+        fix = "scale the pixels to this range and convert them with astype(np.uint8)"
+        raise TypeError(f"images must be uint8, from 0 to 255, not {images.dtype}; {fix}")
     if images.ndim not in (2, 3, 4) or (images.ndim == 4 and images.shape[3] not in CHANNELS):
+        fix = "; pass images.transpose(0, 2, 3, 1)" if images.ndim == 4 and images.shape[1] in CHANNELS else ""
         raise ValueError(
             "images must have the shape (height, width), (height, width, channels), (N, height, width) or "
-            f"(N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}"
+            f"(N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}{fix}"
         )
     return images.astype(np.uint8, copy=False)
 
@@ -179,6 +182,11 @@ def _is_image(images: NDArray[np.uint8], card: ModelCard) -> bool:
     """Whether an array of three axes is one image, and not N grey images. Raises ValueError if that is unclear."""
     batch = "for N grey images pass images[..., None]"
     if images.shape[2] not in CHANNELS:
+        if images.shape[2] == 2:
+            raise ValueError(
+                f"images of the shape {images.shape} may be one image with grey and alpha; {batch}, for one image pass "
+                "a PIL.Image.Image"
+            )
         if images.shape[0] == card.channels == 3:
             raise ValueError(
                 f"images of the shape {images.shape} may be 3 grey images, or one image (channels, height, width); "

@@ -213,11 +213,15 @@ def _log(source: Path, files: _Files, in_memory: bool) -> None:
     logger.info("%s: %s", source, ", ".join(texts))
     counts = Counter(entry.label for entry in train).most_common()
     (largest, largest_count), (smallest, smallest_count) = counts[0], counts[-1]
+    if smallest_count == largest_count:
+        sizes = f"{largest_count:,} training images per class"
+    else:
+        sizes = f"{smallest_count:,} to {largest_count:,} training images per class"
+        sizes += f" (fewest: {one_line(smallest)}, most: {one_line(largest)})"
     logger.info(
-        "%s classes: %s%s; %s to %s training images per class (fewest: %s, most: %s)%s",
+        "%s classes: %s%s; %s%s",
         len(files.labels), one_line(", ".join(files.labels[:MAX_CLASSES_LISTED])),
-        ", ..." if len(files.labels) > MAX_CLASSES_LISTED else "",
-        f"{smallest_count:,}", f"{largest_count:,}", one_line(smallest), one_line(largest),
+        ", ..." if len(files.labels) > MAX_CLASSES_LISTED else "", sizes,
         "" if in_memory else "; they do not fit in memory and are decoded again in each epoch",
     )  # fmt: skip
 

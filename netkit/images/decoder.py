@@ -93,6 +93,8 @@ class Decoder:
             raise ImageError("unreadable", f"cannot be read: {exc.strerror or exc}") from None
 
     def _decode(self, content: bytes) -> Image.Image:
+        if not content:
+            raise ImageError("not-an-image", "no bytes; a file object is read from its current position")
         if content.startswith(png.SIGNATURE):
             chunks = png.needed_chunks(content)
             if image := png.plain_image(chunks, max_pixels=self.max_pixels):

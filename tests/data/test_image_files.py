@@ -266,6 +266,16 @@ def test_splits_and_classes_are_logged(two_classes: Path, caplog: pytest.LogCapt
     ]
 
 
+def test_classes_of_equal_size_are_logged_with_one_number(
+    two_classes: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(10):
+        write(f"cat/more/{index}.png")
+    with caplog.at_level(logging.INFO):
+        image_files.load(two_classes, Options())
+    assert caplog.messages[-1] == "2 classes: cat, dog; 16 training images per class"
+
+
 def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -> None:
     write(".thumbnails/1.png")
     write("cat/.1.png")
