@@ -9,10 +9,11 @@ from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from netkit.core.errors import UsageError, first_line
 
-CONNECT_TIMEOUT_S = 60.0  # torch tries twice; the processes may differ in how long they load the images
+CONNECT_TIMEOUT_S = 300.0  # torch tries twice; the processes may differ in how long they load the images
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def process_group(ranks: Ranks, device: torch.device, *, timeout_s: float = CONN
         yield
         return
     try:
-        store, rank, world_size = next(distributed.rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+        store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
         store.set_timeout(distributed.default_pg_timeout)
         backend = "nccl" if device.type == "cuda" else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)

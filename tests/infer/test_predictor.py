@@ -211,7 +211,7 @@ def test_other_types_are_rejected_with_those_that_are_accepted(classify: Classif
 
 def test_a_text_file_is_rejected_before_its_bytes_are_decoded(classify: Classifier, files: dict[str, Path]) -> None:
     with open(files["grey.png"], encoding="utf-8") as file, pytest.raises(TypeError, match="open the file in mode"):
-        classify(file)  # type: ignore[call-overload]
+        classify(file)
 
 
 def test_a_file_object_at_its_end_is_a_row_that_says_so(classify: Classifier, files: dict[str, Path]) -> None:
