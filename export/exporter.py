@@ -27,7 +27,7 @@ from netkit.infer.model.certificate import Certificate, Comparison, sha256
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.probes import KEY as PROBES_KEY
 from netkit.infer.runtime.ort import ort
-from netkit.infer.runtime.providers import device_of
+from netkit.infer.runtime.providers import NAMES, device_of
 from netkit.infer.runtime.session import open_session, open_sessions
 from netkit.nets.training import checkpoint
 
@@ -94,7 +94,7 @@ def require_accuracy(comparisons: tuple[Comparison, ...], *, torch_accuracy: flo
         if not lost <= max_drop * comparison.test_images + 1e-6 or not comparison.holds:
             raise ParityError(
                 f"accuracy on {comparison.test_images:,} test images is {comparison.accuracy:.2%} on "
-                f"{comparison.provider} and {torch_accuracy:.2%} in PyTorch; the drop exceeds --max-drop of "
+                f"{NAMES[comparison.provider]} and {torch_accuracy:.2%} in PyTorch; the drop exceeds --max-drop of "
                 f"{100 * max_drop:g} points"
             )
 

@@ -12,18 +12,20 @@ from netkit.core.errors import MissingExtraError, UsageError
 from netkit.core.progress import Advance, Progress, cumulative
 from netkit.core.remote import is_remote
 from netkit.core.system import usable_cores
-from netkit.data.image_entry import SPLIT_NAMES, TEST, VAL
+from netkit.data.image_entry import TEST, VAL, split_of
 from netkit.images.decoder import Decoder
 from netkit.images.files import Skipped
 from netkit.infer.job import Job, Outcome
 from netkit.infer.job import run as run_job
 from netkit.infer.output import writers
-from netkit.infer.output.results_file import SUFFIXES
+from netkit.infer.output.results_file import SUFFIXES, check_path
 from netkit.infer.pipeline.inputs import STDIN, find_inputs
 from netkit.infer.predictor import open_model
 from netkit.infer.runtime.session import Session
 
 logger = logging.getLogger(__name__)
+
+MAX_THREADS_PER_CORE = 64  # most of them wait for remote files
 
 
 class Engine(Protocol):
@@ -65,11 +67,11 @@ class RayEngine:
             job.top_k,
             self.verified,
             job.old_statuses,
+            job.inputs,
         )
         return driver.run(
             plan,
             session.model,
-            job.inputs,
             paths,
             ray_engine.engine(self.address, self.workers),
             workers=self.workers,
@@ -90,11 +92,16 @@ def choose_engine(
 ) -> Engine:
     """Return the engine called `name`, "local" or "ray".
 
-    Raises UsageError for an option that the engine does not take, MissingExtraError if Ray is not installed.
+    Raises UsageError for an option that the engine does not take or for an `out` that cannot be written;
+    MissingExtraError if a package is missing.
     """
     if name == "local":
         if workers or address:
             raise UsageError("--workers and --address are for --engine ray; pass --threads with --engine local")
+        if threads and threads > (most := MAX_THREADS_PER_CORE * usable_cores()):
+            raise UsageError(f"--threads {threads}: must be at most {most}, {MAX_THREADS_PER_CORE} for each core")
+        if out is not None:
+            check_path(out)  # at once, not after the model is opened
         return LocalEngine()
     if out is None:
         raise UsageError("--engine ray writes several files; pass a folder with --out")
@@ -154,7 +161,8 @@ def infer(
     local_device = "cpu" if engine == "ray" else device  # this machine may lack the device that the workers have
     session = open_model(model, arch=arch, device=local_device, verify=verify)
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
-    top_k = min(top_k, len(session.card.labels))
+    if top_k > (labels := len(session.card.labels)):
+        raise UsageError(f"--top-k {top_k}: must be at most {labels}, the number of labels of the model")
     sink = out or writers.stdout_writer(as_json=as_json, top_k=top_k)
     job = Job(paths, decoder, batch_size, threads, top_k, sink, resume, old_statuses)
     countable = STDIN not in paths and not any(map(is_remote, paths))
@@ -179,4 +187,4 @@ def _may_be_training_data(path: str, data: str) -> bool:
     from netkit.data.registry import BUILT_IN  # here, because the import takes 20 ms
 
     folders_below = names[names.index(data) + 1 :]
-    return data not in BUILT_IN and not {SPLIT_NAMES.get(name.lower()) for name in folders_below} & {TEST, VAL}
+    return data not in BUILT_IN and not {*map(split_of, folders_below)} & {TEST, VAL}

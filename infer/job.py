@@ -12,12 +12,16 @@ from netkit.core.progress import Advance
 from netkit.core.remote import MIN_CONCURRENT_READS, is_remote
 from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
+from netkit.infer.output.folder_labels import folder_labels
 from netkit.infer.output.prediction import Counts, rows_of
 from netkit.infer.output.results_file import Results, open_results
 from netkit.infer.output.writers import RowPrinter, Write
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
+from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session
+
+MAX_SHORT_S = 10  # a shorter duration is printed with decimals
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,22 @@ def settings(decoder: Decoder, *, model_sha256: str, batch_size: int, top_k: int
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a run: the counts of all rows, the speed, and the provider, "" without new rows."""
+    """The result of a run: the counts of all rows, and how many of them are new, computed by which providers."""
 
     counts: Counts
-    images_per_s: float
-    provider: str
+    new_rows: int = 0
+    duration_s: float = 0.0
+    providers: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.counts} ({self.images_per_s:,.0f}/s, {self.provider})" if self.provider else str(self.counts)
+        if not self.new_rows:
+            return self.counts.summary()
+        work = f", {self.new_rows:,} of them now," if self.new_rows < self.counts.total else ""
+        duration = f"{self.duration_s:,.{2 if self.duration_s < MAX_SHORT_S else 0}f} s"
+        devices = " and ".join(NAMES[provider] for provider in self.providers)
+        return self.counts.summary(
+            f"{work} in {duration} on {devices} ({self.new_rows / self.duration_s:,.0f} files/s)"
+        )
 
 
 def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -> Outcome:
@@ -77,7 +89,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -
     cores = usable_cores()
     workers = job.threads or max(cores, MIN_CONCURRENT_READS) if remote else min(job.threads or cores, cores)
     batch_size, inputs = split_evenly(paths, batch_size=job.batch_size, workers=workers)
-    counts = Counts(frozenset(session.card.labels))
+    counts = Counts(folder_labels(session.card.labels, job.inputs))
     with _sink(job, session, batch_size, counts) as sink:
         before = counts.total
         advance(before, "")
@@ -95,8 +107,7 @@ def run(job: Job, session: Session, paths: Iterator[str], *, advance: Advance) -
             for predictions in batches:
                 sink.write(rows_of(predictions, session.card.labels, top_k=job.top_k, old_statuses=job.old_statuses))
                 advance(len(predictions.paths), "")
-    new_rows = counts.total - before
-    return Outcome(counts, new_rows / (time.monotonic() - started), session.provider if new_rows else "")
+    return Outcome(counts, counts.total - before, time.monotonic() - started, (session.provider,))
 
 
 def _sink(job: Job, session: Session, batch_size: int, counts: Counts) -> AbstractContextManager[Results | RowPrinter]:

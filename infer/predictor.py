@@ -1,5 +1,6 @@
 """Predictor: opens a model, and classifies images with it: files, their content, or pixels."""
 
+import io
 import logging
 import math
 import os
@@ -21,10 +22,11 @@ from netkit.core.system import usable_cores
 from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
-from netkit.infer.model.verify import open_verified
+from netkit.infer.model.verify import open_verified, warn_if_failed
 from netkit.infer.output.prediction import Row, rows_of
 from netkit.infer.pipeline.batches import Input, predict
 from netkit.infer.pipeline.brightness import BrightnessCheck
+from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session, open_session
 
 logger = logging.getLogger(__name__)
@@ -40,14 +42,16 @@ ACCEPTED = "a path, bytes, a binary file object, a PIL.Image.Image or a uint8 ar
 def open_model(path: Path | None, *, arch: str | None = None, device: str, verify: bool = True) -> Session:
     """Open the .onnx file at `path`, the one in the run folder of `arch`, or by default the newest in runs/.
 
-    With `verify`, its certificate and probes are checked first. Raises UsageError if there is no such file, ModelError
-    if it cannot be run or does not pass verification, DeviceError if the device cannot be used.
+    Its hashes and its outputs for the test images in it are checked; without `verify`, a failed check is logged as a
+    warning. Raises UsageError if there is no such file, ModelError if it cannot be run or fails a check, DeviceError if
+    the device cannot be used.
     """
     model = onnx_file.read(choose(MODEL, file=path, arch=arch))
-    if not verify:
-        logger.warning("%s: used without checking it", model.name)
-        return open_session(model, device=device, threads=1)
-    return open_verified(model, device=device, threads=1)
+    if verify:
+        return open_verified(model, device=device, threads=1)
+    session = open_session(model, device=device, threads=1)
+    warn_if_failed(model, "used because of --no-verify", session=session)
+    return session
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,8 @@ class Classifier:
         return _reopen, (self.session.model, self.decoder, self.batch_size, self.top_k, self.device)
 
     def __repr__(self) -> str:
-        return f"<Classifier {self.session.card.arch} on {self.session.provider}, labels {', '.join(self.labels):.80}>"
+        device = NAMES[self.session.provider]
+        return f"<Classifier {self.session.card.arch} on {device}, labels {', '.join(self.labels):.80}>"
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -152,21 +157,23 @@ def _as_input(image: object) -> Input:
         with suppress(Exception):  # the decoder raises it again
             image.load()  # here, because two threads must not load the same image
         return image
+    if isinstance(image, io.TextIOBase):
+        raise TypeError("a file object must return bytes, not str: open the file in mode 'rb'")
     content = image.read() if hasattr(image, "read") else image
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content)
-    if isinstance(content, str):
-        raise TypeError("a file object must return bytes, not str: open the file in mode 'rb'")
     raise TypeError(f"an image must be {ACCEPTED}, not {type(content).__name__}")
 
 
 def _check_array(images: NDArray[np.generic]) -> NDArray[np.uint8]:
     if images.dtype != np.uint8:
-        raise TypeError(f"images must be uint8, from 0 to 255, not {images.dtype}")
+        fix = "scale the pixels to this range and convert them with astype(np.uint8)"
+        raise TypeError(f"images must be uint8, from 0 to 255, not {images.dtype}; {fix}")
     if images.ndim not in (2, 3, 4) or (images.ndim == 4 and images.shape[3] not in CHANNELS):
+        fix = "; pass images.transpose(0, 2, 3, 1)" if images.ndim == 4 and images.shape[1] in CHANNELS else ""
         raise ValueError(
             "images must have the shape (height, width), (height, width, channels), (N, height, width) or "
-            f"(N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}"
+            f"(N, height, width, channels) with 1, 3 or 4 channels, not {images.shape}{fix}"
         )
     return images.astype(np.uint8, copy=False)
 
@@ -175,6 +182,11 @@ def _is_image(images: NDArray[np.uint8], card: ModelCard) -> bool:
     """Whether an array of three axes is one image, and not N grey images. Raises ValueError if that is unclear."""
     batch = "for N grey images pass images[..., None]"
     if images.shape[2] not in CHANNELS:
+        if images.shape[2] == 2:
+            raise ValueError(
+                f"images of the shape {images.shape} may be one image with grey and alpha; {batch}, for one image pass "
+                "a PIL.Image.Image"
+            )
         if images.shape[0] == card.channels == 3:
             raise ValueError(
                 f"images of the shape {images.shape} may be 3 grey images, or one image (channels, height, width); "

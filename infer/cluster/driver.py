@@ -42,7 +42,6 @@ Engine = Callable[[Plan], AbstractContextManager[RunShards]]  # keeps the worker
 def run(
     plan: Plan,
     model: Model,
-    inputs: Sequence[str],
     paths: Iterable[str],
     engine: Engine,
     *,
@@ -50,7 +49,7 @@ def run(
     resume: bool,
     advance: Advance,
 ) -> Outcome:
-    """Write a row for each of `paths`, the expanded `inputs`, with the workers of `engine`.
+    """Write a row for each of `paths`, the expanded `plan.inputs`, with the workers of `engine`.
 
     Calls `advance` with the number of rows since the last call, first with those of the earlier run. Raises UsageError
     if the folder contains other files, if another run is writing it, or if the run to resume had other inputs or
@@ -59,7 +58,7 @@ def run(
     started = time.monotonic()
     all_paths = list(paths)
     counted = {"count": len(all_paths), PATHS_SHA256: _hash_paths(all_paths)}
-    arguments = {"inputs": list(inputs), **counted, **plan.settings}
+    arguments = {"inputs": list(plan.inputs), **counted, **plan.settings}
     with _locked_folder(plan.folder):
         resumed_size = _shard_size_to_resume(plan.folder, arguments, resume=resume)
         size = resumed_size or max(1, min(MAX_SHARD_INPUTS, len(all_paths) // (MIN_SHARDS_PER_WORKER * workers)))
@@ -73,7 +72,7 @@ def run(
         advance(rows_before, "")
         if resumed_size and not missing and (plan.folder / SUCCESS).exists():
             logger.info("%s: this run is already complete", plan.folder)
-            return Outcome(_sum_results(complete.values())[0], 0, "")
+            return Outcome(_sum_results(complete.values())[0])
         if resumed_size:
             (plan.folder / SUCCESS).unlink(missing_ok=True)  # of a complete run that has lost a shard since
         with engine(plan) if missing else nullcontext() as run_shards:
@@ -86,7 +85,7 @@ def run(
         counts, providers = _sum_results(_read_results(plan, shards))
         _write_manifest(plan.folder, {**manifest, "rows": counts.as_dict(), "providers": providers})
         atomic_io.write_atomic(plan.folder / SUCCESS, b"")
-    return Outcome(counts, (counts.total - rows_before) / (time.monotonic() - started), ", ".join(providers))
+    return Outcome(counts, counts.total - rows_before, time.monotonic() - started, tuple(providers))
 
 
 def _prepare_folder(folder: Path, model: Model, manifest: Mapping[str, Any], missing: Sequence[Shard]) -> None:

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.job import settings
 from netkit.infer.model import onnx_file, verify
 from netkit.infer.output import parquet
+from netkit.infer.output.folder_labels import TrueLabel, folder_labels
 from netkit.infer.output.prediction import Counts, rows_of
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import MeanBrightness
@@ -90,8 +92,9 @@ class ShardResult:
 class Plan:
     """The settings of a run. They are sent to its workers, which may be on other machines.
 
-    Workers read MODEL_FILE in `folder`, which all of them see, and write their rows there. Relative paths, that of
-    `folder` included, start in `working_dir`. If `verified`, a worker only runs a model that passes its own checks.
+    `inputs` are the arguments that the user gave. Workers read MODEL_FILE in `folder`, which all of them see, and write
+    their rows there. Relative paths, that of `folder` included, start in `working_dir`. If `verified`, a worker only
+    runs a model that passes its own checks.
     """
 
     folder: Path
@@ -102,6 +105,7 @@ class Plan:
     top_k: int
     verified: bool
     old_statuses: bool = False
+    inputs: tuple[str, ...] = ()
     working_dir: Path = field(default_factory=Path.cwd)
 
     @property
@@ -171,7 +175,7 @@ class Worker:
             session, paths, decoder=plan.decoder, batch_size=batch_size, workers=threads, brightness=brightness
         )
         labels = session.card.labels
-        counts = Counts(frozenset(labels))
+        counts = Counts(self._true_label)
         with suppress_pillow_warnings(), closing(batches):
             rows = [
                 row
@@ -184,6 +188,10 @@ class Worker:
         path = plan.folder / shard.file_name
         parquet.write(path, (row.cells(plan.top_k) for row in rows), top_k=plan.top_k, metadata=metadata)
         return result
+
+    @cached_property
+    def _true_label(self) -> TrueLabel:
+        return folder_labels(self._open_session().card.labels, self._plan.inputs)
 
     def _enter_working_dir(self, shard: Shard) -> None:
         """Change to the run's working directory. If no path is relative, it need not exist on this machine."""

@@ -1,6 +1,5 @@
 """Evaluation of a model on labelled images: accuracy, confusion matrix, calibration, and accuracy under corruption."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,14 +12,13 @@ from netkit.core.errors import DataError, one_line
 from netkit.core.progress import Advance
 from netkit.core.system import usable_cores
 from netkit.data.classification import Indices, confusion_matrix, worst_mistakes
+from netkit.data.inspection import Problem, log_problems
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation import corruptions
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
 from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session
-
-logger = logging.getLogger(__name__)
 
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017 (arXiv:1706.04599)
 MAX_MISTAKES = 24  # in an evaluation
@@ -129,10 +127,12 @@ class Evaluation:
 class _Outputs:
     """The network's outputs for M readable images, whose positions among all inputs are `indices` (M,).
 
+    `problems` are those of the other inputs.
     `probabilities` (M, classes); `predictions` (M,) class indices; `corrupted` (C, M) those under each corruption.
     """
 
     indices: Indices
+    problems: list[Problem]
     probabilities: NDArray[np.float32]
     predictions: Indices
     corrupted: Indices
@@ -158,6 +158,7 @@ def evaluate(
     """
     names = tuple(corruptions.CORRUPTIONS) if corrupt else ()
     outputs = _run(session, inputs, decoder, batch_size, names, advance)
+    log_problems(data, outputs.problems)
     if not len(outputs.indices):
         raise DataError(f"{data}: none of its {len(labels):,} images can be read")
     card, true = session.card, labels[outputs.indices]
@@ -198,19 +199,23 @@ def _run(
         brightness=BrightnessCheck(card=session.card, inverted=decoder.invert),
         transforms=[partial(corruptions.corrupt, name=name) for name in names],
     )
-    decoded, probabilities, predictions, corrupted = [], [], [], []
+    decoded, problems, probabilities, predictions, corrupted = [], [], [], [], []
     with suppress_pillow_warnings(), closing(batches):
         for batch in batches:
             for path, error in zip(batch.paths, batch.errors, strict=True):
                 decoded.append(error is None)
                 if error:
-                    logger.warning("%s: %s", path or f"#{len(decoded) - 1}", error.message)
+                    problems.append(Problem(path, error.message, missing=error.status == "not-found"))
             probabilities.append(batch.probabilities)
             predictions.append(batch.logits.argmax(axis=1))
             corrupted.append(batch.transformed)
             advance(len(batch.paths), "")
     return _Outputs(
-        np.flatnonzero(decoded), np.concatenate(probabilities), np.concatenate(predictions), np.hstack(corrupted)
+        np.flatnonzero(decoded),
+        problems,
+        np.concatenate(probabilities),
+        np.concatenate(predictions),
+        np.hstack(corrupted),
     )
 
 

@@ -17,6 +17,7 @@ from netkit.core.errors import ImageError, MissingExtraError, UsageError, one_li
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation.corruptions import corrupt
 from netkit.infer.evaluation.metrics import Evaluation, Inputs
+from netkit.infer.runtime.providers import NAMES
 
 EXAMPLES = 6  # images per corruption
 EXAMPLE_SIDE, MISTAKE_SIDE = 56, 112  # longer side of an image on the page, in CSS pixels
@@ -71,6 +72,7 @@ def render(evaluation: Evaluation, inputs: Inputs, labels: NDArray[np.int64], de
         mistakes = [(mistake, _input_picture(inputs[mistake.index], decoder)) for mistake in evaluation.mistakes]
     return environment.get_template("report.html.jinja").render(
         evaluation=evaluation,
+        device=NAMES[evaluation.provider],
         matrix=_matrix(evaluation.confusion) if len(evaluation.classes) <= MAX_MATRIX_CLASSES else None,
         pairs=_confused_pairs(evaluation),
         class_axis=_axis_start(score for class_ in evaluation.classes for score in (class_.precision, class_.recall)),

@@ -1,5 +1,6 @@
 """Verification of a model against its certificate, on the machine that runs it. Needs no PyTorch."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,8 @@ from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.probes import Probes
 from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session, open_session, open_sessions
+
+logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 7, 16)
 SOFTMAX_TOLERANCE = 1e-5  # absolute, for the float32 probabilities
@@ -71,13 +74,30 @@ def open_verified(model: Model, *, device: str, threads: int | None = None) -> S
     return session
 
 
+def warn_if_failed(model: Model, consequence: str, *, session: Session | None = None) -> None:
+    """Log a warning, with the consequence, for the first failed check of the hashes and, on `session`, the outputs."""
+    try:
+        self_test = read_self_test(model)
+        failed = _first_failed(_check_hashes(model, self_test))
+        if session and not failed:
+            failed = _first_failed([_check_outputs(session, self_test, BATCH_SIZES[-1:])])
+    except ModelError as exc:
+        logger.warning("%s; %s", exc, consequence)
+    else:
+        if failed:
+            logger.warning("%s: %s: %s; %s", model.name, failed.name, failed.detail, consequence)
+
+
 def _require(model: Model, checks: Iterable[Check]) -> None:
-    failed = next((check for check in checks if not check.ok), None)
-    if failed:
+    if failed := _first_failed(checks):
         raise ModelError(
             f"{model.name}: verification failed: {failed.name}: {failed.detail}; export the model again, "
             "or pass --no-verify"
         )
+
+
+def _first_failed(checks: Iterable[Check]) -> Check | None:
+    return next((check for check in checks if not check.ok), None)
 
 
 def _check_hashes(model: Model, self_test: SelfTest) -> Iterator[Check]:

@@ -1,18 +1,15 @@
 """Rows: the result for one input each, made from predictions, and their counts."""
 
-import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
-from netkit.core.remote import CHAIN, is_remote
+from netkit.infer.output.folder_labels import TrueLabel
 from netkit.infer.pipeline.batches import Predictions
 
 OK = "ok"  # the status of an input that has a prediction
-CACHED_FOLDERS = 1024  # of consecutive rows, most are in the same folder
 DECIMALS = 6  # of probabilities in a results file
 OLD_STATUSES = {"not-found": "vanished"}  # status -> its name in version 0.1; remove in 0.3
 
@@ -77,11 +74,11 @@ def rows_of(predictions: Predictions, labels: tuple[str, ...], *, top_k: int, ol
 class Counts:
     """Counts of rows.
 
-    `labelled` counts predictions for files in a folder named after one of `labels`, at any depth; `correct` counts
-    those whose predicted label is that name.
+    `labelled` counts predictions for files that have a `true_label`; `correct` counts those whose predicted label is
+    the true one.
     """
 
-    labels: frozenset[str] = frozenset()
+    true_label: TrueLabel = field(default=lambda path: None, repr=False, compare=False)
     ok: int = 0
     failed: int = 0
     labelled: int = 0
@@ -92,9 +89,9 @@ class Counts:
         return self.ok + self.failed
 
     def as_dict(self) -> dict[str, int]:
-        """The counts by name, without `labels`."""
+        """The counts by name, without `true_label`."""
         fields = asdict(self)
-        del fields["labels"]
+        del fields["true_label"]
         return fields
 
     def add(self, rows: Iterable[Row]) -> None:
@@ -106,24 +103,18 @@ class Counts:
             self.failed += 1
             return
         self.ok += 1
-        label = folder_label(os.path.dirname(row.path), self.labels)
+        label = self.true_label(row.path)
         if label is not None:
             self.labelled += 1
             self.correct += row.ranked[0][0] == label
 
-    def __str__(self) -> str:
-        text = f"{self.total:,} file{'' if self.total == 1 else 's'}"
+    def summary(self, work: str = "") -> str:
+        """Return one line: the number of files, `work` (how long they took), how many failed, and the accuracy."""
+        text = f"{self.total:,} file{'' if self.total == 1 else 's'}{work}"
         if self.failed:
-            text += f", {self.failed:,} of them with an error"
+            text += f": {self.ok:,} ok, {self.failed:,} with an error"
         if self.labelled:
-            accuracy = self.correct / self.labelled
             images = f"{self.labelled:,} image{'' if self.labelled == 1 else 's'}"
-            text += f"; accuracy {accuracy:.2%} of {images} whose folder is named after a label"
+            text += f"; accuracy {self.correct / self.labelled:.2%} ({self.correct:,} of {images} "
+            text += "whose folder is named after a label)"
         return text
-
-
-@lru_cache(CACHED_FOLDERS)
-def folder_label(folder: str, labels: frozenset[str]) -> str | None:
-    """Return the name of the nearest of `folder` and the folders above it that is one of `labels`; None without one."""
-    names = folder.partition(CHAIN)[0] if is_remote(folder) else os.path.abspath(folder).replace(os.sep, "/")
-    return next((name for name in reversed(names.split("/")) if name in labels), None)

@@ -125,7 +125,7 @@ def open_results(
     Raises UsageError for another suffix, if the file cannot be written, if another run is writing it, or if the run to
     resume had other arguments or is unknown; MissingExtraError if .parquet needs pyarrow.
     """
-    _require_format(path)
+    check_path(path)
     with _locked(path) as file:
         journal = _journal_to_resume(path, file, arguments) if resume else None
         if not resume and _is_unfinished(path):
@@ -169,7 +169,8 @@ def _spelled(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _require_format(path: Path) -> None:
+def check_path(path: Path) -> None:
+    """Raise UsageError if `path` has another suffix or cannot be written; MissingExtraError for a missing pyarrow."""
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--out {path}: the suffix must be {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}")
     if path.suffix.lower() == ".parquet" and not find_spec("pyarrow"):

@@ -17,6 +17,7 @@ from netkit.images.files import SUFFIXES, Skipped, find_images, is_image_name
 
 STDIN = "-"
 PARQUET = ".parquet"
+LOCAL_SCHEME = "file://"
 ANY_DEPTH = "**"  # in a pattern: zero or more nested folders
 STDIN_CHUNK_BYTES = 65_536
 
@@ -32,8 +33,8 @@ def find_inputs(
 
     A file's path is yielded unchanged. A folder is searched for images by `netkit.images.files.find_images`, and a glob
     pattern is expanded in sorted order. A table and a Parquet file give the paths in their column `path_column`, and
-    "-" the paths on stdin, each followed by `separator`. URLs are listed by `netkit.core.remote.find`. Files and
-    folders that walks skip are counted in `skipped`.
+    "-" the paths on stdin, each followed by `separator`. URLs are listed by `netkit.core.remote.find`, but
+    file:// URLs like paths. Files and folders that walks skip are counted in `skipped`.
     Raises UsageError or DataError, before the first path, if an argument matches nothing or cannot be read.
     """
     counts = Skipped() if skipped is None else skipped
@@ -42,6 +43,8 @@ def find_inputs(
 
 def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skipped) -> Iterable[str]:
     """Return the paths of one argument, listed lazily. Raises UsageError at once if there are none."""
+    if not argument:
+        raise UsageError("a path is empty; pass a file, a folder, a pattern or a URL")
     if argument == STDIN:
         return _read_paths(sys.stdin.buffer, separator)
     if _is_parquet(argument):
@@ -50,11 +53,20 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
         return parquet.read_paths(argument, column=path_column)
     if table.is_table(argument) and os.path.isfile(argument):
         return table.read_paths(Path(argument), path_column)
+    if argument.startswith(LOCAL_SCHEME):
+        return map(LOCAL_SCHEME.__add__, _local_paths(argument.removeprefix(LOCAL_SCHEME), skipped))
     if remote.is_remote(argument):
+        if table.is_table(argument):
+            raise UsageError(f"{argument}: a table cannot be a URL; copy it to this machine, or save it as Parquet")
         urls = remote.find(argument, select=skipped.select)
         if (first := next(urls, None)) is None:
             raise UsageError(_no_images(argument, skipped))
-        return chain([first], urls)  # unlike a local folder below, listing it twice would be slow
+        return chain([first], urls)  # unlike for a local folder, listing it twice would be slow
+    return _local_paths(argument, skipped)
+
+
+def _local_paths(argument: str, skipped: Skipped) -> Iterable[str]:
+    """Return the paths of a file, folder or pattern. Raises UsageError at once if there are none."""
     if os.path.isdir(argument):
         if next(find_images(argument, counts := Skipped()), None) is None:
             raise UsageError(_no_images(argument, counts))
@@ -94,9 +106,14 @@ def _is_pattern(argument: str) -> bool:
 
 
 def _read_paths(file: BinaryIO, separator: bytes) -> Iterator[str]:
-    """Yield each path as soon as it arrives. Empty lines are skipped."""
+    """Yield each path as soon as it arrives. Empty lines are skipped.
+
+    Raises UsageError if NUL bytes end the paths, but `separator` is another byte.
+    """
     rest = b""
     while content := os.read(file.fileno(), STDIN_CHUNK_BYTES):
+        if b"\0" in content and separator not in content:
+            raise UsageError("-: NUL bytes separate the paths on stdin; pass -0 as well")
         *lines, rest = (rest + content).split(separator)
         yield from (_decode_path(line, separator) for line in lines if line)
     if rest:

@@ -97,11 +97,11 @@ def _check_onnxruntime() -> Check:
 
 
 def _check_cuda() -> Check:
-    missing = system.missing_cuda_driver()
-    if missing and has_nvidia_gpu():
-        return Check("CUDA", False, f"there is an NVIDIA GPU, but {missing}", "sudo apt install nvidia-driver-580")
-    if missing:
-        return Check("CUDA", True, f"not available, so netkit uses the CPU: {missing}")
+    if missing := system.missing_cuda_driver():
+        cause = f"{missing} ({system.CUDA_DRIVER} cannot be loaded)"
+        if has_nvidia_gpu():
+            return Check("CUDA", False, f"there is an NVIDIA GPU, but {cause}", "sudo apt install nvidia-driver-580")
+        return Check("CUDA", True, f"not available, so netkit uses the CPU: {cause}")
     if not any(package.startswith("onnxruntime-gpu ") for package in installed_onnxruntimes()):
         fix = f"pip uninstall -y onnxruntime && {INSTALL_CUDA}"
         return Check("CUDA", False, "there is a driver, but onnxruntime-gpu is not installed", fix)

@@ -90,8 +90,8 @@ def open_session(model: Model, *, device: str, threads: int | None = None, optim
             return _open_on_cuda(model, optimised)
         except DeviceError as exc:
             if device == "cuda":
-                raise DeviceError(f"--device cuda: {exc}; or pass --device cpu") from None
-            logger.info("running on the CPU: %s", exc)
+                raise DeviceError(f"--device cuda: {exc}; pass --device cpu to use the CPU") from None
+            logger.info("running on the CPU (%s)", exc)
     cores = usable_cores()
     if threads and threads > cores:
         logger.info("using %s threads, one for each core: more would be slower", cores)

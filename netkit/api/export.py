@@ -111,4 +111,6 @@ def _weights(source: str | Path | None, arch: str | None) -> Path:
     path = Path(source)
     if (path / STATE).is_file() and not (path / WEIGHTS).exists():
         raise UsageError(f"{path}: its training has not ended; continue it with 'netkit train' and --resume")
+    if path.is_dir() and not (path / WEIGHTS).exists():
+        raise UsageError(f"{path}: contains no {WEIGHTS}; pass a folder that 'netkit train' wrote")
     return choose(WEIGHTS, file=path / WEIGHTS if path.is_dir() else path, arch=None)

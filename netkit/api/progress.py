@@ -1,5 +1,6 @@
 """Progress bar for terminals and notebooks. The only module outside netkit.cli that imports rich."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -24,7 +25,8 @@ def progress_bar(description: str, *, console: Console | None = None, show: bool
 
     The bar is shown only on a terminal (stderr, unless `console` is given) and in a notebook.
     """
-    console = console or Console(stderr=True)
+    # with FORCE_COLOR, rich would write a moving bar to a log file
+    console = console or Console(stderr=True, force_terminal=sys.stderr.isatty())
     bar = rich_progress.Progress(
         rich_progress.TextColumn("{task.description}", markup=False, table_column=ONE_LINE),
         rich_progress.BarColumn(),

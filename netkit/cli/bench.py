@@ -9,11 +9,13 @@ import click
 
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import COUNT, PATH, FloatRange, every_device_option, json_option, option
+from netkit.cli.params import COUNT, PATH, Number, every_device_option, json_option, option
 from netkit.core.runs import MODEL, choose
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from netkit.infer.runtime.bench import Speed
 
 
 @click.command()
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 )
 @option(
     "--seconds",
-    type=FloatRange(0, 60, min_open=True),
+    type=Number(float, 0, 60, above=True),
     metavar="S",
     default=1.0,
     help="Minimum seconds per measurement.",
@@ -45,20 +47,28 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
     Example: netkit bench runs/inception/model.onnx --batch-size 1 --batch-size 64
     """
     from netkit.infer.model import onnx_file
+    from netkit.infer.model.verify import warn_if_failed
     from netkit.infer.runtime import bench as benchmark
     from netkit.infer.runtime.providers import CPU, device_of
 
-    with open_terminal().status("running the network"):
-        model = onnx_file.read(choose(MODEL, file=file, arch=None))
+    terminal = open_terminal()
+    model = onnx_file.read(choose(MODEL, file=file, arch=None))
+    warn_if_failed(model, "its speed is measured nevertheless")
+    with terminal.status("running the network"):
         sizes = tuple(dict.fromkeys(batch_size)) or benchmark.BATCH_SIZES
         speeds = list(benchmark.sweep(model, device=device, batch_sizes=sizes, min_duration_s=seconds))
     if as_json:
         for speed in speeds:
             print_json(asdict(speed))
     else:
-        print_table([asdict(speed) for speed in speeds])
+        print_table([{"device": device_of(speed.provider), **_figures(speed)} for speed in speeds])
     best = benchmark.best(speeds)
     options = ["--batch-size", str(best.batch_size), "--device", device_of(best.provider)]
     if best.provider == CPU:  # a GPU runs one batch at a time while other threads decode
         options += ["--threads", str(best.threads)]
     hints.suggest_infer(model=file, options=options)
+
+
+def _figures(speed: Speed) -> dict[str, object]:
+    """The columns of the table after the device."""
+    return {name: value for name, value in asdict(speed).items() if name != "provider"}

@@ -11,7 +11,17 @@ from click.core import ParameterSource
 import netkit
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import PATH, VARIANT, ChoiceList, FloatRange, arch_option, data_option, json_option, option
+from netkit.cli.params import (
+    PATH,
+    VARIANT,
+    WHOLE_NUMBER,
+    ChoiceList,
+    Number,
+    arch_option,
+    data_option,
+    json_option,
+    option,
+)
 from netkit.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,8 +29,8 @@ if TYPE_CHECKING:
 
     from netkit.api.export import ExportedModel
 
-MAX_DROP = FloatRange(0, 100)  # percentage points
-MULTIPLE = click.IntRange(1, 64)
+MAX_DROP = Number(float, 0, 100)  # percentage points
+MULTIPLE = Number(int, 1, 64)
 # of the table of variants, in the order of the fields of Figures
 COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU")
 
@@ -31,7 +41,7 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
 @option("--weights", type=PATH, help="Weights from 'netkit train' (.safetensors).")
 @data_option(help="Training data, if moved.", show_default="as in training")
 @option("--out", type=PATH, help=".onnx file to write.", show_default="in the run folder")
-@option("--opset", type=int, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
+@option("--opset", type=WHOLE_NUMBER, metavar="N", default=20, help="ONNX opset version, 18 to 23.")
 @option("--precision", type=VARIANT, metavar="NAME", default="fp32", help="fp32, fp16 (for CUDA) or int8.")
 @option("--variants", type=ChoiceList(VARIANT), help="Several precisions, e.g. fp32,int8.")
 @option(
@@ -69,8 +79,10 @@ def export(
         raise UsageError("--run and --weights exclude each other: pass only one of them")
     if run is not None and not run.is_dir():
         raise UsageError(f"--run {run}: no such folder; pass a run folder, or a .safetensors file with --weights")
-    if variants and click.get_current_context().get_parameter_source("precision") is ParameterSource.COMMANDLINE:
+    if variants and _is_passed("precision"):
         raise UsageError("--precision and --variants exclude each other: pass only one of them")
+    if {*(variants or [precision])} == {"fp32"} and _is_passed("max_drop"):
+        raise UsageError("--max-drop is for fp16 and int8; omit it, or pass --precision or --variants")
     with open_terminal().status("exporting and comparing with PyTorch in float64"):
         models = netkit.export_model(
             run or weights, variants=variants or (precision,), measure=bool(variants), **options
@@ -84,6 +96,11 @@ def export(
     else:
         click.echo(f"{models[0].path}: {models[0].certificate}")
     _suggest(models[0])
+
+
+def _is_passed(name: str) -> bool:
+    """Whether the user passed the option, so that its value is not the default."""
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE
 
 
 def _suggest(model: ExportedModel) -> None:

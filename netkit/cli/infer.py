@@ -65,8 +65,9 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
     """Classify images and write one row of results per file.
 
     PATHS are image files, folders (searched recursively), globs, URLs such as s3://bucket/images, .csv, .tsv or Parquet
-    files with a column 'path', or - for a list of paths on stdin. Rows go to stdout: as a table on a terminal, else as
-    CSV. If folders are named after labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
+    files with a column 'path', or - for a list of paths on stdin. netkit reads PNG, JPEG, BMP, GIF, TIFF, WebP, PGM,
+    PPM, AVIF and JPEG 2000. Rows go to stdout: as a table on a terminal, else as CSV. If folders are named after
+    labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
 
     The columns are path, label, probability, status, message, and with --top-k label_2, probability_2, ... The status
     is ok, not-found, unreadable, not-an-image, truncated, damaged, too-large or unsupported. --out replaces an existing
@@ -106,7 +107,9 @@ def _suggest(paths: tuple[str, ...], out: Path | None, options: dict[str, Any]) 
     if out is None:
         hints.suggest_again(out="results.csv", as_json=None)
     elif options["top_k"] == 1:
-        hints.suggest_again(top_k=3, resume=None, out=out.with_stem(f"{out.stem}-top3"))
+        hints.suggest_again(
+            top_k=2, resume=None, out=out.with_stem(f"{out.stem}-top2")
+        )  # every model has at least 2 labels
 
 
 def _is_file(stream: TextIO) -> bool:

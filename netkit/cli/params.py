@@ -31,17 +31,39 @@ class Option(click.Option):
         return extra
 
 
-class FloatRange(click.FloatRange):
-    """A range of numbers. Rejects NaN, which click's range accepts."""
+class Number(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+    """A whole number (`kind` is int) or any number (float) but NaN, of at least `low`, or above it, and at most `high`.
+
+    A wrong value raises a UsageError in plain words, unlike click's own types.
+    """
+
+    def __init__(
+        self, kind: type[int] | type[float], low: float = -math.inf, high: float = math.inf, *, above: bool = False
+    ) -> None:
+        self.name = "integer" if kind is int else "float"
+        self.kind, self.low, self.high, self.above = kind, low, high, above
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        number: float = super().convert(value, param, ctx)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number.", param, ctx)
-        return number
+        try:
+            number = self.kind(value)
+        except ValueError:
+            number = math.nan
+        if self.low <= number <= self.high and not (self.above and number == self.low):
+            return number
+        name = param.opts[-1] if param else self.name
+        repeat = f"; repeat {name} for each value" if param and param.multiple else ""
+        raise UsageError(f"{name} {value}: must be {self._limit(number)}{repeat}")
+
+    def _limit(self, number: float) -> str:
+        if number > self.high:
+            return f"at most {self.high:,}"
+        noun = "a whole number" if self.kind is int else "a number"
+        if self.low == -math.inf:
+            return noun
+        return f"{noun} above {self.low}" if self.above else f"{noun}, {self.low} or more"
 
 
-class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # generic only in the newest click
+class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # as above
     """A choice between names that are looked up when needed. An unknown name raises an error with a suggestion."""
 
     def __init__(self, kind: str, names: Callable[[], Iterable[str]]) -> None:
@@ -166,7 +188,8 @@ def spell(value: object) -> str:
 
 ARCHITECTURE = ArchitectureChoice("architecture", _architectures)
 VARIANT = LazyChoice("precision", _variants)
-COUNT = click.IntRange(min=1, max=1_000_000)
+WHOLE_NUMBER, NUMBER = Number(int), Number(float)
+COUNT = Number(int, 1, 1_000_000)
 PATH = Converter("PATH", _path)
 SIZE = Converter("N|HxW", _size, spell=lambda size: f"{size[0]}x{size[1]}")
 NUMBERS = Converter("F,F,F", _numbers, spell=lambda numbers: ",".join(map(spell, numbers)))
@@ -180,11 +203,11 @@ device_option = _device_option(help="cpu, cuda, or auto: CUDA if it works.")
 every_device_option = _device_option(help="cpu, cuda, or auto: both if CUDA works.")
 invert_option = option("--invert", is_flag=True, help="Invert pixel values, for dark ink on white paper.")
 max_bytes_option = option(
-    "--max-bytes", type=click.IntRange(1), metavar="N", default=64 * 2**20,
+    "--max-bytes", type=Number(int, 1), metavar="N", default=64 * 2**20,
     help="Largest file, in bytes.", show_default="64 MiB",
 )  # fmt: skip
 max_pixels_option = option(
-    "--max-pixels", type=click.IntRange(1), metavar="N", default=64_000_000,
+    "--max-pixels", type=Number(int, 1), metavar="N", default=64_000_000,
     help="Largest image, in pixels.", show_default="64 million",
 )  # fmt: skip
 layout_option = partial(

@@ -12,9 +12,12 @@ from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json
 from netkit.cli.params import (
     COUNT,
+    NUMBER,
     NUMBERS,
     PATH,
     SIZE,
+    WHOLE_NUMBER,
+    Number,
     arch_option,
     data_option,
     device_option,
@@ -44,26 +47,26 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @data_option(default="mnist", help="Data set.")
 @option("--image-size", type=SIZE, help="Stretch to NxN or HxW pixels.", show_default="as is")
 @option("--resize", type=COUNT, metavar="N", help="Shorter side before cropping.", show_default="no crop")
-@option("--channels", type=int, metavar="[1|3]", help="1: grey, 3: RGB.", show_default="as the images")
+@option("--channels", type=WHOLE_NUMBER, metavar="[1|3]", help="1: grey, 3: RGB.", show_default="as the images")
 @option("--mean", type=NUMBERS, help="Mean per channel, 0 to 1.", show_default=MEASURED)
 @option("--std", type=NUMBERS, help="Standard deviation per channel.", show_default=MEASURED)
-@option("--val-split", type=float, default=0.2, help="Test share, if DATA has no test set.")
+@option("--val-split", type=NUMBER, default=0.2, help="Test share, if DATA has no test set.")
 @layout_option(default="auto")
 @path_column_option(default="path")
 @label_column_option(default="label")
-@option("--max-unreadable", type=float, metavar="SHARE", default=0.01, help="Allowed share of unreadable files.")
+@option("--max-unreadable", type=NUMBER, metavar="SHARE", default=0.01, help="Allowed share of unreadable files.")
 @option("--weights", type=PATH, help="Initial weights (.safetensors).", show_default="random")
 @option("--recipe", metavar="NAME", default="fast", help="fast or baseline (plain SGD).")
-@option("--epochs", type=float, help="Passes over the images.", show_default=FROM_RECIPE)
+@option("--epochs", type=NUMBER, help="Passes over the images.", show_default=FROM_RECIPE)
 @option("--batch-size", type=COUNT, metavar="N", help="Images per optimizer step.", show_default=FROM_RECIPE)
-@option("--lr", type=float, help="Peak learning rate.", show_default=FROM_RECIPE)
-@option("--ema", type=float, help="Decay of averaged weights.", show_default=FROM_RECIPE)
+@option("--lr", type=NUMBER, help="Peak learning rate.", show_default=FROM_RECIPE)
+@option("--ema", type=NUMBER, help="Decay of averaged weights.", show_default=FROM_RECIPE)
 @option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.", show_default=FROM_RECIPE)
 @option("--augment", metavar="NAME", help="none, digits or photos.", show_default="by the images")
 @option("--class-weights", metavar="NAME", default="none", help="Loss weights: none or balanced.")
 @option("--freeze", is_flag=True, help="Train the last layer only; needs --weights.")
 @option("--patience", type=COUNT, metavar="N", help="Stop N epochs after the best one.", show_default=OFF)
-@option("--seed", type=click.IntRange(0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
+@option("--seed", type=Number(int, 0, 2**63 - 1), metavar="N", default=0, help="Random seed.")
 @device_option
 @option("--out", type=PATH, help="Run folder to write.", show_default="runs/ARCH")
 @option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")

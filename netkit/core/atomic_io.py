@@ -22,9 +22,14 @@ STALE_AFTER_S = 3600  # a temporary file without a write for this long is assume
 
 
 def require_writable(path: Path) -> None:
-    """Raise UsageError if no file can be written at `path`: its folder is missing, or it is a folder or a device."""
+    """Raise UsageError if no file can be written at `path`.
+
+    Its folder is missing or not writable, or it is a folder or a device itself.
+    """
     if not path.parent.is_dir():
         raise UsageError(f"{path}: the folder {path.parent} does not exist")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: the folder {path.parent} is not writable; pass another one with --out")
     if path.is_dir():
         raise UsageError(f"{path}: is a folder, not a file")
     if path.exists() and not path.is_file():

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import Any
 
 from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
@@ -77,11 +78,17 @@ def find(url: str, *, select: Callable[[Iterable[Entry]], Iterable[Entry]]) -> I
         elif not GLOB_CHARACTERS & set(path) or filesystem.exists(path):
             return iter([url])
         else:
-            root = _folder_above_pattern(url)
+            root = folder_above_pattern(url)
             root_path = _filesystem(root)[1]
-            matches = (match for match in sorted(filesystem.glob(path)) if _is_matched(match, path))
-            entries = iter(select((match, filesystem.isdir(match)) for match in matches))
+            entries = iter(select(_matches(filesystem, path)))
     return (_url_of(path, root, root_path) for path in walk(entries, list_folder, identify=str))
+
+
+def folder_above_pattern(pattern: str) -> str:
+    """Return the deepest folder (path or URL) that contains all matches of a glob pattern; "" is the current one."""
+    names, chain, archive = pattern.partition(CHAIN) if is_remote(pattern) else (pattern, "", "")
+    start = re.split(r"[*?[]", names)[0]
+    return start[: start.rfind("/") + 1] + chain + archive
 
 
 def _read_start(filesystem: Any, path: str, max_bytes: int) -> bytes:
@@ -116,11 +123,13 @@ def _usage_error(url: str, problem: str) -> Iterator[None]:
         raise UsageError(f"{url}: {problem}: {first_line(exc)}") from None
 
 
-def _folder_above_pattern(url: str) -> str:
-    """Return the URL of the deepest folder that contains all matches of a glob pattern."""
-    pattern, chain, archive = url.partition(CHAIN)
-    first = min(pattern.index(character) for character in GLOB_CHARACTERS if character in pattern)
-    return pattern[: pattern.rindex("/", 0, first)] + chain + archive
+def _matches(filesystem: Any, pattern: str) -> Iterator[Entry]:
+    """Expand a glob pattern in sorted order, without what is in a folder that matches, too."""
+    infos = filesystem.glob(pattern, detail=True)
+    is_folder = {path.rstrip("/"): infos[path]["type"] == "directory" for path in infos if _is_matched(path, pattern)}
+    for path in sorted(is_folder):
+        if not any(is_folder.get(str(parent)) for parent in PurePosixPath(path).parents):
+            yield path, is_folder[path]
 
 
 def _is_matched(path: str, pattern: str) -> bool:

@@ -88,7 +88,7 @@ def missing_cuda_driver() -> str | None:
     try:
         ctypes.CDLL(CUDA_DRIVER)
     except OSError:
-        return f"no NVIDIA driver on this machine ({CUDA_DRIVER} cannot be loaded)"
+        return "no NVIDIA driver on this machine"
     return None
 
 

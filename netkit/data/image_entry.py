@@ -1,5 +1,6 @@
 """ImageEntry: one labelled image file of a data set. Splits: the files for training, validation and testing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,12 +11,14 @@ from netkit.core.errors import DataError
 from netkit.data.options import Options
 
 TRAIN, VAL, TEST = "train", "val", "test"
-# names of folders, and values in the column `split` of a table, in lower case -> split
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training", "train_set", "training_set"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "val_set", "validation_set"), VAL),
-    **dict.fromkeys(("test", "testing", "test_set"), TEST),
+# words in names of folders and in the split column of a table, as in Hugging Face's datasets -> split
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
 }
+GENERIC_WORDS = r"(?:data|set|split|images?|imgs?|[\W_])*"
+SPLIT_NAME = re.compile(f"{GENERIC_WORDS}({'|'.join(SPLIT_WORDS)}){GENERIC_WORDS}")
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,12 @@ class Splits(NamedTuple):
     val: list[ImageEntry]
     test: list[ImageEntry]
     sources: Mapping[str, str]
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a folder or a cell of a table names, such as "Training", "test-set" or "train_images"."""
+    match = SPLIT_NAME.fullmatch(name.lower())
+    return SPLIT_WORDS[match[1]] if match else None
 
 
 def split_by_class(source: object, entries: Sequence[ImageEntry], options: Options) -> Splits:

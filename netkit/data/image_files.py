@@ -81,9 +81,12 @@ def load(source: Path, options: Options, *, max_memory_bytes: int | None = None)
 
 
 def list_test_images(source: Path, options: Options) -> tuple[list[ImageEntry], str]:
-    """Return the test images and the SHA-256 of the data set that `load` loads. Raises DataError as `load` does."""
+    """Return the test images and the SHA-256 of the data set that `load` loads. Nothing is logged.
+
+    Raises DataError as `load` does.
+    """
     with suppress_pillow_warnings():
-        files = _collect(source, options, Skipped())
+        files = _collect(source, options, Skipped(), quiet=True)
         return files.splits.test, _sha256(files, _input_spec(source, files, options))
 
 
@@ -114,8 +117,10 @@ class _Files(NamedTuple):
         return [train, test, val] if val and val is not test else [train, test]
 
 
-def _collect(source: Path, options: Options, skipped: Skipped) -> _Files:
+def _collect(source: Path, options: Options, skipped: Skipped, *, quiet: bool = False) -> _Files:
     splits = list_images(source, options, skipped)
+    if not any(splits[:3]):
+        raise DataError(f"{source}: lists no images")
     has_tests = bool(splits.val or splits.test)
     if splits.train and not has_tests:
         held_out = split_by_class(source, splits.train, options)
@@ -124,7 +129,9 @@ def _collect(source: Path, options: Options, skipped: Skipped) -> _Files:
     # without a size, all images have the size of the network's input, so that none is decoded at a reduced scale
     spec = _make_input(source, 3, options.size, options) if options.size else Input(3, 1, 1)
     parts = splits.train, splits.val, splits.test
-    train, val, test = readable(source, parts, _decoder(spec, options), max_unreadable=options.max_unreadable)
+    train, val, test = readable(
+        source, parts, _decoder(spec, options), max_unreadable=options.max_unreadable, quiet=quiet
+    )
     labels = tuple(sorted({entry.label for entry in train}))
     if unread := sorted({entry.label for entry in splits.train} - set(labels)):
         raise DataError(f"{source}: no training image of {', '.join(map(repr, unread))} can be read")
@@ -143,9 +150,15 @@ def _require_classes(source: Path, splits: Splits) -> None:
         )
     labels = {entry.label for entry in splits.train}
     if untrained := sorted({entry.label for entry in (*splits.val, *splits.test)} - labels):
-        raise DataError(f"{source}: classes with test images but no training images: {', '.join(untrained)}")
+        raise DataError(
+            f"{source}: classes with test images but no training images: {', '.join(untrained)}; add training images, "
+            "or remove the classes"
+        )
     if len(labels) < 2:
-        raise DataError(f"{source}: only one class, {next(iter(labels))!r}; a classifier needs at least two")
+        (label,) = labels
+        inner = source / label
+        hint = f"; if the classes are the folders in {inner}, pass --data {inner}" if inner.is_dir() else ""
+        raise DataError(f"{source}: only one class, {label!r}; a classifier needs at least two{hint}")
 
 
 def _decoder(input_spec: Input, options: Options) -> Decoder:
@@ -200,11 +213,15 @@ def _log(source: Path, files: _Files, in_memory: bool) -> None:
     logger.info("%s: %s", source, ", ".join(texts))
     counts = Counter(entry.label for entry in train).most_common()
     (largest, largest_count), (smallest, smallest_count) = counts[0], counts[-1]
+    if smallest_count == largest_count:
+        sizes = f"{largest_count:,} training images per class"
+    else:
+        sizes = f"{smallest_count:,} to {largest_count:,} training images per class"
+        sizes += f" (fewest: {one_line(smallest)}, most: {one_line(largest)})"
     logger.info(
-        "%s classes: %s%s; %s to %s training images per class (fewest: %s, most: %s)%s",
+        "%s classes: %s%s; %s%s",
         len(files.labels), one_line(", ".join(files.labels[:MAX_CLASSES_LISTED])),
-        ", ..." if len(files.labels) > MAX_CLASSES_LISTED else "",
-        f"{smallest_count:,}", f"{largest_count:,}", one_line(smallest), one_line(largest),
+        ", ..." if len(files.labels) > MAX_CLASSES_LISTED else "", sizes,
         "" if in_memory else "; they do not fit in memory and are decoded again in each epoch",
     )  # fmt: skip
 

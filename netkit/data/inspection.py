@@ -26,7 +26,7 @@ MIN_UNREADABLE = 5  # files that are skipped in a data set of any size
 MAX_LISTED, MAX_MISSING_LISTED = 10, 3  # files in messages: one a line, and in one line
 
 
-class _Problem(NamedTuple):
+class Problem(NamedTuple):
     """Why a file cannot be read. `missing` says that it does not exist."""
 
     path: str
@@ -38,17 +38,19 @@ class _Problem(NamedTuple):
 
 
 def readable(
-    source: Path, parts: Sequence[Sequence[ImageEntry]], decoder: Decoder, *, max_unreadable: float
+    source: Path, parts: Sequence[Sequence[ImageEntry]], decoder: Decoder, *, max_unreadable: float, quiet: bool
 ) -> tuple[list[ImageEntry], ...]:
     """Inspect the files of all parts; return those that `decoder` can decode, in an order that mixes the classes.
 
+    The others are logged, unless `quiet`.
     Raises DataError, which names `source`, if more than the share `max_unreadable` of the files, and more than
     MIN_UNREADABLE files, cannot be read. With a share of 0, no file may be unreadable.
     """
     with ThreadPoolExecutor(usable_cores()) as pool:
         results = [list(pool.map(partial(_inspect, decoder=decoder), part)) for part in parts]
-    problems = [result for part in results for result in part if isinstance(result, _Problem)]
-    _log(source, problems)
+    problems = [result for part in results for result in part if isinstance(result, Problem)]
+    if not quiet:
+        log_problems(str(source), problems)
     total = sum(map(len, parts))
     if len(problems) > (max(MIN_UNREADABLE, max_unreadable * total) if max_unreadable else 0):
         raise DataError(
@@ -59,23 +61,25 @@ def readable(
     return tuple([part[i] for i in np.random.default_rng(0).permutation(len(part))] for part in entries)
 
 
-def _inspect(entry: ImageEntry, *, decoder: Decoder) -> ImageEntry | _Problem:
+def _inspect(entry: ImageEntry, *, decoder: Decoder) -> ImageEntry | Problem:
     """Return the entry with hash, size and color set, or why the file cannot be decoded."""
     try:
         content = decoder.read(entry.path)
         grey, size = decoder.grey_and_size(content)
     except ImageError as exc:
         message = "a folder, which cannot be read as an image" if os.path.isdir(entry.path) else str(exc)
-        return _Problem(entry.path, message, exc.code == "not-found")
+        return Problem(entry.path, message, exc.code == "not-found")
     return replace(entry, sha256=hashlib.sha256(content).digest(), grey=grey, size=size)
 
 
-def _log(source: Path, problems: Sequence[_Problem]) -> None:
+def log_problems(source: str, problems: Sequence[Problem]) -> None:
+    """Log files that cannot be read: missing ones in one line, which begins with `source`, and others in one each."""
     missing = [problem.path for problem in problems if problem.missing]
     if missing:
         more = ", ..." if len(missing) > MAX_MISSING_LISTED else ""
         paths = ", ".join(missing[:MAX_MISSING_LISTED]) + more
-        logger.warning("%s: %s files do not exist: %s", source, f"{len(missing):,}", paths)
+        files = "1 file does" if len(missing) == 1 else f"{len(missing):,} files do"
+        logger.warning("%s: %s not exist: %s", source, files, paths)
     others = [problem for problem in problems if not problem.missing]
     for problem in others[:MAX_LISTED]:
         logger.warning("skipped: %s", problem)

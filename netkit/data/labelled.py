@@ -13,7 +13,7 @@ from netkit.core.errors import DataError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.data import image_files, registry
 from netkit.data.dataset import ArrayDataSet, DataSet
-from netkit.data.image_entry import SPLIT_NAMES, TEST, VAL, ImageEntry
+from netkit.data.image_entry import TEST, VAL, ImageEntry, split_of
 from netkit.data.options import AUTO, CLASSES, DEFAULT, READING, Options
 from netkit.images.files import Skipped
 
@@ -86,7 +86,7 @@ def _options(path: Path, card: ModelCard, reading: Mapping[str, Any]) -> Options
     if path.resolve().name != card.origin.data:
         defaults: dict[str, Any] = {name: getattr(DEFAULT, name) for name in READING}
         options = replace(options, **defaults)
-    if options.layout == AUTO and SPLIT_NAMES.keys() & set(map(str.lower, card.labels)):
+    if options.layout == AUTO and any(map(split_of, card.labels)):
         options = replace(options, layout=CLASSES)  # the folders are named like labels of the model
     return replace(options, **reading)
 

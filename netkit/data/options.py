@@ -44,9 +44,9 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0 < self.val_split < 1:
-            raise UsageError(f"--val-split must be above 0 and below 1, not {self.val_split}")
+            raise UsageError(f"--val-split {self.val_split:g}: must be above 0 and below 1")
         if not 0 <= self.max_unreadable <= 1:
-            raise UsageError(f"--max-unreadable must be 0 to 1, not {self.max_unreadable}")
+            raise UsageError(f"--max-unreadable {self.max_unreadable:g}: must be from 0 to 1")
         if self.layout not in LAYOUTS:
             raise unknown_name("layout", self.layout, LAYOUTS)
         if self.channels not in (None, 1, 3):

@@ -7,6 +7,7 @@ import numpy as np
 
 from netkit.core.errors import CardError, UsageError, unknown_name
 from netkit.core.model_card import Input
+from netkit.core.remote import is_remote
 from netkit.data import digits, idx, image_files, mnist
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import DEFAULT, Options
@@ -25,6 +26,8 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
     """
     if not source:
         raise UsageError(f"--data: the name is empty; {ACCEPTED}")
+    if is_remote(source):
+        raise UsageError(f"{source}: a data set cannot be a URL; copy it to this machine, or list URLs in a .csv file")
     path = Path(source)
     if source == "mnist":
         return _prepare(mnist.load(), options)
@@ -36,15 +39,16 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
         return _prepare(idx.load(path), options)
     if path.exists():
         raise UsageError(f"{source}: is neither a folder nor a table; {ACCEPTED}")
-    if "/" in source:
-        raise UsageError(f"{source}: no such folder; {ACCEPTED}")
-    raise unknown_name("data set", source, [*BUILT_IN, "a folder", "a .csv or .tsv file"])
+    if "/" in source or is_table(source):
+        raise UsageError(f"{source}: no such {'file' if is_table(source) else 'folder'}; {ACCEPTED}")
+    raise UsageError(f"{unknown_name('data set', source, BUILT_IN)}, a folder or a table (.csv or .tsv) that exists")
 
 
 def has_image_files(source: str) -> bool:
     """Whether --data names image files: class folders, or a table that lists them."""
     path = Path(source)
-    return source not in ("", *BUILT_IN) and not idx.exists(path) and (path.is_dir() or is_table(source))
+    exists = path.is_dir() or (is_table(source) and path.exists())
+    return exists and source not in ("", *BUILT_IN) and not idx.exists(path)
 
 
 def _prepare(data: ArrayDataSet, options: Options) -> ArrayDataSet:

@@ -12,15 +12,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
-from netkit.core.errors import DataError
+from netkit.core.errors import DataError, UsageError
 from netkit.core.remote import is_remote
-from netkit.data.image_entry import SPLIT_NAMES, TEST, TRAIN, VAL, ImageEntry, Splits
+from netkit.data.image_entry import TEST, TRAIN, VAL, ImageEntry, Splits, split_of
 from netkit.data.options import DEFAULT, Options
 
 logger = logging.getLogger(__name__)
 
 PATH_COLUMN = DEFAULT.path_column
 SPLIT_COLUMN = "split"
+SPLIT_COLUMNS = (SPLIT_COLUMN, "set", "subset", "partition", "dataset", "data set", "data_set")
 SUFFIXES = (".csv", ".tsv")  # in upper or lower case
 DELIMITERS = (",", ";", "\t")
 UTF_16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -41,7 +42,7 @@ def is_table(path: str) -> bool:
 
 
 def read_paths(table: Path, column: str) -> Iterator[str]:
-    """Yield the path in each row, "" for an empty cell. Raises DataError, before the first path, without the column."""
+    """Yield the path in each row, "" for an empty cell. Raises UsageError before the first path without the column."""
     rows = _read(table, [column], optional=())
     return (_located(table, row.cells[0]) if row.cells[0] else "" for row in rows)
 
@@ -50,22 +51,29 @@ def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
     Blanks around labels are removed. Equal rows are used once. Raises DataError if the table cannot be read, a
-    row lacks a path or a label or has an unknown split, or a file has two labels or is in two splits.
+    row lacks a path or a label, or has an unknown split or a label that is not UTF-8, or a file has two labels or is in
+    two splits; UsageError if a column is missing.
     """
     columns = [options.path_column, options.label_column]
     splits: dict[str, list[ImageEntry]] = {TRAIN: [], VAL: [], TEST: []}
     places: dict[str, tuple[str, str]] = {}  # file -> label, split
     conflicts, with_blanks, repeated = [], [], 0
-    for (name, label, split_name), line in _read(table, columns, optional=[SPLIT_COLUMN]):
+    rows = list(_read(table, columns, optional=SPLIT_COLUMNS))
+    split_column = _split_column(rows)
+    for (name, label, *split_cells), line in rows:
         if not name.strip() or not label.strip():
             raise DataError(f"{table}, line {line}: a row needs a value in the columns {_quoted(columns, ' and ')}")
-        split = SPLIT_NAMES.get(split_name.strip().lower() or TRAIN)
+        if not _is_text(label):
+            raise DataError(f"{table}, line {line}: the label {label!r} is not UTF-8; save the table as UTF-8")
+        split_name = split_cells[split_column]
+        split = split_of(split_name) if split_name.strip() else TRAIN
         if split is None:
             raise DataError(f"{table}, line {line}: split must be train, val or test, not {split_name!r}")
         if label != label.strip():
             with_blanks.append(label)
         entry = ImageEntry(_located(table, name), name, label.strip())
-        file, place = os.path.normpath(entry.path), (entry.label, split)
+        file = entry.path if is_remote(entry.path) else os.path.abspath(entry.path)
+        place = entry.label, split
         earlier = places.get(file)
         if earlier is None:
             places[file] = place
@@ -83,14 +91,28 @@ def read_table(table: Path, options: Options) -> Splits:
         logger.info("%s: blanks around %s labels removed, such as %r", table, f"{len(with_blanks):,}", with_blanks[0])
     if repeated:
         logger.info("%s: %s rows are repeated and are used once", table, f"{repeated:,}")
-    sources = dict.fromkeys(splits, f"column {SPLIT_COLUMN}") if splits[VAL] or splits[TEST] else {}
+    sources = dict.fromkeys(splits, f"column {SPLIT_COLUMNS[split_column]}") if splits[VAL] or splits[TEST] else {}
     return Splits(splits[TRAIN], splits[VAL], splits[TEST], sources)
+
+
+def _split_column(rows: Sequence[_Row]) -> int:
+    """Return the index in SPLIT_COLUMNS of the first column with values, which are splits unless it is `split`."""
+    for index in range(len(SPLIT_COLUMNS)):
+        values = {row.cells[2 + index].strip() for row in rows} - {""}
+        if values and (SPLIT_COLUMNS[index] == SPLIT_COLUMN or all(map(split_of, values))):
+            return index
+    return 0
+
+
+def _is_text(label: str) -> bool:
+    """Whether the bytes of a cell were valid UTF-8, and not surrogate escapes."""
+    return label == label.encode("utf-8", "replace").decode()
 
 
 def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> Iterator[_Row]:
     """Return the rows of a table, read lazily. Optional columns may be missing; their cells are then "".
 
-    Raises DataError, at once if the header lacks a column, later if the table cannot be read to its end.
+    Raises UsageError at once if the header lacks a column, DataError if the table cannot be read, now or later.
     """
     try:
         with _open(table) as file:
@@ -98,11 +120,11 @@ def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> It
     except (OSError, UnicodeError, csv.Error) as exc:
         raise _unreadable(table, exc) from None
     if not header:
-        raise DataError(f"{table}: is empty; its first line must name the columns")
+        raise DataError(f"{table}: the first line is empty; it must name the columns")
     keys = [*map(_key, header)]
     options = dict(zip(columns, OPTIONS, strict=False))
     if missing := [column for column in columns if _key(column) not in keys]:
-        raise DataError(
+        raise UsageError(
             f"{table}: no column {_quoted(missing, ' or ')}; its columns are {_quoted(header, ', ')}; "
             f"choose with {' and '.join(options[column] for column in missing)}"
         )
@@ -145,8 +167,11 @@ def _open(table: Path) -> TextIO:
 
 
 def _located(table: Path, name: str) -> str:
-    """Return the path of the file that the table calls `name`."""
-    return name if is_remote(name) else str(table.parent / name)
+    """Return the path of the file that the table calls `name`, perhaps in Windows' spelling."""
+    if is_remote(name):
+        return name
+    path = table.parent / name
+    return str(table.parent / name.replace("\\", "/") if "\\" in name and not os.path.lexists(path) else path)
 
 
 def _unreadable(table: Path, exc: Exception) -> DataError:
@@ -154,7 +179,7 @@ def _unreadable(table: Path, exc: Exception) -> DataError:
 
 
 def _quoted(names: Sequence[str], separator: str) -> str:
-    return separator.join(f"'{name}'" for name in names)
+    return separator.join(map(repr, names))
 
 
 def _first(texts: Sequence[str]) -> str:

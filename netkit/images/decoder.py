@@ -71,8 +71,10 @@ class Decoder:
             fd = os.open(path, READ_FLAGS)
             try:
                 status = os.fstat(fd)
+                if stat.S_ISDIR(status.st_mode):
+                    raise ImageError("unreadable", "is a folder; pass it as an argument, or list the files in it")
                 if not stat.S_ISREG(status.st_mode):
-                    raise ImageError("unreadable", "not a regular file")
+                    raise ImageError("unreadable", "is a pipe or a device, not a file")
                 if status.st_size > self.max_bytes:
                     raise ImageError(
                         "too-large",
@@ -85,10 +87,14 @@ class Decoder:
                 os.close(fd)
         except FileNotFoundError:
             raise ImageError("not-found", "no such file") from None
-        except (OSError, ValueError) as exc:
-            raise ImageError("unreadable", f"cannot be read: {getattr(exc, 'strerror', None) or exc}") from None
+        except ValueError:
+            raise ImageError("unreadable", "cannot be read: the path contains a NUL byte") from None
+        except OSError as exc:
+            raise ImageError("unreadable", f"cannot be read: {exc.strerror or exc}") from None
 
     def _decode(self, content: bytes) -> Image.Image:
+        if not content:
+            raise ImageError("not-an-image", "no bytes; a file object is read from its current position")
         if content.startswith(png.SIGNATURE):
             chunks = png.needed_chunks(content)
             if image := png.plain_image(chunks, max_pixels=self.max_pixels):
@@ -180,8 +186,7 @@ def _image_errors(content: bytes) -> Iterator[None]:
     except ImageError:
         raise
     except UnidentifiedImageError:
-        generic = ImageError("not-an-image", f"cannot be read as one of {formats.NAMES}")
-        raise formats.foreign_kind(content) or generic from None
+        raise formats.foreign_kind(content) or formats.unknown_kind(content) from None
     except MemoryError:
         raise ImageError("too-large", "not enough memory to decode it") from None
     except Exception as exc:  # Pillow's decoders also raise struct.error, AttributeError and others
@@ -192,8 +197,12 @@ def _error_code(content: bytes, message: str) -> str:
     """Return "unsupported", "truncated" or "damaged", depending on Pillow's message and the last bytes."""
     if formats.UNSUPPORTED.search(message):
         return "unsupported"
-    ends = next((end for start, end in FILE_ENDS.items() if content.startswith(start)), b"")
-    return "damaged" if ends in content[-64:] else "truncated"
+    end = next((end for start, end in FILE_ENDS.items() if content.startswith(start)), None)
+    if content.startswith(b"RIFF"):
+        is_truncated = len(content) < 8 + int.from_bytes(content[4:8], "little")
+    else:
+        is_truncated = "file is truncated" in message if end is None else end not in content[-64:]
+    return "truncated" if is_truncated else "damaged"
 
 
 def _read_bytes(fd: int, size: int) -> bytes:

@@ -1,6 +1,7 @@
 """Which files count as images, and how to find them in a folder. Training and inference use the same rules."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -9,16 +10,15 @@ from PIL import features
 
 from netkit.core.walk import SYSTEM_NAMES, Entry, is_skipped, list_folder, walk
 
-OPTIONAL_SUFFIXES = {"avif": (".avif",), "jpg_2000": (".jp2", ".j2k")}  # by the feature of Pillow that decodes them
+# by the feature of Pillow that decodes them
+OPTIONAL_SUFFIXES = {"avif": (".avif",), "jpg_2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c")}
 SUFFIXES = (  # in upper or lower case
-    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm", ".pnm"),
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".tif", ".tiff", ".webp"),
+    *(".pgm", ".ppm", ".pbm", ".pnm"),
     *(suffix for feature, suffixes in OPTIONAL_SUFFIXES.items() if features.check(feature) for suffix in suffixes),
 )
-OTHER_SUFFIXES = (  # of images that netkit does not read
-    *(".heic", ".heif", ".hif", ".jxl", ".jxr", ".psd", ".svg", ".ico", ".tga", ".exr", ".dcm"),
-    *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raw", ".rw2", ".orf", ".raf"),
-    *(suffix for suffixes in OPTIONAL_SUFFIXES.values() for suffix in suffixes if suffix not in SUFFIXES),
-)
+OTHER_SUFFIX = re.compile(r"\.\w{1,10}$")  # in a message
+MAX_REASONS_LISTED = 10  # in a message
 
 
 def is_image_name(path: str) -> bool:
@@ -26,7 +26,7 @@ def is_image_name(path: str) -> bool:
 
 
 class Skipped:
-    """Counts what walks of folders skip, by reason: hidden images and folders, system folders, unsupported formats."""
+    """Counts what walks of folders skip, by reason: hidden images and folders, system folders, other suffixes."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()  # by reason; "{s}" stands for the plural
@@ -38,22 +38,20 @@ class Skipped:
         """
         for path, is_folder in entries:
             if not self.skips(path, is_folder=is_folder):
-                if is_image_name(path):
-                    yield path, False
-                elif is_folder:
-                    yield path, True
+                yield path, not is_image_name(path)
 
     def skips(self, path: str, *, is_folder: bool) -> bool:
-        """Return whether walks skip this file or folder, and count it. Hidden files count only if named like images."""
+        """Return whether walks skip this file or folder, and count it, except hidden files not named like images."""
         name = os.path.basename(path.rstrip("/"))
         lower = name.lower()
         if is_skipped(name):
             if is_folder:
                 self.add(f"folder{{s}} {SYSTEM_NAMES[lower]}" if lower in SYSTEM_NAMES else "hidden folder{s}")
-            elif lower.endswith((*SUFFIXES, *OTHER_SUFFIXES)):
+            elif is_image_name(name):
                 self.add("hidden image file{s}")
-        elif not is_folder and lower.endswith(OTHER_SUFFIXES):
-            self.add(f"{os.path.splitext(lower)[1]} file{{s}} (format not supported)")
+        elif not is_folder and not is_image_name(name):
+            suffix = OTHER_SUFFIX.search(lower)
+            self.add(f"{suffix[0]} file{{s}} (format not supported)" if suffix else "file{s} without a usual suffix")
         else:
             return False
         return True
@@ -69,7 +67,10 @@ class Skipped:
 
     def __str__(self) -> str:
         """Return one line, such as "skipped 12 .heic files (format not supported), 1 folder @eaDir"."""
-        parts = (f"{n:,} {reason.format(s='s' if n > 1 else '')}" for reason, n in self._counts.most_common())
+        listed = self._counts.most_common(MAX_REASONS_LISTED)
+        parts = [f"{n:,} {reason.format(s='s' if n > 1 else '')}" for reason, n in listed]
+        if others := self._counts.total() - sum(n for _, n in listed):
+            parts.append(f"{others:,} of other kinds")
         return f"skipped {', '.join(parts)}"
 
 

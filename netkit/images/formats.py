@@ -16,6 +16,10 @@ UNSUPPORTED = re.compile(
     r"[Uu]nsupported|not supported|not available|cannot handle|unknown pixel mode|unknown raw mode|not installed"
 )
 
+TEXT = re.compile(rb"[\t\r\n -~\x80-\xff]+")  # ASCII without control characters, or UTF-8
+MAX_QUOTED_BYTES = 40
+LIST_OF_PATHS = "; to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
+
 
 class Kind(NamedTuple):
     """A kind of file that is not decoded: its name, and its first bytes, from an offset and without upper case."""
@@ -39,7 +43,7 @@ KINDS = (
     Kind("a Photoshop file", (b"8bps",), is_image=True),
     Kind("an icon", (b"\0\0\1\0",), is_image=True),
     Kind("an SVG drawing", (b"<svg",), is_image=True),
-    Kind("an HTML page", (b"<!doctype html", b"<html", b"<head")),
+    Kind("an HTML page", (b"<!doctype html", b"<html", b"<head", b"<body", b"<title", b"<script", b"<!--")),
     Kind("an XML file", (b"<?xml",)),
     Kind("a Git LFS pointer, not the image; run git lfs pull", (b"version https://git-lfs",)),
     Kind("a PDF document", (b"%pdf",)),
@@ -62,6 +66,14 @@ def foreign_kind(content: bytes) -> ImageError | None:
                 return ImageError("unsupported", f"{kind.name}, which netkit does not decode; save it as JPEG or PNG")
             return ImageError("not-an-image", kind.name)
     return None
+
+
+def unknown_kind(content: bytes) -> ImageError:
+    """Return the exception for a file of no known kind. For a text file, such as an error message, it quotes it."""
+    if TEXT.fullmatch(content, 0, 512):
+        text = content[:MAX_QUOTED_BYTES].decode("utf-8", "replace").strip()
+        return ImageError("not-an-image", f"a text file, which begins with {text!r}{LIST_OF_PATHS}")
+    return ImageError("not-an-image", f"cannot be read as one of {NAMES}")
 
 
 def cause(file: BytesIO) -> Exception:

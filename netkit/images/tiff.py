@@ -17,7 +17,9 @@ from netkit.core.errors import ImageError
 STARTS, BIG_STARTS = (b"II*\0", b"MM\0*"), (b"II+\0", b"MM\0+")
 ENTRY_BYTES = 12
 SIGNED = 2  # a value of the tag SampleFormat
-# the tags that the pixels depend on: size, format, compression, position and colors of the pixels, and orientation
+XMP, BYTES = 700, (1, 7)  # a tag that may contain an orientation, and types of its value
+MAX_XMP_BYTES = 2**20  # longer XMP, such as an editing history, is removed
+# other tags that the pixels depend on: size, format, compression, position and colors of the pixels, and orientation
 NEEDED_TAGS = {
     *range(254, 260), 262, 266, 273, 274, *range(277, 280), *range(282, 285), 292, 293, 317, 320, *range(322, 326),
     332, 333, 334, 338, 339, 347, *range(512, 522), *range(529, 533),
@@ -32,12 +34,19 @@ def without_metadata(content: bytes) -> bytes:
     order: Literal["little", "big"] = "little" if content.startswith(b"II") else "big"
     start = int.from_bytes(content[4:8], order)
     count = int.from_bytes(content[start : start + 2], order)
+    if start + 2 + ENTRY_BYTES * count > len(content):  # many writers put the tags at the end
+        raise ImageError("truncated", "cannot be decoded: the file ends before the tags of TIFF")
     end = start + 2 + ENTRY_BYTES * count
     entries = [content[at : at + ENTRY_BYTES] for at in range(start + 2, end, ENTRY_BYTES)]
-    kept = [entry for entry in entries if int.from_bytes(entry[:2], order) in NEEDED_TAGS]
+    kept = [entry for entry in entries if _is_needed(entry, order)]
     directory = len(kept).to_bytes(2, order) + b"".join(kept) + bytes(4)  # the offset 0: no further image
     view = memoryview(content)
     return b"".join([view[:start], directory, view[start + len(directory) :]])
+
+
+def _is_needed(entry: bytes, order: Literal["little", "big"]) -> bool:
+    tag, kind, count = (int.from_bytes(entry[start:end], order) for start, end in ((0, 2), (2, 4), (4, 8)))
+    return tag in NEEDED_TAGS or (tag == XMP and kind in BYTES and count <= MAX_XMP_BYTES)
 
 
 def check(image: ImageFile.ImageFile) -> None:

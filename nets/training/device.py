@@ -1,6 +1,5 @@
 """Choice of the device and the precision of a training run: --device and --precision."""
 
-import logging
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -8,26 +7,21 @@ import torch
 from netkit.core.errors import DeviceError
 from netkit.core.system import missing_cuda_driver
 
-logger = logging.getLogger(__name__)
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def choose_device(name: str, *, local_rank: int = 0) -> torch.device:
-    """Return the device for "auto", "cpu" or "cuda"; with several GPUs the one with index `local_rank`.
+def choose_device(name: str, *, local_rank: int = 0) -> tuple[torch.device, str]:
+    """Return the device for "auto", "cpu" or "cuda", and its name in messages.
 
-    "auto" chooses CUDA if it works; otherwise it chooses the CPU and logs the cause. Raises DeviceError, with the
-    cause, if "cuda" does not work.
+    "auto" chooses CUDA if it works, otherwise the CPU; the name then includes the cause. With several GPUs, CUDA is the
+    one with index `local_rank`. Raises DeviceError, with the cause, if "cuda" does not work.
     """
-    if name == "cpu":
-        return torch.device("cpu")
-    problem = _cuda_problem(local_rank)
-    if problem is None:
-        return torch.device("cuda", local_rank)
-    if name == "cuda":
-        raise DeviceError(f"--device cuda: {problem}; or pass --device cpu")
-    logger.info("training on the CPU: %s", problem)
-    return torch.device("cpu")
+    problem = None if name == "cpu" else _cuda_problem(local_rank)
+    if problem and name == "cuda":
+        raise DeviceError(f"--device cuda: {problem}; pass --device cpu to use the CPU")
+    if problem or name == "cpu":
+        return torch.device("cpu"), f"the CPU ({problem})" if problem else "the CPU"
+    return torch.device("cuda", local_rank), "CUDA"
 
 
 def choose_precision(name: str, device: torch.device) -> str:

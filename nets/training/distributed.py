@@ -5,11 +5,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from netkit.core.errors import UsageError, first_line
+
+CONNECT_TIMEOUT_S = 300.0  # torch tries twice; the processes may differ in how long they load the images
 
 
 @dataclass(frozen=True)
@@ -35,19 +39,19 @@ class Ranks:
         return ["torchrun", *nnodes, "--nproc-per-node", str(self.local_world_size), "-m"]
 
     def shard(self, indices: Tensor) -> tuple[Tensor, int]:
-        """Return this rank's indices of a batch (n,), and their weight 1.
+        """Return this rank's indices of a batch (n,), and how many of them, from the first, count.
 
-        If the batch has no index for this rank, return its first index with weight 0.
+        Batch norm needs two images, so a rank with fewer also gets images of other ranks, which do not count.
         """
         shard = indices[self.rank :: self.world_size]
-        return (shard, 1) if len(shard) else (indices[:1], 0)
+        return (shard if len(shard) > 1 else indices.roll(-self.rank)[:2]), len(shard)
 
     def gather(self, values: Tensor, batch_size: int) -> Tensor:
         """Gather the values (..., n) of all ranks' shards to (..., batch_size), in the order of the batch."""
         if self.world_size == 1:
             return values
         gathered = values.new_zeros(*values.shape[:-1], batch_size)
-        gathered[..., self.rank :: self.world_size] = values  # the slice is empty for a shard of weight 0
+        gathered[..., self.rank :: self.world_size] = values
         distributed.all_reduce(gathered)
         return gathered
 
@@ -81,18 +85,22 @@ def from_environment() -> Ranks:
 
 
 @contextmanager
-def process_group(ranks: Ranks, device: torch.device) -> Iterator[None]:
+def process_group(ranks: Ranks, device: torch.device, *, timeout_s: float = CONNECT_TIMEOUT_S) -> Iterator[None]:
     """Connect the ranks inside the context, with NCCL on CUDA and with gloo on the CPU.
 
-    Raises UsageError if they cannot be connected, for example because torchrun's MASTER_ADDR is missing.
+    Raises UsageError if they cannot be connected, for example because torchrun's MASTER_ADDR is missing, or because
+    it does not answer within `timeout_s`.
     """
     if ranks.world_size == 1:
         yield
         return
     try:
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        store, rank, world_size = next(rendezvous("env://", timeout=timedelta(seconds=timeout_s)))
+        store.set_timeout(distributed.default_pg_timeout)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size)
     except (ValueError, RuntimeError) as exc:
-        cause = first_line(exc)
+        cause = first_line(exc).rstrip(".")
         raise UsageError(f"cannot connect the processes: {cause}; start with torchrun, or unset WORLD_SIZE") from None
     try:
         yield

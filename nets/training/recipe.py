@@ -101,12 +101,15 @@ class Recipe:
         return self.lr * min((step + 1) / (peak + 1), (steps - step) / (steps - peak))
 
     def candidates_in(self, epoch: int, images: int) -> int:
-        """Return the number of images that the epoch, counted from 1, does not skip, of `images` training images."""
-        return images if epoch <= self.full_epochs else images - int(images * self.drop_fraction)
+        """Return the number of images that the epoch, counted from 1, does not skip, of `images` training images.
+
+        No epoch has a single image, on which batch norm cannot train, unless there is only one.
+        """
+        return images if epoch <= self.full_epochs else max(min(2, images), images - int(images * self.drop_fraction))
 
     def images_in(self, epoch: int, images: int) -> int:
         """Return the number of images that the epoch trains on: its candidates, or a part of them in the last epoch."""
-        return max(1, round(self.candidates_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
+        return max(min(2, images), round(self.candidates_in(epoch, images) * min(1.0, self.epochs - (epoch - 1))))
 
     def with_augmentation(self, level: str) -> "Recipe":
         """Return this recipe with an augmentation of AUGMENTATIONS. Raises UsageError if the level is unknown."""

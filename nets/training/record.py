@@ -75,7 +75,7 @@ def _options(arguments: Arguments) -> list[dict[str, Any]]:
     objects = (arguments.get(name) for name in ("recipe", "input"))
     recipe, images = (value if isinstance(value, dict) else {} for value in objects)
     weights = arguments.get("weights_sha256")
-    names = ("epochs", "batch_size", "lr", "ema", "precision", "patience", "freeze")
+    names = ("epochs", "batch_size", "lr", "ema", "precision", "freeze")
     return [
         {"--arch": arguments.get("arch"), "--data": arguments.get("data"), "--recipe": recipe.get("name")},
         {
@@ -85,6 +85,7 @@ def _options(arguments: Arguments) -> list[dict[str, Any]]:
             "--resize": images.get("resize"),
             "--channels": images.get("channels"),
             **{f"--{name.replace('_', '-')}": recipe.get(name) for name in names},
+            "--patience": recipe.get("patience") or None,  # 0 is no value of the option
             "--class-weights": "balanced" if recipe.get("balanced") else "none",
             "--augment": augmentation(recipe),
         },

@@ -63,7 +63,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     if plan.tensorboard and not find_spec("tensorboard"):
         raise MissingExtraError("tensorboard", "tensorboard")
     ranks = distributed.from_environment()
-    device = choose_device(plan.device, local_rank=ranks.local_rank)
+    device, device_name = choose_device(plan.device, local_rank=ranks.local_rank)
     torch.set_num_threads(max(1, usable_cores() // ranks.local_world_size))
     if torch.are_deterministic_algorithms_enabled() != plan.deterministic:
         torch.use_deterministic_algorithms(plan.deterministic)  # takes 2 s, because it imports a compiler
@@ -101,8 +101,10 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         )  # fmt: skip
         if plan.note:
             logger.info(plan.note)
-        images = f"{len(data.train_labels):,} images"
-        logger.info("training %s on %s: %s, on %s, %s", plan.arch, data.name, images, device, recipe.summary())
+        logger.info(
+            "training %s on %s, on %s: %s images, %s",
+            plan.arch, data.name, device_name, f"{len(data.train_labels):,}", recipe.summary(),
+        )  # fmt: skip
         _start(trainer, plan, arguments)
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)

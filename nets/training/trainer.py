@@ -158,9 +158,9 @@ class Trainer:
             batches = order.split(batch_sizes(len(order), self.recipe.batch_size))[steps_before:]
             shards = [self.ranks.shard(indices) for indices in batches]
             loaded = self.train_images.batches(shard for shard, _ in shards)
-            for indices, (shard, weight), images_u8 in zip(batches, shards, loaded, strict=True):
+            for indices, (shard, count), images_u8 in zip(batches, shards, loaded, strict=True):
                 x, labels = augment(images_u8, shard), self.train_labels[shard]
-                outcomes = self.train_step(x, labels, weight=weight, batch_size=len(indices))
+                outcomes = self.train_step(x, labels, count=count, batch_size=len(indices))
                 self._sampler.record(indices, outcomes)
                 ended = self.schedule.ends_epoch(self.step)
                 # several ranks must yield metrics at the same steps, because there they agree on whether to stop
@@ -169,10 +169,10 @@ class Trainer:
                     self._end_epoch(epoch, order, started)
                 yield metrics
 
-    def train_step(self, images: Tensor, labels: Tensor, *, weight: int, batch_size: int) -> Tensor:
+    def train_step(self, images: Tensor, labels: Tensor, *, count: int, batch_size: int) -> Tensor:
         """Do one step on this rank's shard of a batch.
 
-        Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device. With `weight` 0 the shard does not
+        Images (n, C, H, W) are in [0, 255], labels (n,) int64, both on the device. Only the first `count` of them
         contribute to the gradient. Returns the losses of the whole batch, and 1 for each correct prediction and 0 for
         each wrong one: (2, batch_size).
         """
@@ -191,11 +191,11 @@ class Trainer:
         self.step += 1
         weighted = losses if self._class_weights is None else losses * self._class_weights[labels]
         # DDP averages the gradients of the ranks, so each rank multiplies its sum of losses by the world size
-        self._optimizer.step(weighted.sum() * (weight * self.ranks.world_size / batch_size), lr=self.lr)
+        self._optimizer.step(weighted[:count].sum() * (self.ranks.world_size / batch_size), lr=self.lr)
         if self._average:
             self._average.update_parameters(self.model)
         correct = logits.argmax(dim=1) == labels
-        outcomes = self.ranks.gather(torch.stack([losses.detach(), correct]), batch_size)
+        outcomes = self.ranks.gather(torch.stack([losses.detach(), correct])[:, :count], batch_size)
         self._losses.send(self.step, outcomes[0].mean())
         return outcomes
 

@@ -144,7 +144,9 @@ def augmentation_ratio(arch: str, *, steps: int = 360) -> float:
     times_s = [
         (
             seconds(lambda: next(epoch)),
-            seconds(lambda: resident.train_step(images, labels, weight=1, batch_size=len(labels)).sum().item()),
+            seconds(
+                lambda: resident.train_step(images, labels, count=len(labels), batch_size=len(labels)).sum().item()
+            ),
         )
         for _ in range(steps)
     ]

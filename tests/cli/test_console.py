@@ -51,7 +51,10 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}])
 def test_no_bar_is_shown_if_stderr_is_not_a_terminal(environment: dict[str, str]) -> None:
-    assert run(BAR.format(show=True), terminal=False, **environment) == ("done\n", "")
+    program = BAR.format(show=True)
+    of_api = program.replace("console=Terminal()", "console=None")
+    for with_bar in (program, of_api):
+        assert run(with_bar, terminal=False, **environment) == ("done\n", "")
 
 
 def test_no_bar_is_shown_if_show_is_false() -> None:

@@ -190,7 +190,7 @@ def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_
     for expected in (
         "netkit infer images/ --model 'my run/model.onnx'",
         "netkit infer images/ --model 'my run/model.onnx' --out results.csv",
-        "netkit infer images/ --model 'my run/model.onnx' --top-k 3 --out results-top3.csv",
+        "netkit infer images/ --model 'my run/model.onnx' --top-k 2 --out results-top2.csv",
     ):
         line = suggested(run_line(line, tmp_path))
         assert line == expected

@@ -64,7 +64,41 @@ def test_paths_on_stdin_take_the_position_of_the_dash(tmp_path: Path, digit: Pat
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert [row["path"] for row in rows] == ["digit.png", "no file", ".", "digit.png", "digit.png"]
     assert [row["status"] for row in rows] == ["ok", "not-found", "unreadable", "ok", "ok"]
+    assert rows[2]["message"] == "is a folder; pass it as an argument, or list the files in it"
     assert done.returncode == 1
+
+
+def test_a_list_that_nul_bytes_separate_is_rejected_without_the_option_for_it(
+    tmp_path: Path, digit: Path, model: Path
+) -> None:
+    done = infer("-", "--model", model, cwd=tmp_path, stdin=b"digit.png\0digit.png\0")
+    assert done.returncode == 2
+    assert done.stderr.endswith(b"netkit: -: NUL bytes separate the paths on stdin; pass -0 as well\n")
+    stray = infer("-", "--model", model, "--json", cwd=tmp_path, stdin=b"digit.png\ndi\0git.png\n")
+    rows = [json.loads(line) for line in stray.stdout.splitlines()]
+    assert [(row["status"], row["message"]) for row in rows] == [
+        ("ok", ""),
+        ("unreadable", "cannot be read: the path contains a NUL byte"),
+    ]
+
+
+def test_a_table_or_a_list_with_another_name_is_named_for_what_it_is(tmp_path: Path, digit: Path, model: Path) -> None:
+    (tmp_path / "table").write_text("path,label\ndigit.png,1\n")
+    (tmp_path / "list.txt").write_text("digit.png\n")
+    done = infer("table", "list.txt", digit.name, "--model", model, "--json", cwd=tmp_path)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["status"] for row in rows] == ["not-an-image", "not-an-image", "ok"]
+    hint = "to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
+    assert [row["message"] for row in rows[:2]] == [
+        f"a text file, which begins with 'path,label\\ndigit.png,1'; {hint}",
+        f"a text file, which begins with 'digit.png'; {hint}",
+    ]
+
+
+def test_more_labels_than_the_model_has_are_rejected(tmp_path: Path, digit: Path, model: Path) -> None:
+    done = infer(digit, "--model", model, "--top-k", "11", cwd=tmp_path)
+    assert done.stderr.endswith(b"netkit: --top-k 11: must be at most 10, the number of labels of the model\n")
+    assert (done.returncode, done.stdout) == (2, b"")
 
 
 def test_empty_stdin_gives_no_rows(tmp_path: Path, model: Path) -> None:
@@ -215,7 +249,7 @@ def test_batch_size_and_threads_do_not_change_the_rows(
     for index, image in enumerate(digits_data.test_images[:50]):
         Image.fromarray(image[0]).save(tmp_path / f"{index}.png")
     runs = []
-    for options in (("--batch-size", "1"), ("--batch-size", "7", "--threads", "1"), ("--threads", "1000")):
+    for options in (("--batch-size", "1"), ("--batch-size", "7", "--threads", "1"), ("--threads", "64")):
         done = netkit("infer", ".", "--model", model, *options)
         runs.append([row.split(",") for row in done.stdout.splitlines()[1:]])
     for rows in runs[1:]:

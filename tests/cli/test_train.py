@@ -24,11 +24,9 @@ def test_options_override_the_printed_and_saved_recipe(netkit: Netkit, tmp_path:
     assert {name: card.origin.recipe[name] for name in overrides} == overrides and card.origin.seed == 3
     arguments = json.loads((tmp_path / "runs/residual/run.json").read_text())
     assert arguments["deterministic"] is True and arguments["compiled"] is False
-    line = next(
-        line for line in done.stderr.splitlines() if line.startswith("training residual on digits: 1,442 images, on ")
-    )
+    line = next(line for line in done.stderr.splitlines() if line.startswith("training residual on digits, on "))
     values = "epochs 1, batch size 256, learning rate 0.05, EMA 0.5, fp32, augmentation digits (recipe fast)"
-    assert line.endswith(f", {values}")
+    assert line.endswith(f": 1,442 images, {values}")
 
 
 def test_half_an_epoch_trains_on_half_of_the_images(netkit: Netkit, tmp_path: Path) -> None:

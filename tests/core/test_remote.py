@@ -100,10 +100,30 @@ def test_hidden_and_system_names_behind_urls_are_skipped_and_counted(bucket: Mem
         bucket.pipe(f"/bucket/images/{name}", b"x")
     skipped = Skipped()
     assert len(list(find_inputs([URL], skipped=skipped))) == 43
-    reasons = ["1 .heic file (format not supported)", "1 folder @eaDir", "1 hidden folder", "1 hidden image file"]
+    other = [f"1 {suffix} file (format not supported)" for suffix in (".heic", ".txt")]
+    reasons = [*other, "1 folder @eaDir", "1 hidden folder", "1 hidden image file"]
     assert sorted(str(skipped).removeprefix("skipped ").split(", ")) == reasons
     assert len(list(find_inputs([f"{URL}/**/*.[pP]*"]))) == 42
     assert list(find_inputs([f"{URL}/.cache/*.png"])) == [f"{URL}/.cache/a.png"]
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_pattern_for_any_depth_gives_each_file_once() -> None:
+    urls = list(find_inputs([f"{URL}/**"]))
+    assert sorted(urls) == sorted(find_inputs([URL]))
+
+
+def test_links_to_folders_are_followed_behind_file_urls_as_in_local_folders(tmp_path: Path) -> None:
+    for name in ("in/a/0.png", "elsewhere/deep/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "in")
+    local = list(find_inputs([str(tmp_path / "in")]))
+    assert len(local) == 2
+    for pattern in ("", "/*", "/**"):
+        assert list(find_inputs([f"file://{tmp_path}/in{pattern}"])) == [f"file://{path}" for path in local]
 
 
 def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFileSystem) -> None:
@@ -111,6 +131,7 @@ def test_a_url_without_images_is_an_error_before_the_first_row(bucket: MemoryFil
     for url, message in (
         ("memory:///bucket/bare", "memory:///bucket/bare: no images there"),
         ("memory:///bucket/*.gif", "no images there"),
+        ("memory:///bucket/list.csv", "a table cannot be a URL"),
         ("nowhere://bucket", "nowhere://bucket: cannot be listed: Protocol not known: nowhere"),
     ):
         with pytest.raises(UsageError, match=message.replace("*", r"\*")):
@@ -122,7 +143,7 @@ def test_shards_contain_the_rows_of_a_url(tmp_path: Path, model: Model) -> None:
     plan = Plan(tmp_path / "out", model.sha256, replace(Decoder(model.card.input), max_bytes=60_000), "cpu", 8, 1, True)
     paths = find_inputs([URL])
     engine = engine_of(run_in_process)
-    driver.run(plan, model, [URL], paths, engine, workers=1, resume=False, advance=lambda count, note: None)
+    driver.run(plan, model, paths, engine, workers=1, resume=False, advance=lambda count, note: None)
     expected = [(row.path, row.label, row.status) for row in rows_of([URL], model)]
     table = pq.read_table(tmp_path / "out").to_pylist()
     assert [(row["path"], row["label"], row["status"]) for row in table] == expected
@@ -167,6 +188,9 @@ def test_urls_keep_their_host_and_their_chain(tmp_path: Path, local: Path) -> No
     assert len(urls) == 43 and {url[:31] for url in urls} == {"hosted://there:80/bucket/images"}
     assert list(find_inputs(["hosted://there:80/bucket/im*/1/e*"])) == ["hosted://there:80/bucket/images/1/empty.png"]
     shutil.make_archive(str(tmp_path / "all"), "zip", local)
+    assert list(find_inputs([f"zip://*.jpg::file://{tmp_path}/all.zip"])) == [
+        f"zip://broken.jpg::file://{tmp_path}/all.zip"
+    ]
     urls_in_zip = list(find_inputs([f"zip://::file://{tmp_path}/all.zip"]))
     assert len(urls_in_zip) == 43
     assert remote.read(f"zip://broken.jpg::file://{tmp_path}/all.zip", max_bytes=100_000) == b"not an image"

@@ -118,8 +118,6 @@ def test_affinity_limits_the_number_of_cores() -> None:
     assert done.stdout == "1\n"
 
 
-def test_the_cause_names_the_missing_driver_library() -> None:
+def test_a_missing_driver_is_found() -> None:
     has_driver = Path("/proc/driver/nvidia/version").exists()
-    assert (missing_cuda_driver() is None) == has_driver
-    if not has_driver:
-        assert "libcuda.so.1" in str(missing_cuda_driver())
+    assert missing_cuda_driver() == (None if has_driver else "no NVIDIA driver on this machine")

@@ -89,6 +89,7 @@ def test_mnist_and_digits_are_the_built_in_data_sets_even_if_folders_have_these_
         ("cifar100", "unknown data set 'cifar100': known: mnist, digits, a folder"),
         ("", "--data: the name is empty; pass mnist, digits, a folder, or a table"),
         ("./nowhere", "./nowhere: no such folder; pass mnist, digits, a folder, or a table"),
+        ("nowhere.csv", "nowhere.csv: no such file; pass mnist, digits, a folder, or a table"),
         ("emnist/mnist", "emnist/mnist: no such folder; pass mnist, digits, a folder, or a table"),
     ],
 )

@@ -266,6 +266,16 @@ def test_splits_and_classes_are_logged(two_classes: Path, caplog: pytest.LogCapt
     ]
 
 
+def test_classes_of_equal_size_are_logged_with_one_number(
+    two_classes: Path, write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in range(10):
+        write(f"cat/more/{index}.png")
+    with caplog.at_level(logging.INFO):
+        image_files.load(two_classes, Options())
+    assert caplog.messages[-1] == "2 classes: cat, dog; 16 training images per class"
+
+
 def test_hidden_files_and_folders_are_skipped(two_classes: Path, write: Write) -> None:
     write(".thumbnails/1.png")
     write("cat/.1.png")
@@ -298,7 +308,7 @@ def test_a_folder_that_is_not_a_data_set_is_rejected(
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("", "is empty; its first line must name the columns"),
+        ("", "the first line is empty; it must name the columns"),
         (
             "file;class\n1.png;a\n",
             "no column 'path' or 'label'; its columns are 'file', 'class'; choose with --path-column and --label-",
@@ -309,21 +319,21 @@ def test_a_folder_that_is_not_a_data_set_is_rejected(
             r"2 rows repeat a file with another label or split: \./1\.png \(test and train\), 2\.png \(a and b\)",
         ),
         ("path,label\n1.png,a\n2.png,\n", "line 3: a row needs a value in the columns 'path' and 'label'"),
-        ("path,label,split\n1.png,a,dev\n", "line 2: split must be train, val or test, not 'dev'"),
-        ("path,label\n", "no images for training"),
+        ("path,label,split\n1.png,a,new\n", "line 2: split must be train, val or test, not 'new'"),
+        ("path,label\n", "lists no images"),
     ],
 )
 def test_a_table_that_is_not_a_data_set_is_rejected(tmp_path: Path, table: str, message: str) -> None:
     path = tmp_path / "table.csv"
     path.write_text(table)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(UsageError if message.startswith("no column") else DataError, match=message):
         registry.load(str(path))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"val_split": 0.0}, "--val-split must be above 0 and below 1"),
+        ({"val_split": 0.0}, "--val-split 0: must be above 0 and below 1"),
         ({"mean": (0.5,)}, "--mean needs --std; pass both"),
         ({"std": (0.5,)}, "--std needs --mean; pass both"),
         ({"mean": (0.5,), "std": (0.5, 0.5)}, "--mean and --std have different lengths, 1 and 2; pass one"),

@@ -100,7 +100,7 @@ def test_a_data_set_is_read_as_in_training_if_it_has_the_same_name(card: ModelCa
     own = replace(card, origin=replace(card.origin, data="own.csv", data_options=reading))
     assert classes(labelled.load(str(images / "own.csv"), own)) == [0] * 10 + [1] * 10
     assert classes(labelled.load(str(images / "other.csv"), own, reading)) == [0] * 10 + [1] * 10
-    with pytest.raises(DataError, match="no column 'path' or 'label'"):
+    with pytest.raises(UsageError, match="no column 'path' or 'label'"):
         labelled.load(str(images / "other.csv"), own)
 
 

@@ -27,6 +27,8 @@ def write(root: Path, *names: str) -> Path:
     [
         ("train", "valid", "val"), ("train", "validation", "val"), ("train", "val", "val"), ("Train", "Test", "test"),
         ("Training", "Testing", "test"), ("training_set", "test_set", "test"), ("TRAIN", "val_set", "val"),
+        ("train_data", "test_data", "test"), ("Train Set", "Test Set", "test"), ("trainset", "testset", "test"),
+        ("images-train", "images-val", "val"), ("train_split", "dev_split", "val"), ("train", "evaluation", "test"),
     ],
 )  # fmt: skip
 def test_usual_names_of_split_folders_are_recognized(tmp_path: Path, train: str, other: str, split: str) -> None:
@@ -90,12 +92,27 @@ def test_a_folder_named_like_a_split_is_a_class_if_it_contains_no_folders(tmp_pa
     assert registry.load(str(write(tmp_path, "test", "control"))).labels == ("control", "test")
 
 
+@pytest.mark.parametrize("names", [("cat", "dog"), ("photos",)])
+def test_folders_of_splits_below_other_folders_need_an_option(tmp_path: Path, names: tuple[str, ...]) -> None:
+    write(tmp_path, *(f"{name}/{split}/{label}" for name in names for split in ("train", "test") for label in "ab"))
+    message = rf"{names[0]}/ contains test/ and train/; .*--data .*/{names[0]} .*--layout classes"
+    with pytest.raises(DataError, match=message):
+        registry.load(str(tmp_path))
+    splits = image_files.list_images(tmp_path, Options(layout="classes"))
+    assert {entry.label for entry in splits.train} == {*names} and not splits.test
+
+
+def test_a_single_class_that_contains_folders_names_the_folder_to_pass(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"only one class, 'photos'; .*pass --data .*/photos$"):
+        registry.load(str(write(tmp_path, "photos/cat", "photos/dog")))
+
+
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
         (("train/a", "train/b", "Training/a"), "Training/ and train/ are the same split"),
         (("test/a", "val/a"), "no images for training: .*--layout classes"),
-        (("train", "test"), "train: contains no subfolders"),
+        (("train", "test"), "train: contains no subfolders; .*, or remove this folder"),
         (("train/a", "train/b", "val/a", "val/c"), "with test images but no training images: c"),
     ],
 )
@@ -104,6 +121,19 @@ def test_split_folders_that_are_not_a_data_set_are_rejected(
 ) -> None:
     with pytest.raises(DataError, match=message):
         registry.load(str(write(tmp_path, *folders)))
+
+
+@pytest.mark.parametrize(("column", "is_split"), [("set", True), ("Data Set", True), ("subset", True), ("by", False)])
+@pytest.mark.parametrize("values", [("train", "valid"), ("flickr", "unsplash")])
+def test_a_column_with_a_usual_name_and_only_splits_in_it_gives_the_splits(
+    tmp_path: Path, column: str, is_split: bool, values: tuple[str, str]
+) -> None:
+    write(tmp_path, "a", "b")
+    rows = [f"{label}/{number}.png,{label},{values[number]}" for label in "ab" for number in range(2)]
+    (tmp_path / "all.csv").write_text("\n".join([f"path,label,{column}", *rows]))
+    splits = image_files.list_images(tmp_path / "all.csv")
+    assert len(splits.val) == (2 if is_split and values[1] == "valid" else 0)
+    assert splits.sources.get("val") == (f"column {column.lower()}" if splits.val else None)
 
 
 def test_a_table_keeps_validation_and_test_images_apart(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from netkit.core.errors import DataError
+from netkit.core.errors import DataError, UsageError
 from netkit.data import image_files, registry
 from netkit.data.options import Options
 
@@ -69,6 +69,46 @@ def test_missing_files_are_reported_in_one_line(images: Path, caplog: pytest.Log
     assert len(messages) == 1 and messages[0].startswith(f"{table}: 4 files do not exist: {images}/gone")
     with pytest.raises(DataError, match=r"4 of 12 images cannot be read.*gone\d\.png: no such file"):
         registry.load(str(table), Options(max_unreadable=0))
+
+
+def test_the_same_file_under_two_spellings_is_an_error(images: Path) -> None:
+    table = table_of(images, f"path,label\n0.png,a\n{images}/0.png,b\n1.png,a\nx/../1.png,b\n2.png,b\n")
+    with pytest.raises(
+        DataError, match=r"2 rows repeat a file with another label or split: .*0\.png \(a and b\), x/\.\./1\.png"
+    ):
+        image_files.list_images(table)
+
+
+def test_a_path_in_windows_spelling_is_found_unless_a_file_has_that_name(images: Path) -> None:
+    (images / "in").mkdir()
+    (images / "in/0.png").touch()
+    (images / "in\\1.png").touch()
+    table = table_of(images, "path,label\nin\\0.png,a\nin\\1.png,b\n")
+    assert [entry.path for entry in image_files.list_images(table).train] == [
+        f"{images}/in/0.png",
+        f"{images}/in\\1.png",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("path,label\n0.png,Café\n".encode("cp1252"), r"line 2: the label 'Caf\\udce9' is not UTF-8; save the table"),
+        (b"\npath,label\n0.png,a\n", "the first line is empty; it must name the columns"),
+        ("path,label\n0.png,a\n".encode("utf-16-le"), r"its columns are 'p\\x00a\\x00t\\x00h\\x00', "),
+        (b"path,label\n", "lists no images"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_an_error_that_says_why(images: Path, content: bytes, message: str) -> None:
+    (images / "all.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        registry.load(str(images / "all.csv"))
+
+
+@pytest.mark.parametrize("source", ["file:///photos", "s3://bucket/all.csv"])
+def test_a_data_set_at_a_url_is_an_error_that_says_what_to_do(source: str) -> None:
+    with pytest.raises(UsageError, match="a data set cannot be a URL; copy it to this machine, or list URLs"):
+        registry.load(source)
 
 
 def test_paths_may_be_urls_or_absolute(images: Path, tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_variant_that_loses_too_much_accuracy_leaves_the_existing_file_unchanged
 
 
 def test_drop_of_exactly_max_drop_is_allowed() -> None:
-    comparison = Comparison("CPU", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0), ())
+    comparison = Comparison("CPUExecutionProvider", True, 10_000, 1.0, 0.1, 1e-6, 1.0, 9_990, 0.9946, (-0.002, 0.0), ())
     assert 0.9956 - 0.9946 > 0.001  # in floating point
     exporter.require_accuracy((comparison,), torch_accuracy=0.9956, max_drop=0.001)
     with pytest.raises(ParityError, match=r"the drop exceeds --max-drop of 0\.09 points$"):

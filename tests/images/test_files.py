@@ -26,7 +26,7 @@ def test_everything_named_like_an_image_is_found_in_sorted_order(tmp_path: Path)
 
 def test_what_is_skipped_is_counted_by_reason(tmp_path: Path) -> None:
     for name in (
-        *("a/1.HEIC", "a/2.heic", "b/3.heic", "a/4.CR2", "a/5.png", "._5.png", ".DS_Store", "b/._1.heic", "notes.txt"),
+        *("a/1.HEIC", "a/2.heic", "b/3.heic", "a/4.CR2", "a/5.png", "._5.png", ".DS_Store", "notes.txt", "b/6"),
         *(".ipynb_checkpoints/6.png", "a/@EADIR/5.png/THUMB.jpg", "b/@eaDir/7.jpg", "__MACOSX/a/._5.png"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -35,10 +35,18 @@ def test_what_is_skipped_is_counted_by_reason(tmp_path: Path) -> None:
     assert not skipped
     assert list(find_images(str(tmp_path), skipped)) == [str(tmp_path / "a/5.png")]
     reasons = {
-        *("3 .heic files (format not supported)", "1 .cr2 file (format not supported)", "2 hidden image files"),
+        *("3 .heic files (format not supported)", "1 .cr2 file (format not supported)", "1 hidden image file"),
+        *("1 .txt file (format not supported)", "1 file without a usual suffix"),
         *("1 hidden folder", "2 folders @eaDir", "1 folder __MACOSX"),
     }
     assert {*str(skipped).removeprefix("skipped ").split(", ")} == reasons
+
+
+def test_ten_kinds_of_skipped_files_are_listed_and_the_rest_is_counted(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"a.x{number}").touch()
+    assert not list(find_images(str(tmp_path), skipped := Skipped()))
+    assert str(skipped).count("(format not supported)") == 10 and str(skipped).endswith(", 2 of other kinds")
 
 
 @pytest.mark.parametrize("name", [".hidden", "@eaDir"])

@@ -90,7 +90,15 @@ def jpeg(frame: bytes, bits: bytes = b"\x08") -> bytes:
         (encode(Image.fromarray(LEVELS), "AVIF")[:200], "damaged", "cannot be decoded: "),
         (encode(Image.fromarray(LEVELS), "JPEG2000")[:90], "damaged", "cannot be decoded: "),
         (JPEG[:20] + b"\xff\x02" + JPEG[20:], "damaged", "cannot be decoded: no marker found"),
-        (b"hello", "not-an-image", "cannot be read as one of PNG, JPEG, "),
+        ("path,label\r\nm\u00e4use/1.png,1\n".encode(), "not-an-image", "a text file, which begins with "),
+        (b"<!-- saved --><html>", "not-an-image", "an HTML page"),
+        (b"404: Not Found\n", "not-an-image", "a text file, which begins with '404: Not Found'"),
+        (b'{"error": 1}', "not-an-image", """a text file, which begins with '{"error": 1}'"""),
+        (b"SQLite format 3\0\x10\0", "not-an-image", "cannot be read as one of PNG, JPEG, "),
+        (BMP[:1000], "truncated", "image file is truncated"),
+        (encode(Image.fromarray(LEVELS), "TIFF")[:1000], "truncated", "image file is truncated"),
+        (encode(Image.fromarray(LEVELS), "TIFF", compression="tiff_lzw")[:400], "truncated", "the file ends before"),
+        (encode(Image.fromarray(LEVELS), "WEBP")[:200], "truncated", "cannot be decoded: "),
     ],
 )  # fmt: skip
 def test_a_file_that_is_not_decoded_is_named_for_what_it_is(

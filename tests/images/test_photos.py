@@ -56,6 +56,8 @@ JPEG = encode(PIXELS, "JPEG")
 PRIVATE_TAG = TiffImagePlugin.ImageFileDirectory_v2()
 PRIVATE_TAG[65_000] = bytes(5_000_000)
 PRIVATE_TAG.tagtype[65_000] = 7
+PRIVATE_TAG[700] = b" " * 2_000_000  # XMP
+PRIVATE_TAG.tagtype[700] = 1
 TEXT = PngImagePlugin.PngInfo()
 TEXT.add_itxt("XML:com.adobe.xmp", "x" * 3_000_000)
 TEXT.add_text("History", "x" * 3_000_000, zip=True)
@@ -93,6 +95,24 @@ def test_megabytes_beside_the_pixels_do_not_change_them(plain: bytes, photo: byt
 )
 def test_an_orientation_in_xmp_is_applied(photo: bytes, tmp_path: Path) -> None:
     assert np.array_equal(decode(photo, tmp_path), decode(JPEG, tmp_path)[:, ::-1, ::-1])
+
+
+@pytest.mark.parametrize("kind", [1, 7])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_an_orientation_in_the_xmp_of_a_tiff_is_applied_once(
+    compression: str | None, orientation: int, kind: int, tmp_path: Path
+) -> None:
+    in_tag = encode(PIXELS, "TIFF", tiffinfo={ExifTags.Base.Orientation: orientation}, compression=compression)
+    in_xmp = TiffImagePlugin.ImageFileDirectory_v2()
+    in_xmp[700], in_xmp.tagtype[700] = turned(orientation), kind
+    expected = decode(in_tag, tmp_path)
+    assert np.array_equal(decode(encode(PIXELS, "TIFF", tiffinfo=in_xmp, compression=compression), tmp_path), expected)
+    in_xmp[ExifTags.Base.Orientation] = 1  # the tag takes precedence
+    assert np.array_equal(
+        decode(encode(PIXELS, "TIFF", tiffinfo=in_xmp, compression=compression), tmp_path),
+        decode(encode(PIXELS, "PNG"), tmp_path),
+    )
 
 
 @pytest.mark.parametrize("form", ["AVIF", "JPEG2000"])

@@ -32,7 +32,8 @@ def test_a_machine_without_a_gpu_passes_and_runs_a_convolution_on_the_cpu() -> N
     assert all(check.ok for check in checks.values())
     assert checks["a convolution on the CPU"].detail.startswith("largest error of the result ")
     assert "a convolution on CUDA" not in checks
-    assert checks["CUDA"].detail == f"not available, so netkit uses the CPU: {NO_DRIVER}"
+    cause = f"{NO_DRIVER} (libcuda.so.1 cannot be loaded)"
+    assert checks["CUDA"].detail == f"not available, so netkit uses the CPU: {cause}"
     assert checks["cores"].detail.startswith(f"{system.usable_cores()} usable (CPU affinity: ")
     assert checks["torch"].detail.startswith("2.")
     assert checks["packages"].detail.startswith("numpy 2.")

@@ -106,7 +106,7 @@ def test_accuracy_under_corruption_equals_that_on_corrupted_images(
 
 
 def test_unreadable_images_are_counted_separately_and_do_not_affect_the_others(
-    session: Session, digits_data: ArrayDataSet, tmp_path: Path
+    session: Session, digits_data: ArrayDataSet, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     paths = save_images(tmp_path, digits_data.test_images[:200])
     labels = digits_data.test_labels[:200]
@@ -122,6 +122,12 @@ def test_unreadable_images_are_counted_separately_and_do_not_affect_the_others(
     correct = session.run(rotated)[0].argmax(axis=1) == labels[kept]
     assert evaluation.corrupted["rotate"] == pytest.approx(correct.mean())
     assert "; 20 more could not be read" in str(evaluation)
+    for path in paths[:200:10]:
+        Path(path).unlink()
+    caplog.clear()
+    evaluate_with_defaults(session, paths, labels)
+    (message,) = [message for message in caplog.messages if Path(paths[0]).name in message]
+    assert ": 20 files do not exist: " in message
     with pytest.raises(DataError, match="some: none of its 2 images can be read"):
         evaluate_with_defaults(session, [paths[0], paths[10]], labels[[0, 10]])
 
@@ -195,7 +201,7 @@ def test_the_command_writes_a_report_without_torch(workspace: Path, tmp_path: Pa
     assert done.returncode == 1, done.stderr
     assert "images: 60 images, accuracy " in done.stdout and "; 1 more could not be read" in done.stdout
     assert "report.html: report written" in done.stderr
-    assert "images/7/damaged.png: cannot be read as one of PNG" in done.stderr
+    assert "images/7/damaged.png: a text file" in done.stderr
     assert "1</b>unreadable images" in (tmp_path / "report.html").read_text()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from netkit.core.errors import DataError, ImageError, UsageError
+from netkit.core.errors import ImageError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.images.decoder import Decoder
 from netkit.infer.pipeline.inputs import find_inputs
@@ -62,7 +62,7 @@ def test_a_folder_yields_files_with_an_image_suffix_also_in_linked_subfolders(ca
         ("**/**/*.png", "**/**/*.png: a pattern may contain '**' only once"),
         ("nowhere/**", "nowhere/**: matches nothing"),
         ("in/n*", "in/n*: matches nothing, or only folders without images"),
-        ("in/notes", "in/notes: no images in this folder (looked for .png, .jpg"),
+        ("in/notes", "in/notes: no images in this folder (looked for .png, .apng"),
         ("nowhere", "nowhere: no such file or folder"),
         ("in/*.gif", "in/*.gif: matches nothing"),
     ],
@@ -144,6 +144,19 @@ def test_a_pattern_finds_images_in_linked_folders() -> None:
     assert list(find_inputs(["in/**/*.png"])) == list(find_inputs(["in"])) == ["in/linked/deep/a.png"]
 
 
+def test_file_urls_are_searched_like_paths() -> None:
+    touch("elsewhere/deep/a.png")
+    os.mkdir("in")
+    os.symlink("../elsewhere", "in/linked")
+    os.symlink("..", "in/linked/up")  # leads back, so it is not followed
+    root = f"file://{os.getcwd()}/in"
+    for argument in (root, f"{root}/", f"{root}/linked", f"{root}/*/deep/*.png", f"{root}/**/*.png"):
+        assert list(find_inputs([argument])) == [f"{root}/linked/deep/a.png"]
+    assert list(find_inputs([f"{root}/none.png"])) == [f"{root}/none.png"]
+    with pytest.raises(UsageError, match="in/none: no such file or folder"):
+        find_inputs([f"{root}/none"])
+
+
 def test_a_folder_without_readable_images_is_rejected_with_what_it_contains() -> None:
     touch("in/a.heic")
     with pytest.raises(
@@ -161,7 +174,7 @@ def test_a_table_yields_its_paths_relative_to_its_folder(name: str, separator: s
     assert list(find_inputs([str(table)])) == ["in/a;1.png", "s3://bucket/b.png", "/c.png", ""]
     assert list(find_inputs([str(table)], path_column="label")) == ["in/x", "in/y", "in/x", "in/x"]
     with pytest.raises(
-        DataError, match=r"no column 'file'; its columns are 'Label', 'PATH'; choose with --path-column$"
+        UsageError, match=r"no column 'file'; its columns are 'Label', 'PATH'; choose with --path-column$"
     ):
         find_inputs([str(table)], path_column="file")
 

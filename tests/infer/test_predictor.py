@@ -83,9 +83,11 @@ def test_invert_swaps_dark_and_light(model_path: Path, classify: Classifier, dig
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
-        (np.zeros((2, 28, 28), np.float32), TypeError, "images must be uint8, from 0 to 255, not float32"),
+        (np.zeros((2, 28, 28), np.float32), TypeError, "must be uint8, from 0 to 255, not float32; .*astype"),
         (np.zeros(28, np.uint8), ValueError, r"must have the shape \(height, width\), .* not \(28,\)"),
-        (np.zeros((2, 28, 28, 2), np.uint8), ValueError, r"not \(2, 28, 28, 2\)"),
+        (np.zeros((2, 28, 28, 2), np.uint8), ValueError, r"not \(2, 28, 28, 2\)$"),
+        (np.zeros((2, 3, 28, 28), np.uint8), ValueError, r"not \(2, 3, 28, 28\); pass images.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((28, 28, 2), np.uint8), ValueError, r"\(28, 28, 2\) may be one image with grey and alpha; .*Image"),
         (np.zeros((2, 0, 28), np.uint8), ValueError, r"the image has no pixels: its shape is \(0, 28\)"),
         (np.zeros((0, 28, 3), np.uint8), ValueError, r"the image has no pixels: its shape is \(0, 28, 3\)"),
     ],
@@ -207,6 +209,18 @@ def test_other_types_are_rejected_with_those_that_are_accepted(classify: Classif
         classify(images)
 
 
+def test_a_text_file_is_rejected_before_its_bytes_are_decoded(classify: Classifier, files: dict[str, Path]) -> None:
+    with open(files["grey.png"], encoding="utf-8") as file, pytest.raises(TypeError, match="open the file in mode"):
+        classify(file)
+
+
+def test_a_file_object_at_its_end_is_a_row_that_says_so(classify: Classifier, files: dict[str, Path]) -> None:
+    with open(files["grey.png"], "rb") as file:
+        assert classify(file).status == "ok"
+        row = classify(file)
+    assert (row.status, row.message) == ("not-an-image", "no bytes; a file object is read from its current position")
+
+
 def test_a_pillow_image_without_pixels_is_rejected(classify: Classifier) -> None:
     with pytest.raises(ValueError, match="the image has no pixels: its size is 0x5"):
         classify(Image.new("L", (0, 5)))
@@ -264,5 +278,5 @@ def test_sizes_below_one_and_unknown_devices_are_rejected(model_path: Path) -> N
 
 
 def test_the_repr_is_short(classify: Classifier) -> None:
-    assert repr(classify) == "<Classifier residual on CPUExecutionProvider, labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9>"
+    assert repr(classify) == "<Classifier residual on the CPU, labels 0, 1, 2, 3, 4, 5, 6, 7, 8, 9>"
     assert len(repr(classify.session)) < 10_000

@@ -126,7 +126,6 @@ def test_names_are_escaped(session: Session, digits_data: ArrayDataSet, tmp_path
         model=HOSTILE,
         data=HOSTILE,
         arch=HOSTILE,
-        provider=HOSTILE,
         classes=tuple(replace(score, label=HOSTILE) for score in evaluation.classes),
         mistakes=tuple(replace(mistake, truth=HOSTILE, answer=HOSTILE) for mistake in evaluation.mistakes),
     )
@@ -134,7 +133,7 @@ def test_names_are_escaped(session: Session, digits_data: ArrayDataSet, tmp_path
     write(report, hostile, [str(path)], labels, Decoder(session.card.input))
     html = report.read_text(encoding="utf-8")
     assert Page(html).sources[0].startswith("data:image/png")
-    assert html.count(ESCAPED) == 6 + 3 * 10 + 3  # title and heading, classes in the table and the matrix, mistake
+    assert html.count(ESCAPED) == 5 + 3 * 10 + 3  # title and heading, classes in the table and the matrix, mistake
     assert "<img src=x" not in html and "\x1b" not in html
 
 

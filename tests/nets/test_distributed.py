@@ -3,12 +3,15 @@
 import csv
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from netkit.core.errors import UsageError
@@ -21,13 +24,15 @@ def test_shards_contain_every_index_once() -> None:
     for world_size in (1, 2, 3, 8):
         indices = torch.randperm(128)
         shards = [Ranks(rank, world_size, rank, world_size).shard(indices) for rank in range(world_size)]
-        assert all(weight == 1 for _, weight in shards)
+        assert all(count == len(shard) for shard, count in shards)
         assert torch.equal(torch.cat([shard for shard, _ in shards]).sort().values, torch.arange(128))
 
 
-def test_ranks_without_an_index_get_weight_0() -> None:
+def test_ranks_with_fewer_than_two_images_get_two_for_batch_norm() -> None:
+    shards = [Ranks(rank, 4, rank, 4).shard(torch.tensor([5, 6, 7, 8, 9])) for rank in range(4)]
+    assert [(shard.tolist(), count) for shard, count in shards] == [([5, 9], 2), ([6, 7], 1), ([7, 8], 1), ([8, 9], 1)]
     shards = [Ranks(rank, 4, rank, 4).shard(torch.tensor([7, 8])) for rank in range(4)]
-    assert [(shard.tolist(), weight) for shard, weight in shards] == [([7], 1), ([8], 1), ([7], 0), ([7], 0)]
+    assert [(shard.tolist(), count) for shard, count in shards] == [([7, 8], 1), ([8, 7], 1), ([7, 8], 0), ([8, 7], 0)]
 
 
 def test_torchruns_environment_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +79,18 @@ def test_processes_without_an_address_to_connect_to_are_an_error(
     with (
         pytest.raises(UsageError, match=r"cannot connect the processes: .*unset WORLD_SIZE"),
         process_group(Ranks(0, 2, 0, 2), torch.device("cpu")),
+    ):
+        pass
+
+
+def test_address_that_does_not_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]  # nobody listens there after this block
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(UsageError, match=rf"cannot connect the processes: .*{port}\); start with torchrun, or unset"),
+        process_group(Ranks(1, 2, 1, 2), torch.device("cpu"), timeout_s=1),
     ):
         pass
 
@@ -181,3 +198,33 @@ def test_two_processes_stop_after_the_same_epoch(tmp_path: Path) -> None:
     with open(tmp_path / "run/metrics.csv") as file:
         rows = [(float(row["val_accuracy"]), -float(row["val_loss"])) for row in csv.DictReader(file)]
     assert len(rows) == rows.index(max(rows)) + 1 + 2 < 30
+
+
+FLAT_BATCH_NORM = """
+from torch import nn
+
+class Flat(nn.Sequential):
+    def __init__(self, channels, classes, size):
+        inputs = channels * size[0] * size[1]
+        super().__init__(nn.Flatten(), nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+"""
+
+
+@pytest.mark.slow
+def test_last_batch_with_one_image_for_a_process_trains_batch_norm(tmp_path: Path) -> None:
+    """28 training images in batches of 25 end with a batch of 3, of which the second process gets one."""
+    for index, label in np.ndindex(18, 2):
+        (tmp_path / f"photos/{label}").mkdir(parents=True, exist_ok=True)
+        pixels = np.full((4, 4), index + 100 * label, np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photos/{label}/{index}.png")
+    (tmp_path / "flat.py").write_text(FLAT_BATCH_NORM)
+    command = [*TORCHRUN, "netkit", "train", "--arch", "flat:Flat", "--data", "photos"]
+    done = subprocess.run(
+        [*command, "--epochs", "1", "--batch-size", "25", "--out", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr

@@ -61,3 +61,9 @@ def test_data_set_that_differs_from_the_cards_is_rejected(tmp_path: Path, card: 
         match=r"digits: is not the data set that this run was trained on, digits: .*; pass that data set with",
     ):
         record.data_of(tmp_path, card)
+
+
+def test_a_patience_that_was_not_set_is_called_unset(tmp_path: Path) -> None:
+    old, new = ({"seed": 0, "recipe": {"name": "fast", "patience": patience}} for patience in (0, 3))
+    with pytest.raises(UsageError, match="started with --patience unset, not 3; pass the same options"):
+        record.check_resumable(tmp_path, new, old)

@@ -85,7 +85,7 @@ def providers(work: Workspace) -> Iterator[Row]:
         message = failed.stderr.strip().splitlines()[-1]
         yield passed(f"{name}, --device cuda", failed.returncode == 1 and "Traceback" not in failed.stderr, message)
         fallback = work.command(*infer, "auto", environment=environment)
-        cause = next((line for line in fallback.stderr.splitlines() if line.startswith("running on the CPU: ")), "")
+        cause = next((line for line in fallback.stderr.splitlines() if line.startswith("running on the CPU (")), "")
         yield passed(f"{name}, --device auto", fallback.returncode == 0 and bool(cause), cause)
 
 
