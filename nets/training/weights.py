@@ -43,10 +43,11 @@ def convert(source: Path, out: Path, *, arch: str | None = None, size: tuple[int
 
 def _as_named_by(arch: str, path: Path, tensors: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
     """Return the tensors with the names of the network. Raises ModelError if they are not those of the network."""
-    channels = required_channels(arch)
+    first_kernel = next((tensor for tensor in tensors.values() if tensor.ndim == 4), None)
+    likely, other = (1, 3) if first_kernel is not None and first_kernel.shape[1] == 1 else (3, 1)
     problems = []
-    for count in (channels,) if channels else (3, 1):
-        expected = create(arch, channels=count, classes=ANY_CLASSES, size=size).state_dict()
+    for channels in (required,) if (required := required_channels(arch)) else (likely, other):
+        expected = create(arch, channels=channels, classes=ANY_CLASSES, size=size).state_dict()
         try:
             return _matched(path, tensors, expected, fix="; pass the --arch and --image-size of these weights")[0]
         except ModelError as exc:
