@@ -19,6 +19,7 @@ from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
 from netkit.data.options import AUTO, DEFAULT, MAX_UNREADABLE, VAL_SPLIT, Options
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
+from netkit.nets import external
 from netkit.nets.training import run, stopping
 from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
@@ -72,7 +73,9 @@ def train(
     """Train a network and write its weights, metrics, plots and run.json to a run folder.
 
     Args:
-        arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for your own nn.Module.
+        arch: Name of a netkit architecture, `torchvision/NAME`, `timm/NAME` (needs the extra [timm]), or
+            `MODULE:CLASS` for your own nn.Module. For `timm/NAME`, timm's size, mean and std of the input are the
+            defaults of `image_size`, `mean` and `std`.
         data: `mnist`, `digits`, a folder with one subfolder of images per class, a folder with files in MNIST's
             format, or a .csv or .tsv file with the columns `path`, `label` and optionally `split`. A folder may contain
             one folder per split: train, and val, test or both, or similar names such as Training and valid.
@@ -82,7 +85,7 @@ def train(
         resize: Scale the shorter side of each image to this many pixels, then crop the center to `image_size`. By
             default images are stretched to `image_size`.
         channels: 1 for grey or 3 for RGB. By default 1 if all images are grey, otherwise 3;
-            always 3 for `torchvision/NAME`.
+            always 3 for `torchvision/NAME` and `timm/NAME`.
         mean: Mean per channel, of pixels in [0, 1]. By default computed from the training images.
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
@@ -151,6 +154,8 @@ def train(
     chosen_recipe = replace(recipe_named(recipe, arch=arch), **overrides)
     if augment is not None:
         chosen_recipe = chosen_recipe.with_augmentation(augment)
+    if (config := external.input_config(arch)) is not None:
+        image_size, mean, std = image_size or config.size, mean or config.mean, std or config.std
     options = Options(
         channels=required_channels(arch) if channels is None else channels,
         size=(image_size, image_size) if isinstance(image_size, int) else image_size,

@@ -82,9 +82,10 @@ def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options
 
     The run folder receives model.safetensors (weights, labels, image size), metrics.csv, run.json and plots.
 
-    ARCH is a netkit network, torchvision/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist, digits, a folder
-    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv file with the
-    columns path, label and optionally split (train, val or test). A folder may contain train/ with val/, test/ or both.
+    ARCH is a netkit network, torchvision/NAME, timm/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist,
+    digits, a folder with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv
+    file with the columns path, label and optionally split (train, val or test). A folder may contain train/ with val/,
+    test/ or both.
 
     netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA or to
     the user's cache folder.

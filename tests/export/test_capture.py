@@ -11,7 +11,7 @@ from torch import nn
 from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import convert
-from tests.support.user_networks import FixedBatch, IfOnValues, MaxPoolTo, SingularValues, UserNetwork, WithLayer
+from tests.support.export_networks import FixedBatch, IfOnValues, MaxPoolTo, SingularValues, UserNetwork, WithLayer
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
@@ -20,9 +20,9 @@ from tests.support.user_networks import FixedBatch, IfOnValues, MaxPoolTo, Singu
     [
         (
             IfOnValues,
-            r"the network .* Python code depends on values of a tensor.*torch\.where \(user_networks\.py, line",
+            r"the network .* Python code depends on values of a tensor.*torch\.where \(export_networks\.py, line",
         ),
-        (SingularValues, r"the network .* ONNX has no counterpart of aten\._linalg_svd.* \(user_networks\.py, line"),
+        (SingularValues, r"the network .* ONNX has no counterpart of aten\._linalg_svd.* \(export_networks\.py, line"),
         (FixedBatch, r"the network .* it fixes the batch size; write x\.shape\[0\] or -1"),
         (
             partial(WithLayer, nn.Sequential(nn.ReLU(), nn.FractionalMaxPool2d(2, output_size=5))),

@@ -10,7 +10,7 @@ from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
 from netkit.export.dry_run import dry_run
 from netkit.nets.build import build
-from tests.support.user_networks import IfOnValues, MinusBatchMean
+from tests.support.export_networks import IfOnValues, MinusBatchMean
 
 
 def test_dry_run_accepts_a_network_of_netkit_and_does_not_change_it(card: ModelCard) -> None:
@@ -28,7 +28,7 @@ def test_dry_run_refuses_a_network_that_cannot_be_exported(card: ModelCard, netw
 
 
 def test_train_stops_before_the_first_epoch_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "values_net.py").write_text("from tests.support.user_networks import IfOnValues as Net\n")
+    (tmp_path / "values_net.py").write_text("from tests.support.export_networks import IfOnValues as Net\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ModelError, match=r"^values_net:Net: .*torch\.where.*; to train it all the same, pass --no-exp"):
         netkit.train("values_net:Net", data="digits", epochs=1)

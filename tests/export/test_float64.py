@@ -12,7 +12,7 @@ from netkit.core.model_card import ModelCard
 from netkit.export.parity.float64 import float64_logits
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
-from tests.support.user_networks import (
+from tests.support.export_networks import (
     ActiveDropout,
     CastToFloat,
     ExpandToBatch,
