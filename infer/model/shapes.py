@@ -135,7 +135,10 @@ def _tensor(type_proto: TypeProto, label: str) -> Tensor:
     dims = type_proto.tensor_type.shape.dim
     if not type_proto.tensor_type.HasField("shape") or not all(dim.HasField("dim_value") for dim in dims):
         raise ModelError(f"{label}: the shape of its output must not depend on the pixels, and must be known")
-    return Tensor(type_proto.tensor_type.elem_type, tuple(dim.dim_value for dim in dims))
+    shape = tuple(dim.dim_value for dim in dims)
+    if min(shape, default=0) < 0:
+        raise ModelError(f"{label}: the shape of its output is {shape}; a length must not be negative")
+    return Tensor(type_proto.tensor_type.elem_type, shape)
 
 
 def _infer(
