@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from netkit.core.errors import ModelError
 from netkit.infer.model.cost import cost
-from netkit.infer.model.shapes import Step, Tensor, attribute, trace
+from netkit.infer.model.shapes import MAX_LENGTH, Step, Tensor, trace
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 OPSETS = range(18, 24)  # that 'netkit export' writes
@@ -33,25 +33,33 @@ REFUSED = {
     }.items()
     for operator in operators.split()
 }
-# attributes of which no number may be below 1 or below 0; other values can end the process
-POSITIVE = frozenset(
+# the least number in an attribute; smaller numbers can end the process
+LEAST = dict.fromkeys(("block_size", "output_padding", "rotary_embedding_dim"), 0) | dict.fromkeys(
     """
     blocksize dilations group hidden_size kernel_shape kv_num_heads num_groups num_heads num_outputs offset_group p
     q_num_heads size strides
-    """.split()
+    """.split(),
+    1,
 )
-NOT_NEGATIVE = frozenset(("block_size", "output_padding", "rotary_embedding_dim"))
-MAX_ATTRIBUTE = 2**31 - 1
+ATTRIBUTE_TYPES: tuple[int, ...] = (
+    AttributeProto.FLOAT,
+    AttributeProto.FLOATS,
+    AttributeProto.INT,
+    AttributeProto.INTS,
+    AttributeProto.STRING,
+    AttributeProto.STRINGS,
+    AttributeProto.TENSOR,
+)
 FLOATS: tuple[int, ...] = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-OTHER_TYPES = (TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128)
+OTHER_TYPES = (TensorProto.UNDEFINED, TensorProto.STRING, TensorProto.COMPLEX64, TensorProto.COMPLEX128)
 MANY = 64  # images; what grows in proportion to the batch from 1 to 64 images goes on growing so
 
-# The bounds for one image, at least three times what torchvision's classifiers need at 224x224 (docs/operators.md).
+# The bounds for one image, several times what torchvision's classifiers need (docs/operators.md)
 MAX_NODES = 10_000
 MAX_TENSOR_BYTES = 2**28
 MAX_TENSOR_BYTES_PER_PIXEL = 2**10  # 256 channels in float32 as large as the image
 MAX_TOTAL_BYTES = 2**32
-MAX_TOTAL_BYTES_PER_PIXEL = 2**15
+MAX_TOTAL_BYTES_PER_PIXEL = 2**16
 MAX_MULTIPLY_ADDS = 2**36
 MAX_MULTIPLY_ADDS_PER_PIXEL = 2**23
 
@@ -108,23 +116,25 @@ def _require_inside_file(tensor: TensorProto, file_bytes: int, name: str) -> Non
 def _require_allowed(node: NodeProto, name: str) -> None:
     """Raise ModelError if the operator or one of its attributes is not allowed."""
     operator = f"{name}: operator {node.op_type}"
+    if len({entry.name for entry in node.attribute}) != len(node.attribute):
+        raise ModelError(f"{operator} has two attributes with the same name")
     for entry in node.attribute:
         if entry.HasField("g") or entry.graphs:
             raise ModelError(f"{operator} has a subgraph, which netkit does not allow")
-        if entry.HasField("sparse_tensor") or entry.sparse_tensors or entry.HasField("tp") or entry.type_protos:
+        if entry.type not in ATTRIBUTE_TYPES or entry.ref_attr_name:
             raise ModelError(f"{operator}: the attribute {entry.name!r} has a type that netkit does not allow")
-        numbers = [entry.i, *entry.ints]
+        if entry.name == "training_mode" and entry.i:
+            raise ModelError(f"{operator} is in training mode; export the network in evaluation mode")
         if entry.name == "output_shape":  # onnx does not infer all shapes for it
             raise ModelError(f"{operator}: the attribute 'output_shape' is not allowed; use pads and output_padding")
-        if node.op_type != "Constant" and max(map(abs, numbers)) > MAX_ATTRIBUTE:
-            raise ModelError(f"{operator}: the attribute {entry.name!r} has a number over {MAX_ATTRIBUTE:,}")
-        least = 1 if entry.name in POSITIVE else 0
-        if entry.name in (*POSITIVE, *NOT_NEGATIVE) and min([entry.i] if entry.HasField("i") else numbers[1:]) < least:
+        numbers = [*entry.ints, *([entry.i] if entry.type == AttributeProto.INT else [])]
+        if node.op_type != "Constant" and any(abs(number) > MAX_LENGTH for number in numbers):
+            raise ModelError(f"{operator}: the attribute {entry.name!r} has a number over {MAX_LENGTH:,}")
+        least = LEAST.get(entry.name, -MAX_LENGTH)
+        if min(numbers, default=least) < least:
             raise ModelError(f"{operator}: the attribute {entry.name!r} must be {least} or more, not {numbers}")
     if node.op_type in REFUSED:
         raise ModelError(f"{operator} is not allowed: it {REFUSED[node.op_type]}; write the network without it")
-    if attribute(node, "training_mode", 0):
-        raise ModelError(f"{operator} is in training mode; export the network in evaluation mode")
 
 
 def _require_safe_values(step: Step) -> None:
@@ -163,7 +173,7 @@ def _require_bounded(steps: list[Step], graph: GraphProto, name: str) -> None:
 
 
 def _require_elements(step: Step, tensor: Tensor) -> None:
-    if tensor.dtype in OTHER_TYPES or not 0 < tensor.dtype:
+    if tensor.dtype in OTHER_TYPES or tensor.dtype not in TensorProto.DataType.values():
         raise ModelError(f"{step.label}: its output has a type that netkit does not allow")
     if not tensor.elements and len(tensor.shape) != 1:
         raise ModelError(f"{step.label}: its output, of shape {tensor.shape}, has no elements")

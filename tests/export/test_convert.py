@@ -99,7 +99,7 @@ def test_metadata_describes_the_pixels_as_onnx_defines_it(card: ModelCard, chann
 
 
 def test_names_in_the_metadata_are_both_json_and_a_python_literal(card: ModelCard) -> None:
-    labels = ("zero", "it's \"one\"", "grün", "\U0001f431", "back\\slash", "two\nlines\u2028", "\x00\x7f")
+    labels = ("zero", 'it\'s "one"', "grün", "\U0001f431", "back\\slash", "two\nlines\u2028", "\x00\x7f")
     card = replace(card, labels=labels)
     names = metadata_of(onnx.load_model_from_string(convert(build(card).eval(), card)))["names"]
     expected = {str(index): label for index, label in enumerate(labels)}
