@@ -37,7 +37,7 @@ SHAPED_BY_INPUT = frozenset(
     OneHot Pad Range Reshape Resize STFT Split Tile TopK
     """.split()
 )
-INFERENCE_ERRORS = (shape_inference.InferenceError, checker.ValidationError, defs.SchemaError, RuntimeError, ValueError)
+INFERENCE_ERRORS = (shape_inference.InferenceError, checker.ValidationError, defs.SchemaError, TypeError, ValueError)
 
 Values = NDArray[Any]
 INTEGERS = (np.int32, np.int64)  # the types of numbers that set shapes
@@ -110,6 +110,9 @@ def trace(proto: ModelProto, batch_size: int, name: str) -> Iterator[Step]:
         inputs = tuple(tensors[key] if key else None for key in node.input)
         inferred = _infer(node, opset, types, data, label)
         values = _evaluate(node, inputs, [data.get(key) for key in node.input])
+        # onnx infers the shape of the first input, but ONNX Runtime broadcasts both
+        if node.op_type == "PRelu" and not _broadcasts(inputs[1], inputs[0]):
+            raise ModelError(f"{label}: its slope must not have more elements along an axis than its input")
         for key in filter(None, node.output):
             types[key] = inferred.get(key, TypeProto())
             tensors[key] = _tensor(types[key], label)
@@ -119,6 +122,14 @@ def trace(proto: ModelProto, batch_size: int, name: str) -> Iterator[Step]:
             if node.op_type not in ("Shape", "Size") and all(i.constant is not None for i in inputs if i):
                 tensors[key] = tensors[key]._replace(constant=values)
         yield Step(node, label, inputs, tuple(tensors[key] if key else None for key in node.output))
+
+
+def _broadcasts(tensor: Tensor | None, to: Tensor | None) -> bool:
+    """Whether a tensor can be broadcast to the shape of another."""
+    if not tensor or not to or len(tensor.shape) > len(to.shape):
+        return False
+    pairs = zip(reversed(tensor.shape), reversed(to.shape), strict=False)
+    return all(length in (1, other) for length, other in pairs)
 
 
 def _read(tensor: TensorProto, label: str) -> Values | None:
