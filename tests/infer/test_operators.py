@@ -283,7 +283,7 @@ def test_an_integer_division_that_is_rejected_would_end_the_process(
     proto.graph.output.add(name="y")
     path = tmp_path / "m.onnx"
     path.write_bytes(proto.SerializeToString())
-    commands = [[sys.executable, "-c", RUN, path, str(pixel)] for pixel in (129, 128)]
+    commands = [[sys.executable, "-c", RUN, str(path), pixel] for pixel in ("129", "128")]
     assert [subprocess.run(command, timeout=300).returncode for command in commands] == [0, -signal.SIGFPE]
 
 
