@@ -187,12 +187,12 @@ def _require_at_most(label: str, value: int, limit: int, unit: str) -> None:
 def _require_proportional(one: list[Step], many: list[Step]) -> None:
     """Raise ModelError if the memory or time of a node grows faster than the number of images."""
     for step, larger in zip(one, many, strict=True):
-        sizes = [
-            (cost(each).multiply_adds, cost(each).workspace, *(t.elements for t in each.outputs if t))
-            for each in (step, larger)
-        ]
-        if any(after > MANY * max(before, 1) for before, after in zip(*sizes, strict=True)):
+        if any(after > MANY * max(before, 1) for before, after in zip(_amounts(step), _amounts(larger), strict=True)):
             raise ModelError(
                 f"{step.label}: needs more than {MANY} times as much for {MANY} images as for one; process each image "
                 "by itself"
             )
+
+
+def _amounts(step: Step) -> tuple[int, ...]:
+    return *cost(step), *(tensor.elements for tensor in step.outputs if tensor)

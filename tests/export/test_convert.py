@@ -9,12 +9,13 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from netkit.core.errors import ModelError, UsageError
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import OPSETS, convert
-from netkit.infer.model import operators
+from netkit.infer.model import onnx_file, operators
 from netkit.infer.model.onnx_file import Model
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.normalize import FromPixels
@@ -146,3 +147,14 @@ def test_networks_for_color_and_non_square_images_can_be_converted(card: ModelCa
 
 def test_exported_file_is_valid_onnx(model: Model) -> None:
     onnx.checker.check_model(model.content, full_check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_tiny", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5"],
+)
+def test_the_reader_takes_torchvision_classifiers(card: ModelCard, name: str) -> None:
+    card = replace(card, arch=f"torchvision/{name}", channels=3, height=64, width=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+    net = torchvision.models.get_model(name, weights=None, num_classes=10).eval()
+    assert onnx_file.check(convert(net, card), "m.onnx").card == card
