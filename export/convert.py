@@ -1,6 +1,7 @@
 """Conversion of a network and its model card to ONNX: uint8 pixels in, logits and probabilities out."""
 
 import copy
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,11 +60,20 @@ def convert(
 
 
 def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
-    """Check `proto` and return its bytes, with `card` as the only metadata."""
+    """Check `proto` and return its bytes. Its only metadata are `card`, and the parts of it that other tools read."""
     _clear_metadata(proto)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
-    proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    metadata = {
+        METADATA_KEY: card.to_json(),
+        "Image.BitmapPixelFormat": "Gray8" if card.channels == 1 else "Rgb8",
+        "Image.ColorSpaceGamma": "SRGB",
+        "Image.NominalPixelRange": "NominalRange_0_255",
+        # Ultralytics' tools read it as a Python literal, in which an escaped surrogate pair would be two characters
+        "names": json.dumps(dict(enumerate(card.labels)), ensure_ascii=False),
+    }
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
     onnx.checker.check_model(proto, full_check=True)
     return proto.SerializeToString(deterministic=True)
 
