@@ -1,5 +1,6 @@
 """Capture of a network by torch.export, and its conversion by torch.onnx; an error names the layer at fault."""
 
+import ast
 import inspect
 import io
 import logging
@@ -17,8 +18,11 @@ from torch.export import Dim, ExportedProgram
 
 from netkit.core.errors import ModelError, first_line
 from netkit.infer.model.onnx_file import INPUT, OUTPUTS
+from netkit.infer.model.operators import REFUSED
 
 TORCH = os.path.dirname(torch.__file__) + os.sep
+# torch's metadata of a node: the paths of the enclosing modules, outermost first, then the operator; and their classes
+SCOPES_KEY, CLASSES_KEY = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 NETWORK = "model.net"  # the path of the network in convert.Classifier
 # a part of torch's message -> what is wrong, and what to write instead
 CAUSES = {
@@ -76,7 +80,22 @@ def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelPro
         cause = _cause(errors[-1], operator=str(node.target) if node else "an operator")
         raise _error(name, *_scope(node), cause + _source(node)) from None
     assert converted is not None  # it is None only without dynamo
+    _reject_refused(converted.model_proto, name)
     return converted.model_proto
+
+
+def _reject_refused(proto: onnx.ModelProto, name: str) -> None:
+    """Raise ModelError for the first operator that no model file may contain; here the layer is still known."""
+    node = next((node for node in proto.graph.node if node.op_type in REFUSED), None)
+    if node is not None:
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        (*_, path, _), (*_, class_name, _) = (ast.literal_eval(metadata[key]) for key in (SCOPES_KEY, CLASSES_KEY))
+        reason = f"the ONNX operator {node.op_type} {REFUSED[node.op_type]}; use other operators"
+        raise _error(name, path, _class_name(class_name), reason)
+
+
+def _class_name(qualified: object) -> str:
+    return str(qualified).rpartition(".")[2]
 
 
 def _error(name: str, path: str, class_name: str, cause: str) -> ModelError:
@@ -145,7 +164,7 @@ def _scope(node: fx.Node | None) -> tuple[str, str]:
     """Path and class of the innermost module that contains the operator."""
     modules = list(node.meta.get("nn_module_stack", {}).values()) if node else []
     path, class_name = modules[-1] if modules else ("", "")
-    return path, str(class_name).rpartition(".")[2]
+    return path, _class_name(class_name)
 
 
 def _source(node: fx.Node | None) -> str:

@@ -90,8 +90,7 @@ def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options
     netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA or to
     the user's cache folder.
 
-    Training starts with a trial: the untrained network is exported in memory, so that a network that cannot be exported
-    fails at once.
+    A network that is not netkit's own is first exported in memory, untrained. If that fails, no training starts.
 
     Unreadable images are skipped. If there are more than 5, and more than the share --max-unreadable of all images,
     training does not start.

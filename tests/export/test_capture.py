@@ -11,7 +11,15 @@ from torch import nn
 from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import convert
-from tests.support.export_networks import FixedBatch, IfOnValues, MaxPoolTo, SingularValues, UserNetwork, WithLayer
+from tests.support.export_networks import (
+    CountsNonzero,
+    FixedBatch,
+    IfOnValues,
+    MaxPoolTo,
+    SingularValues,
+    UserNetwork,
+    WithLayer,
+)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:FutureWarning")
@@ -23,6 +31,7 @@ from tests.support.export_networks import FixedBatch, IfOnValues, MaxPoolTo, Sin
             r"the network .* Python code depends on values of a tensor.*torch\.where \(export_networks\.py, line",
         ),
         (SingularValues, r"the network .* ONNX has no counterpart of aten\._linalg_svd.* \(export_networks\.py, line"),
+        (CountsNonzero, r"the network .* operator NonZero has an output whose shape depends on the pixels"),
         (FixedBatch, r"the network .* it fixes the batch size; write x\.shape\[0\] or -1"),
         (
             partial(WithLayer, nn.Sequential(nn.ReLU(), nn.FractionalMaxPool2d(2, output_size=5))),

@@ -37,9 +37,11 @@ def test_train_stops_before_the_first_epoch_and_writes_nothing(tmp_path: Path, m
     assert run.weights.exists()
 
 
-def test_the_dry_run_does_not_change_the_trained_weights(tmp_path: Path) -> None:
+def test_the_dry_run_does_not_change_the_trained_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good_net.py").write_text("from tests.support.export_networks import UserNetwork as Net\n")
+    monkeypatch.chdir(tmp_path)
     runs = [
-        netkit.train("residual", data="digits", epochs=0.2, out=tmp_path / str(check), export_check=check)
+        netkit.train("good_net:Net", data="digits", epochs=0.2, out=tmp_path / str(check), export_check=check)
         for check in (True, False)
     ]
     assert runs[0].weights.read_bytes() == runs[1].weights.read_bytes()

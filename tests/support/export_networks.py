@@ -43,6 +43,11 @@ class SingularValues(UserNetwork):
         return x + torch.linalg.svdvals(x).mean(-1)[:, :, None, None]
 
 
+class CountsNonzero(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x + x.nonzero().float().mean()
+
+
 class FixedBatch(UserNetwork):
     def body(self, x: Tensor) -> Tensor:
         return x.reshape(2, 8, *x.shape[2:])
