@@ -40,7 +40,7 @@ def test_a_checkpoint_is_checked_against_the_network_and_converted(netkit: Netki
         (
             {"weight": torch.ones(2)},
             "residual",
-            "net.pth: lacks 14 of the network's 14 tensors, such as 'conv1.bias' and ",
+            "net.pth: lacks 14 of the network's 14 tensors, such as 'block1.conv1.bias' and ",
         ),
         (
             {"weight": torch.ones(2)},
