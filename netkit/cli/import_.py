@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from netkit.cli import hints
+from netkit.cli.console import open_terminal
 from netkit.cli.params import PATH, SIZE, arch_option, option
 from netkit.core.errors import UsageError
 
@@ -37,6 +38,7 @@ def import_(file: Path, out: Path | None, arch: str | None, image_size: tuple[in
     out = out or file.with_suffix(".safetensors")
     if out.suffix != ".safetensors":
         raise UsageError(f"{out}: the name of the output file must end with .safetensors")
+    open_terminal()
     count = weights.convert(file, out, arch=arch, size=image_size)
     click.echo(f"{out}: {count:,} tensor{'' if count == 1 else 's'}")
     network = ["--arch", arch] if arch else []

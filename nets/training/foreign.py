@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if special := [name for name, value in loaded.items() if value.is_quantized or value.layout != torch.strided]:
         raise ModelError(f"{path}: tensor {special[0]!r} is quantized or sparse; import a file of plain tensors")
     tensors = {bare: loaded[name].contiguous().clone() for bare, name in bare_names(loaded).items()}
-    return in_float32(path, tensors)
+    return converted(path, tensors, {})
 
 
 def bare_names(names: Iterable[str]) -> dict[str, str]:
@@ -68,17 +68,21 @@ def renamed(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Te
             others = [name for name in by_name if not name.startswith(prefix)]
             logger.info("%s: ignoring %s tensors outside of %r, such as %r", path, len(others), prefix, others[0])
             by_name = part
-    counters = {name: expected[name] for bare, name in wanted.items() if bare.endswith(COUNTER)}
+    counters = {name: expected[name].clone() for bare, name in wanted.items() if bare.endswith(COUNTER)}
     return counters | {wanted.get(bare, bare): tensor for bare, tensor in by_name.items()}
 
 
-def in_float32(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Convert the floating-point tensors of a file to float32, and log it."""
-    dtypes = {tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()} - {torch.float32}
-    if dtypes:
-        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        logger.info("%s: converted the weights from %s to float32", path, names)
-    return {name: tensor.float() if tensor.dtype in dtypes else tensor for name, tensor in tensors.items()}
+def converted(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert the floating-point tensors of a file to their types in `expected`, by default float32, and log it."""
+    result, changes = dict(tensors), set()
+    for name, tensor in tensors.items():
+        dtype = expected[name].dtype if name in expected else torch.float32
+        if tensor.is_floating_point() and dtype.is_floating_point and tensor.dtype != dtype:
+            result[name] = tensor.to(dtype)
+            changes.add(f"{tensor.dtype} to {dtype}".replace("torch.", ""))
+    if changes:
+        logger.info("%s: converted weights from %s", path, " and from ".join(sorted(changes)))
+    return result
 
 
 def _unpickled(path: Path) -> Any:

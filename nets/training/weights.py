@@ -28,9 +28,8 @@ def convert(source: Path, out: Path, *, arch: str | None = None, size: tuple[int
     of classes, and get its names. The default size is timm's for its networks, 224x224 for torchvision's, and 28x28 for
     others. No code in the pickle runs.
 
-    Raises UsageError if the file does not exist or has the
-    suffix .safetensors, or if the network cannot be created; ModelError if the file contains no state dict, or that of
-    another network. Nothing is written then.
+    Raises UsageError if the file does not exist or has the suffix .safetensors, or if the network cannot be created;
+    ModelError if the file contains no state dict, or that of another network. Nothing is written then.
     """
     if source.suffix == out.suffix:
         raise UsageError(f"{source}: is already a {out.suffix} file; pass it to 'netkit train --weights'")
@@ -73,7 +72,7 @@ def load_into(net: nn.Module, path: Path) -> str:
         raise ModelError(f"{path}: is damaged, or not a .safetensors file; {fix}") from None
     expected = net.state_dict()
     fix = "; pass the --arch, --channels and --image-size of these weights"
-    tensors, head = _matched(path, foreign.in_float32(path, tensors), expected, fix=fix)
+    tensors, head = _matched(path, tensors, expected, fix=fix)
     if head:
         classes = len(tensors[head[0]])
         logger.info("%s: the last layer has %s classes and is not loaded; it starts with random weights", path, classes)
@@ -88,7 +87,7 @@ def _matched(
 
     Raises ModelError, with `fix`, if the tensors are not those of the network.
     """
-    named = foreign.renamed(path, tensors, expected)
+    named = foreign.converted(path, foreign.renamed(path, tensors, expected), expected)
     named = {name: tensor for name, tensor in named.items() if name in expected or not name.startswith(AUXILIARY)}
     head = _head_for_other_classes(expected, named)
     checkpoint.check_tensors(path, named | {name: expected[name] for name in head}, expected, fix=fix)

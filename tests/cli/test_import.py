@@ -23,7 +23,7 @@ def test_a_checkpoint_is_checked_against_the_network_and_converted(netkit: Netki
     done = netkit("import", "net.pth", "--arch", "torchvision/mobilenet_v3_small")
     assert (done.returncode, done.stdout) == (0, "net.safetensors: 244 tensors\n")
     assert done.stderr.splitlines() == [
-        "net.pth: converted the weights from float16 to float32",
+        "net.pth: converted weights from float16 to float32",
         "next: netkit train --arch torchvision/mobilenet_v3_small --weights net.safetensors --help",
     ]
     assert safetensors.torch.load_file(tmp_path / "net.safetensors").keys() == state.keys()
@@ -40,7 +40,7 @@ def test_a_checkpoint_is_checked_against_the_network_and_converted(netkit: Netki
         (
             {"weight": torch.ones(2)},
             "residual",
-            "net.pth: lacks 14 of the network's 14 tensors, such as 'conv1.bias' and ",
+            "net.pth: lacks 14 of the network's 14 tensors, such as 'block1.conv1.bias' and ",
         ),
         (
             {"weight": torch.ones(2)},

@@ -107,7 +107,7 @@ def test_weights_of_other_types_are_converted_to_float32(
     state = torchvision.models.resnet18(num_classes=3).to(dtype).state_dict()
     with caplog.at_level("INFO"):
         converted = convert(tmp_path, state)
-    assert f"net.pth: converted the weights from {str(dtype).removeprefix('torch.')} to float32" in caplog.text
+    assert f"net.pth: converted weights from {str(dtype).removeprefix('torch.')} to float32" in caplog.text
     assert {str(tensor.dtype) for tensor in converted.values()} == {"torch.float32", "torch.int64"}
     assert all(torch.equal(tensor.to(state[name].dtype), state[name]) for name, tensor in converted.items())
     net = torchvision.models.resnet18(num_classes=3)
