@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.export.passes import FLOAT32, Pass, apply_passes
+from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.infer.model.onnx_file import INPUT, OUTPUTS
 from netkit.nets.normalize import FromPixels
 
@@ -48,7 +48,7 @@ def convert(
     *,
     opset: int = OPSET,
     dtype: torch.dtype = torch.float32,
-    passes: Iterable[Pass] = FLOAT32,
+    passes: Passes = FLOAT32,
 ) -> bytes:
     """Return the bytes of an ONNX model that runs `net` on pixels, with any batch size and `card` in its metadata.
 
