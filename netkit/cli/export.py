@@ -53,7 +53,7 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
     help="Allowed accuracy loss in % points.",
 )
 @option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
-@option("--passes", type=PASSES, default="all", help="Graph passes of fp32: all, none or names.")
+@option("--passes", type=PASSES, default="all", help="Graph passes: all, none or names.")
 @option("--tune", is_flag=True, help="Measure choices of passes here, keep the fastest.")
 @json_option
 def export(
