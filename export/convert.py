@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from netkit.core.errors import UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.export.capture import capture, reject_scripted, to_onnx
-from netkit.export.passes import FLOAT32, Pass, apply_passes
+from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
@@ -48,7 +48,7 @@ def convert(
     *,
     opset: int = OPSET,
     dtype: torch.dtype = torch.float32,
-    passes: Iterable[Pass] = FLOAT32,
+    passes: Passes = FLOAT32,
 ) -> bytes:
     """Return the bytes of an ONNX model that runs `net` on pixels, with any batch size and `card` in its metadata.
 

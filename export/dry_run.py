@@ -24,7 +24,7 @@ def dry_run(net: nn.Module, card: ModelCard) -> None:
     """
     kinds = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=IMAGES_PER_KIND)
     images_u8 = np.concatenate(list(kinds.values()))
-    model = onnx_file.check(convert(net, card, passes=()), card.arch)  # passes take time and need no trial
+    model = onnx_file.check(convert(net, card, passes={}), card.arch)  # passes take time and need no trial
     exact, _ = float64_logits(net, card, images_u8)
     session = open_session(model, device="cpu")
     for size in BATCH_SIZES:

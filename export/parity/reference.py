@@ -5,6 +5,7 @@ An exported model may have about twice the float32 error of PyTorch; `error_boun
 
 import copy
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.summary import multiply_adds
 
 MAX_MULTIPLY_ADDS = 2.2e11  # for all images of one kind; allows densenet on all 10,000 test images of MNIST
-MIN_IMAGES = 32  # of one kind, even if they exceed MAX_MULTIPLY_ADDS
+MAX_IMAGE_BYTES = 2**26  # of all images of one kind
+MIN_IMAGES = 32  # of one kind, even if they exceed these limits
 MAX_BATCHED_IMAGES = 999  # test images for other batch sizes; 2, 7 and 64 leave a smaller last batch
 MAX_NOISE_IMAGES = 256
 MAX_POINT_IMAGES = 1024  # covers each position of images up to 32x32
@@ -87,9 +89,10 @@ def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: N
 
 
 def max_images(net: nn.Module, card: ModelCard) -> int:
-    """The number of images of one kind to run `net` on, within MAX_MULTIPLY_ADDS."""
-    image_cost = max(1, multiply_adds(net, (card.channels, card.height, card.width)))
-    return max(MIN_IMAGES, int(MAX_MULTIPLY_ADDS / image_cost))
+    """The number of images of one kind to run `net` on, within MAX_MULTIPLY_ADDS and MAX_IMAGE_BYTES."""
+    shape = card.channels, card.height, card.width
+    image_cost = max(1, multiply_adds(net, shape))
+    return max(MIN_IMAGES, min(int(MAX_MULTIPLY_ADDS / image_cost), MAX_IMAGE_BYTES // prod(shape)))
 
 
 def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: int) -> dict[str, NDArray[np.uint8]]:
