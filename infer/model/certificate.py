@@ -55,9 +55,9 @@ class Comparison:
         kind, error = ("probability", self.probability_error) if only_probabilities else ("logit", self.error)
         return (
             f"largest {kind} error {error:.2g} on {NAMES.get(self.provider, self.provider)}"
-            f"{'' if self.optimised else ' without graph optimizations'} ({self.bound:.2g} is allowed, PyTorch in "
-            f"float32 has {self.torch_error:.2g}); same label as PyTorch for {self.agreeing:,} of {self.test_images:,} "
-            "test images"
+            f"{'' if self.optimised else ' without graph optimizations'} (allowed: {self.bound:.2g}; error of "
+            f"PyTorch in float32: {self.torch_error:.2g}); same label as PyTorch for {self.agreeing:,} of "
+            f"{self.test_images:,} test images"
         )
 
 
@@ -91,7 +91,7 @@ class Certificate:
     def __str__(self) -> str:
         first = self.comparisons[0]
         if self.precision == "fp32":
-            return f"matches PyTorch: {first}; the error could change {len(self.at_risk):,} labels"
+            return f"matches PyTorch: {first}; the largest error can change the label of {len(self.at_risk):,} of them"
         low, high = (100 * end for end in first.interval)
         return (
             f"accuracy in {self.precision} {first.accuracy:.2%}, in PyTorch {self.torch_accuracy:.2%} (95% confidence "

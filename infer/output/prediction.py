@@ -115,6 +115,6 @@ class Counts:
             text += f": {self.ok:,} ok, {self.failed:,} with an error"
         if self.labelled:
             images = f"{self.labelled:,} image{'' if self.labelled == 1 else 's'}"
-            text += f"; accuracy {self.correct / self.labelled:.2%} ({self.correct:,} of {images} "
+            text += f"; accuracy {self.correct / self.labelled:.2%} ({self.correct:,} correct of the {images} "
             text += "whose folder is named after a label)"
         return text

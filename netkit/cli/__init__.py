@@ -16,11 +16,11 @@ from netkit.core.version import VERSION
 COMMANDS = {  # name of the command -> first sentence of its help
     "train": "Train a network and write its weights to a run folder.",
     "export": "Export a trained network to ONNX and check it against PyTorch.",
-    "verify": "Check that a model gives the same outputs here as at export.",
+    "verify": "Check that a model is unchanged and computes the right outputs.",
     "infer": "Classify images and write one row of results per file.",
     "evaluate": "Measure the accuracy of a model on labelled images.",
     "bench": "Measure the speed of a model on this machine.",
-    "doctor": "Check that this machine can run netkit, on the CPU and on CUDA.",
+    "doctor": "Check the installation of netkit, and CUDA if there is a GPU.",
     "import": "Convert a PyTorch state dict to a .safetensors file.",
     "sample": "Write the test images of a data set as PNG files.",
     "nets": "List the networks with their parameters, multiply-adds and papers.",
@@ -99,5 +99,6 @@ def cli() -> None:
     netkit sample images/           write the test images of MNIST as PNG files
     netkit infer images/            classify all images in that folder
 
-    Exit codes: 0 success; 1 a failure, a failed check or an unreadable input; 2 wrong usage; 130 interrupted.
+    Exit codes: 0 success; 1 a failure, a failed check or an unreadable input; 2 wrong usage; 129, 130 or 143 stopped by
+    SIGHUP, SIGINT or SIGTERM.
     """

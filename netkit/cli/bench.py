@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, as_json: bool) -> None:
     """Measure the speed of a model on this machine.
 
-    Runs the network on random images. Prints, for each device, batch size and number of threads, the images per second
-    and the latency of a batch: its median, 90th and 99th percentile. Reading and decoding image files is not included.
+    Runs the network on random images. For each device, batch size and number of threads, prints the images per second
+    and the latency of a batch (median, 90th and 99th percentile). Reading and decoding image files is not included.
 
     \b
     Example: netkit bench runs/inception/model.onnx --batch-size 1 --batch-size 64

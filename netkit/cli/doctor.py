@@ -12,9 +12,9 @@ from netkit.cli.params import json_option
 @click.command()
 @json_option
 def doctor(as_json: bool) -> None:
-    """Check that this machine can run netkit, on the CPU and on CUDA.
+    """Check the installation of netkit, and CUDA if there is a GPU.
 
-    Prints how to fix each problem. Exits with 1 if a check fails.
+    Prints how to fix each problem. Exits with 1 if a check fails. Without an NVIDIA GPU, the check of CUDA passes.
     """
     from netkit.infer.runtime.doctor import examine
 

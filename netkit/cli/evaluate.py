@@ -53,8 +53,9 @@ def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **op
 
     Prints accuracy, calibration error, and the precision and recall of each class ("-" if it was never predicted or has
     no images). DATA is a data set as in 'netkit train'; it is required unless the model was trained on mnist or digits.
-    If DATA has a test split, or else a validation split, only its images are used. If the model was trained on DATA,
-    only the images that training held out are used. Exits with 1 if an image cannot be read.
+    If DATA has a test split, netkit uses the test split. If it has only a validation split, netkit uses that. If it has
+    neither, netkit uses the images that training held out if the model was trained on DATA, and otherwise all images.
+    Exits with 1 if an image cannot be read.
 
     \b
     Example: netkit evaluate model.onnx --data photos/ --out report.html

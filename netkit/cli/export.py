@@ -38,7 +38,7 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
 
 
 @click.command()
-@arch_option(help="Export runs/ARCH; with --run: MODULE:CLASS.")
+@arch_option(help="Export runs/ARCH. Always needed for MODULE:CLASS.")
 @option("--run", type=PATH, help="Run folder.", show_default="newest in runs/")
 @option("--weights", type=PATH, help="Weights from 'netkit train' (.safetensors).")
 @data_option(help="Training data, if moved.", show_default="as in training")
@@ -67,9 +67,13 @@ def export(
 ) -> None:
     """Export a trained network to ONNX and check it against PyTorch.
 
-    Compares the outputs of both for test images and synthetic images. A model that fails the check is not written. The
-    .onnx file contains the network, its preprocessing and labels, and up to 16 test images with their outputs;
-    'netkit verify' compares these outputs on any machine. parity.md in the same folder lists the results of the check.
+    Compares the outputs of the ONNX model and of PyTorch for test images and synthetic images. A model that fails the
+    check is not written. The .onnx file contains the network, its preprocessing and labels, and up to 16 test images
+    with their logits; 'netkit verify' compares these logits on any machine. parity.md in the same folder lists the
+    results of the check.
+
+    --arch selects the folder runs/ARCH, with - for each /, : and . of ARCH. Without --arch MODULE:CLASS, netkit does
+    not import your own network, even if you pass --run or --weights.
 
     fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy.
 

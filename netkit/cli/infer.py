@@ -37,8 +37,8 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATHS...")
-@option("--model", type=PATH, help=".onnx file to run.", show_default="newest in runs/")
-@arch_option(help="Run the model in runs/ARCH.")
+@option("--model", type=PATH, help=".onnx file to run.", show_default="newest runs/*/model.onnx")
+@arch_option(help="Run runs/ARCH/model.onnx.")
 @device_option
 @batch_size_option
 @option("--threads", type=COUNT, metavar="N", help="Batches to run in parallel.", show_default="one per core")
@@ -56,8 +56,8 @@ ENGINE = LazyChoice("engine", lambda: ["local", "ray"])
 @option("--workers", type=COUNT, metavar="N", help="Ray workers.", show_default="one per core")
 @option(
     "--address",
-    metavar="ADDRESS",
-    help="Ray cluster: auto or HOST:PORT.",
+    metavar="CLUSTER",
+    help="auto, HOST:PORT or ray://HOST:PORT.",
     show_default="a new one",
 )
 @json_option
@@ -70,8 +70,18 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
     labels, netkit also prints the accuracy. Exits with 1 if a file cannot be read.
 
     The columns are path, label, probability, status, message, and with --top-k label_2, probability_2, ... The status
-    is ok, not-found, unreadable, not-an-image, truncated, damaged, too-large or unsupported. --out replaces an existing
-    file. With --engine ray it is a folder.
+    is one of:
+
+    \b
+    ok, not-found, unreadable, not-an-image, truncated, damaged, too-large,
+    unsupported
+
+    --out replaces an existing file. With --engine ray, --out names a folder.
+
+    With --threads N, N batches run in parallel, in processes or threads, but at most one per core. If the first input
+    is a URL, N may exceed the number of cores, and the default is at least 16.
+
+    In the name of the folder runs/ARCH, - replaces each /, : and . of ARCH.
 
     \b
     Example: netkit infer images/ --out results.csv

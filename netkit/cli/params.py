@@ -216,5 +216,7 @@ layout_option = partial(
 )  # fmt: skip
 path_column_option = partial(option, "--path-column", metavar="NAME", help="Table column with paths.")
 label_column_option = partial(option, "--label-column", metavar="NAME", help="Table column with labels.")
-no_verify_option = option("--no-verify", "unverified", is_flag=True, help="Use the model without checking it.")
+no_verify_option = option(
+    "--no-verify", "unverified", is_flag=True, help="Use the model even if it fails a check, with a warning."
+)
 json_option = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object per line.")

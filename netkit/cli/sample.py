@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def sample(folder: Path, data: str, count: int | None, **reading: Any) -> None:
     """Write the test images of a data set as PNG files.
 
-    Each image is written to DIR/LABEL/INDEX.png, so that 'netkit infer DIR' reports the accuracy. INDEX counts the test
-    images of all labels from 0.
+    Each image is written to DIR/LABEL/INDEX.png, so that 'netkit infer DIR' reports the accuracy. INDEX is the
+    position of the image among all test images. The first position is 0.
     """
     from netkit.data import registry
     from netkit.data.options import Options

@@ -45,12 +45,12 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @click.command()
 @arch_option(default="inception", help="Network; see 'netkit nets'.")
 @data_option(default="mnist", help="Data set.")
-@option("--image-size", type=SIZE, help="Stretch to NxN or HxW pixels.", show_default="as is")
-@option("--resize", type=COUNT, metavar="N", help="Shorter side before cropping.", show_default="no crop")
+@option("--image-size", type=SIZE, help="Size of the network's input.", show_default="as the images")
+@option("--resize", type=COUNT, metavar="N", help="Scale the shorter side to N, crop.", show_default="stretch")
 @option("--channels", type=WHOLE_NUMBER, metavar="[1|3]", help="1: grey, 3: RGB.", show_default="as the images")
 @option("--mean", type=NUMBERS, help="Mean per channel, 0 to 1.", show_default=MEASURED)
 @option("--std", type=NUMBERS, help="Standard deviation per channel.", show_default=MEASURED)
-@option("--val-split", type=NUMBER, default=0.2, help="Test share, if DATA has no test set.")
+@option("--val-split", type=NUMBER, default=0.2, help="Share held out if DATA has no splits.")
 @layout_option(default="auto")
 @path_column_option(default="path")
 @label_column_option(default="label")
@@ -60,9 +60,9 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--epochs", type=NUMBER, help="Passes over the images.", show_default=FROM_RECIPE)
 @option("--batch-size", type=COUNT, metavar="N", help="Images per optimizer step.", show_default=FROM_RECIPE)
 @option("--lr", type=NUMBER, help="Peak learning rate.", show_default=FROM_RECIPE)
-@option("--ema", type=NUMBER, help="Decay of averaged weights.", show_default=FROM_RECIPE)
+@option("--ema", type=NUMBER, help="Decay of the weights' moving average.", show_default=OFF)
 @option("--precision", metavar="NAME", help="auto, fp32, bf16 or fp16.", show_default=FROM_RECIPE)
-@option("--augment", metavar="NAME", help="none, digits or photos.", show_default="by the images")
+@option("--augment", metavar="NAME", help="none, digits or photos.", show_default=FROM_RECIPE)
 @option("--class-weights", metavar="NAME", default="none", help="Loss weights: none or balanced.")
 @option("--freeze", is_flag=True, help="Train the last layer only; needs --weights.")
 @option("--patience", type=COUNT, metavar="N", help="Stop N epochs after the best one.", show_default=OFF)
@@ -70,7 +70,7 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @device_option
 @option("--out", type=PATH, help="Run folder to write.", show_default="runs/ARCH")
 @option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")
-@option("--compile", is_flag=True, help="Use torch.compile; starts slowly, helps GPUs only.")
+@option("--compile", is_flag=True, help="Use torch.compile, which starts slowly.")
 @option("--deterministic", is_flag=True, help="Use deterministic, slower algorithms on CUDA.")
 @option("--no-export-check", "unchecked", is_flag=True, help="Skip the trial export of the untrained network.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
@@ -84,24 +84,29 @@ def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options
 
     ARCH is a netkit network, torchvision/NAME, timm/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist,
     digits, a folder with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv
-    file with the columns path, label and optionally split (train, val or test). A folder may contain train/ with val/,
-    test/ or both.
+    file with the columns path, label and optionally split (train, val or test). Instead of class folders, a folder may
+    contain train/ and one or both of val/ and test/, each with one subfolder per class. If DATA has a validation split
+    but no test split, the validation split is also the test set. If it has neither, the share --val-split of each class
+    is held out as the test set.
 
-    netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA or to
-    the user's cache folder.
+    netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA/mnist,
+    or to netkit's cache folder if NETKIT_DATA is not set.
 
     A network that is not netkit's own is first exported in memory, untrained. If that fails, no training starts.
 
-    Unreadable images are skipped. If there are more than 5, and more than the share --max-unreadable of all images,
-    training does not start.
+    Unreadable images are skipped. Training does not start if more than 5 images, and more than the share
+    --max-unreadable of all images, are unreadable. With --max-unreadable 0, one is enough.
 
     The recipe fast is SGD and Muon with 8 epochs, batch size 128, learning rate 0.1 and precision auto: bf16 if the
     hardware supports it, else fp32. The recipe baseline is SGD with 10 epochs, batch size 64, learning rate 0.01 and
-    fp32. With few images, both train more epochs, up to 100. Neither averages the weights; --ema 0.999, for example, is
-    an exponential moving average over the steps.
+    fp32. With few images, both train more epochs, up to 100. The recipe fast
+    augments color images like --augment photos and grey images like --augment digits. The recipe baseline does not
+    augment images. --ema 0.999 turns on an exponential moving average of the weights with decay 0.999 per step.
 
-    With --resize N, images keep their proportions: the shorter side is scaled to N pixels, and --image-size is cropped
-    from the center.
+    Images are stretched to --image-size. With --resize N, netkit instead scales the shorter side to N pixels and crops
+    the center to --image-size.
+
+    In the name of the folder runs/ARCH, - replaces each /, : and . of ARCH.
 
     \b
     Example: netkit train --arch residual --data photos/ --image-size 64

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 @every_device_option
 @json_option
 def verify(file: Path, device: str, as_json: bool) -> None:
-    """Check that a model gives the same outputs here as at export.
+    """Check that a model is unchanged and computes the right outputs.
 
-    Checks that the file is unchanged since its export, and runs up to 16 test images that are stored in the file. Each
-    logit may differ from the stored one by at most the bound in the file, which was measured at export. Exits with 1 if
-    a check fails.
+    Checks that the network, the model card and the test images in the file are unchanged since its export. Then runs
+    these test images (at most 16). Each logit may differ from the stored one by at most the bound that 'netkit export'
+    wrote to the file; on a device that was not compared at export, by 4 times this bound. The stored logits are those
+    of PyTorch in float64; in an fp16 or int8 file, those of the model at export. Exits with 1 if a check fails.
 
     \b
     Example: netkit verify runs/inception/model.onnx

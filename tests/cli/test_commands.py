@@ -281,7 +281,7 @@ def test_infer_on_the_sample_has_the_accuracy_that_training_printed(netkit: Netk
     metrics = list(csv.DictReader((run / "metrics.csv").read_text().splitlines()))
     assert len(rows) == 355
     assert correct / len(rows) == pytest.approx(float(metrics[-1]["test_accuracy"]), abs=1e-12)
-    assert f"accuracy {correct / len(rows):.2%} ({correct} of 355 images whose folder" in done.stderr
+    assert f"accuracy {correct / len(rows):.2%} ({correct} correct of the 355 images whose folder" in done.stderr
 
 
 def test_dark_ink_on_white_causes_a_warning_and_invert_corrects_the_predictions(

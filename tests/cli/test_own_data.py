@@ -46,7 +46,7 @@ def test_accuracy_of_a_folder_with_a_validation_split_is_reported_as_what_it_is(
 
     inferred = netkit("infer", "colors", "--out", "p.csv")
     assert inferred.returncode == 0, inferred.stderr
-    assert "; accuracy 100.00% (34 of 34 images whose folder is named after a label)" in inferred.stderr
+    assert "; accuracy 100.00% (34 correct of the 34 images whose folder is named after a label)" in inferred.stderr
     assert "may include training images, because the model was trained on a data set called colors" in inferred.stderr
     assert "training images" not in netkit("infer", "colors/valid", "--out", "p.csv").stderr
 

@@ -95,7 +95,8 @@ def test_infer_and_evaluate_give_the_same_accuracy_on_the_same_images(
     evaluated = netkit("evaluate", "runs/residual/model.onnx", "--data", "photos").stdout
     accuracy = re.search(r"80 images, accuracy ([\d.]+%)", evaluated)
     assert accuracy and 50 < float(accuracy[1].rstrip("%")) < 90, evaluated
-    expected = f"accuracy {accuracy[1]} of 80 images whose folder is named after a label"
+    correct = round(float(accuracy[1].rstrip("%")) * 80 / 100)
+    expected = f"accuracy {accuracy[1]} ({correct} correct of the 80 images whose folder is named after a label)"
     for argument in (root, str(tmp_path / root), f"{root}/*", f"{root}/**/*.png", f"file://{tmp_path}/{root}"):
         done = netkit("infer", argument, "--out", "rows.csv")
         assert done.returncode == 0 and expected in done.stderr, done.stderr
@@ -103,7 +104,7 @@ def test_infer_and_evaluate_give_the_same_accuracy_on_the_same_images(
     if root != "photos":
         both = netkit("infer", "photos", "--out", "all.csv").stderr
         count = len(list(find_inputs([str(tmp_path / "photos")])))
-        assert f" of {count} images whose folder is named after a label" in both
+        assert f" correct of the {count} images whose folder is named after a label" in both
 
 
 def test_infer_judges_files_of_a_table_by_their_folders_and_evaluate_by_the_labels_in_the_table(
@@ -121,7 +122,10 @@ def test_infer_judges_files_of_a_table_by_their_folders_and_evaluate_by_the_labe
     inferred = netkit("infer", "photos.csv", "--out", "rows.csv").stderr
     by_table, by_folder = (
         float(match[1])
-        for match in (re.search(r"accuracy ([\d.]+)%", evaluated), re.search(r"accuracy ([\d.]+)% of 40 ", inferred))
+        for match in (
+            re.search(r"accuracy ([\d.]+)%", evaluated),
+            re.search(r"accuracy ([\d.]+)% \(\d+ correct of the 40 ", inferred),
+        )
         if match
     )
     assert by_folder < 20 < 80 < by_table

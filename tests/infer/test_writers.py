@@ -58,10 +58,12 @@ def test_predictions_are_counted_as_correct_by_their_true_label() -> None:
     for path, label in [("1.png", "cat"), ("2.png", "cat"), ("3.png", "dog"), ("unknown.png", "cat")]:
         counts.add([Row(path, ((label, 0.9), ("dog", 0.1)))])
     assert (counts.ok, counts.failed, counts.labelled, counts.correct) == (4, 0, 3, 2)
-    assert counts.summary() == "4 files; accuracy 66.67% (2 of 3 images whose folder is named after a label)"
+    assert (
+        counts.summary() == "4 files; accuracy 66.67% (2 correct of the 3 images whose folder is named after a label)"
+    )
     counts.add([Row("1.png", status="damaged", message="cannot be decoded")])
     assert (counts.ok, counts.failed, counts.labelled) == (4, 1, 3)
-    assert counts.summary().startswith("5 files: 4 ok, 1 with an error; accuracy 66.67% (2 of 3 ")
+    assert counts.summary().startswith("5 files: 4 ok, 1 with an error; accuracy 66.67% (2 correct of the 3 ")
 
 
 def test_counts_have_thousands_separators_and_no_accuracy_without_labelled_folders() -> None:
