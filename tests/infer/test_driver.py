@@ -280,7 +280,7 @@ def test_an_error_in_a_worker_fails_the_run_with_its_message(run: Run, plan: Pla
     with pytest.raises(Stopped):
         run(stop_after(reported=1))
     (plan.folder / "_model.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match=r"_model\.onnx: is not an ONNX model"):
+    with pytest.raises(ModelError, match=r"_model\.onnx: is damaged, or not an ONNX model"):
         run(resume=True)
     assert not (plan.folder / "_SUCCESS").exists()
 

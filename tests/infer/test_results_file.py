@@ -171,8 +171,8 @@ def test_a_results_file_replaces_an_earlier_one_after_the_last_row(tmp_path: Pat
         ("r", "--out {folder}/r: the suffix must be .csv, .jsonl or .parquet"),
         ("none/r.csv", "{folder}/none/r.csv: the folder {folder}/none does not exist"),
         ("file/r.csv", "{folder}/file/r.csv: the folder {folder}/file does not exist"),
-        ("folder.csv", "{folder}/folder.csv: is a folder, not a file"),
-        ("pipe.csv", "{folder}/pipe.csv: is not a regular file and cannot be replaced"),
+        ("folder.csv", "{folder}/folder.csv: is a folder; pass the name of a file with --out"),
+        ("pipe.csv", "{folder}/pipe.csv: is not a regular file and cannot be replaced; pass another one with --out"),
     ],
 )
 def test_a_path_that_cannot_be_written_is_rejected_at_once(tmp_path: Path, name: str, message: str) -> None:
