@@ -254,7 +254,7 @@ def test_state_of_another_network_is_rejected(tmp_path: Path, data: ArrayDataSet
 
 def test_error_names_the_other_data_set(trained: TrainedRun, data: ArrayDataSet) -> None:
     other = replace(data, source="photos", sha256="1" * 64)
-    with pytest.raises(UsageError, match="started with --data digits, not photos;"):
+    with pytest.raises(UsageError, match="with --data digits, but this command has --data photos "):
         train(make_plan(trained.weights.parent, resume=True), other)
 
 
