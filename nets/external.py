@@ -22,6 +22,7 @@ from netkit.core.runs import TORCHVISION, required_channels
 # with auxiliary heads, these networks return several outputs in training mode
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 MAX_SUGGESTIONS = 5
+LIST_NAMES = 'python -c "from torchvision import models; print(*models.list_models(module=models))"'
 CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks support one of them
 
 # the last line of a traceback outside of these files is the user's
@@ -56,7 +57,7 @@ def _torchvision_factory(arch: str, channels: int, classes: int) -> Factory:
     if name not in (known := torchvision_names()):
         close = difflib.get_close_matches(name, known, n=MAX_SUGGESTIONS, cutoff=0.5)
         question = f"did you mean {', '.join(f'{TORCHVISION}{other}' for other in close)}? " if close else ""
-        raise UsageError(f"unknown architecture {arch!r}: {question}torchvision.models.list_models() lists the names")
+        raise UsageError(f"unknown architecture {arch!r}: {question}to list the names, run: {LIST_NAMES}")
     if channels != (required := required_channels(arch)):
         raise UsageError(f"{arch} takes images of {required} channels, not {channels}; pass --channels {required}")
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}

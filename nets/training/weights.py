@@ -34,12 +34,12 @@ def convert(source: Path, out: Path) -> int:
     if source.suffix == out.suffix:
         raise UsageError(f"{source}: is already a {out.suffix} file; pass it to 'netkit train --weights'")
     if source.is_dir():
-        raise UsageError(f"{source}: is a folder, not a file")
+        raise UsageError(f"{source}: is a folder; {SAVE}")
     try:
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols other than 2
             loaded = torch.load(source, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UsageError(f"{source}: no such file") from None
+        raise UsageError(f"{source}: no such file; {SAVE}") from None
     except Exception as exc:  # torch.load can raise anything for a file that is not a pickle
         if "GLOBAL" in str(exc) or "TorchScript" in str(exc):  # an object that is not allowed, or code
             raise ModelError(f"{source}: contains more than weights, such as a whole network; {SAVE}") from None
@@ -66,6 +66,8 @@ def load_into(net: nn.Module, path: Path) -> str:
     try:
         content = path.read_bytes()
         tensors = safetensors.torch.load(content)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; pass weights of 'netkit train' or 'netkit import'") from None
     except OSError as exc:
         raise UsageError(f"{path}: cannot be read: {exc.strerror}") from None
     except safetensors.SafetensorError:
