@@ -50,7 +50,7 @@ def open_model(path: Path | None, *, arch: str | None = None, device: str, verif
     if verify:
         return open_verified(model, device=device, threads=1)
     session = open_session(model, device=device, threads=1)
-    warn_if_failed(model, "used because of --no-verify", session=session)
+    warn_if_failed(model, "using it anyway, because of --no-verify", session=session)
     return session
 
 

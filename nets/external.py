@@ -18,6 +18,8 @@ from netkit.nets import user_class
 # netkit trains on the logits alone, so these networks are created without their auxiliary heads
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 MAX_SUGGESTIONS = 5
+LIST_TORCHVISION = 'python -c "from torchvision import models; print(*models.list_models(module=models))"'
+LIST_TIMM = 'python -c "import timm; print(*timm.list_models())"'
 CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks support one of them
 
 Factory = Callable[[tuple[int, int]], nn.Module]
@@ -70,7 +72,7 @@ def _torchvision_factory(arch: str, classes: int) -> Factory:
     from torchvision import models
 
     name = arch.removeprefix(TORCHVISION)
-    _require_known(arch, TORCHVISION, torchvision_names(), "torchvision.models.list_models()")
+    _require_known(arch, TORCHVISION, torchvision_names(), LIST_TORCHVISION)
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}
 
     def make(size: tuple[int, int]) -> nn.Module:
@@ -100,7 +102,7 @@ def _timm_config(arch: str) -> Any:
     except ModuleNotFoundError:
         raise MissingExtraError("timm", "timm") from None
     known = (*timm.list_models(), *timm.list_models(pretrained=True))  # without and with the tag of their weights
-    _require_known(arch, TIMM, known, "timm.list_models()")
+    _require_known(arch, TIMM, known, LIST_TIMM)
     return timm.get_pretrained_cfg(arch.removeprefix(TIMM))
 
 
@@ -109,7 +111,7 @@ def _require_known(arch: str, prefix: str, known: Iterable[str], lister: str) ->
     if name not in (names := set(known)):
         close = difflib.get_close_matches(name, sorted(names), n=MAX_SUGGESTIONS, cutoff=0.5)
         question = f"did you mean {', '.join(f'{prefix}{other}' for other in close)}? " if close else ""
-        raise UsageError(f"unknown architecture {arch!r}: {question}{lister} lists the names")
+        raise UsageError(f"unknown architecture {arch!r}: {question}to list the names, run: {lister}")
 
 
 def _create_checked(arch: str, make: Factory, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:

@@ -67,7 +67,8 @@ def check(content: bytes, name: str) -> Model:
     try:
         proto = onnx.load_model_from_string(content)
     except DecodeError:
-        raise ModelError(f"{name}: is not an ONNX model; pass a file that 'netkit export' wrote") from None
+        fix = "copy it again, or pass a file that 'netkit export' wrote"
+        raise ModelError(f"{name}: is damaged, or not an ONNX model; {fix}") from None
     metadata = {entry.key: entry.value for entry in proto.metadata_props}
     if METADATA_KEY not in metadata:
         raise CardError(

@@ -85,15 +85,16 @@ def warn_if_failed(model: Model, consequence: str, *, session: Session | None = 
         logger.warning("%s; %s", exc, consequence)
     else:
         if failed:
-            logger.warning("%s: %s: %s; %s", model.name, failed.name, failed.detail, consequence)
+            logger.warning("%s: %s; %s; to fix it, %s", model.name, _failure(failed), consequence, failed.fix)
 
 
 def _require(model: Model, checks: Iterable[Check]) -> None:
     if failed := _first_failed(checks):
-        raise ModelError(
-            f"{model.name}: verification failed: {failed.name}: {failed.detail}; export the model again, "
-            "or pass --no-verify"
-        )
+        raise ModelError(f"{model.name}: {_failure(failed)}; export the model again, or pass --no-verify")
+
+
+def _failure(check: Check) -> str:
+    return f"the check {check.name!r} failed: {check.detail}"
 
 
 def _first_failed(checks: Iterable[Check]) -> Check | None:

@@ -160,8 +160,8 @@ def require_same(path: Path, earlier: Mapping[str, Any], arguments: Mapping[str,
         before = earlier.get(name, False)  # an earlier version without this setting
         if before != value:
             raise UsageError(
-                f"{path}: this run was started with {name} {_spelled(before)}, not {_spelled(value)}; pass the same "
-                f"value, or {START_AGAIN}"
+                f"{path}: this run was started with {name} {_spelled(before)}, but this command has {_spelled(value)} "
+                f"(typed or by default); pass the same value, or {START_AGAIN}"
             )
 
 

@@ -142,7 +142,7 @@ class _Worker:
                 pixels.append(self.decoder(image))
                 errors.append(None)
             except ImageError as exc:
-                errors.append(InputError(exc.code, str(exc)))
+                errors.append(InputError(exc.code, f"{exc}; {exc.fix}" if exc.fix else str(exc)))
         stacked = np.stack(pixels) if pixels else np.empty((0, card.channels, card.height, card.width), np.uint8)
         return _Decoded([image if isinstance(image, str) else "" for image in inputs], errors, stacked)
 

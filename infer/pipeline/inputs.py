@@ -46,7 +46,10 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
     if not argument:
         raise UsageError("a path is empty; pass a file, a folder, a pattern or a URL")
     if argument == STDIN:
-        return _read_paths(sys.stdin.buffer, separator)
+        paths = _read_paths(sys.stdin.buffer, separator)
+        if (first := next(paths, None)) is None:
+            raise UsageError("-: stdin contains no paths; write paths to it, e.g. ls images/*.png | netkit infer -")
+        return chain([first], paths)
     if _is_parquet(argument):
         from netkit.infer.output import parquet  # needs an extra
 

@@ -171,6 +171,7 @@ def train(
         max_bytes=max_bytes,
         max_pixels=max_pixels,
     )
+    registry.require_fitting(str(data), options.reading)
     data_set = registry.load(str(data), options)
     if augment is None and chosen_recipe.translate and has_color(data_set.train_images):
         chosen_recipe = chosen_recipe.with_augmentation("photos")

@@ -83,8 +83,20 @@ class LazyGroup(click.Group):
             code = process.fail("interrupted", process.INTERRUPTED)
         except click.UsageError as exc:
             command = exc.ctx.command_path if exc.ctx else "netkit"
-            code = process.fail(f"{exc.format_message()} (see {command} --help)", exc.exit_code)
+            message = _without_wild_guess(exc).removesuffix(".")
+            code = process.fail(f"{message[:1].lower()}{message[1:]} (see {command} --help)", exc.exit_code)
         return code
+
+
+def _without_wild_guess(exc: click.UsageError) -> str:
+    """Return click's message, without its "Did you mean" for an option that is similar only by its dashes."""
+    if isinstance(exc, click.NoSuchOption) and exc.possibilities:
+        import difflib  # here, because the import takes 2 ms and only this error needs it
+
+        names = [name.strip("-") for name in exc.possibilities]
+        if not difflib.get_close_matches(exc.option_name.strip("-"), names):
+            return exc.message
+    return exc.format_message()
 
 
 # The width is fixed because click imports shutil to measure the terminal, which takes 4 % of the time of --help.

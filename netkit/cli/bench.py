@@ -53,7 +53,7 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
 
     terminal = open_terminal()
     model = onnx_file.read(choose(MODEL, file=file, arch=None))
-    warn_if_failed(model, "its speed is measured nevertheless")
+    warn_if_failed(model, "measuring its speed anyway")
     with terminal.status("running the network"):
         sizes = tuple(dict.fromkeys(batch_size)) or benchmark.BATCH_SIZES
         speeds = list(benchmark.sweep(model, device=device, batch_sizes=sizes, min_duration_s=seconds))

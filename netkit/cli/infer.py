@@ -106,7 +106,8 @@ def infer(paths: tuple[str, ...], nul: bool, unverified: bool, out: Path | None,
         )
     sys.stdout.flush()
     terminal.print(str(outcome))
-    _suggest(paths, out, options)
+    if outcome.counts.ok:  # else the same command fails again
+        _suggest(paths, out, options)
     if outcome.counts.failed:
         click.get_current_context().exit(1)
 

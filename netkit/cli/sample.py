@@ -33,6 +33,9 @@ def sample(folder: Path, data: str, count: int | None, **reading: Any) -> None:
     from netkit.data.sample import write_sample
 
     open_terminal()
-    written = write_sample(registry.load(data, Options(**reading)), folder, count=count)
-    click.echo(f"wrote {written:,} image{'' if written == 1 else 's'} to {folder}{os.sep}")
+    options = Options(**reading)
+    registry.require_fitting(data, options.reading)
+    written = write_sample(registry.load(data, options), folder, count=count)
+    note = f" (all test images of {data}, which are fewer than --count {count})" if written < (count or 0) else ""
+    click.echo(f"wrote {written:,} image{'' if written == 1 else 's'} to {folder}{os.sep}{note}")
     hints.suggest_infer(f"{folder}{os.sep}")

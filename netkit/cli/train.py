@@ -117,13 +117,23 @@ def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options
     terminal = open_terminal(quiet=not ranks.is_main)
     hidden: EpochMetrics | None = None  # the latest epoch, if its line was not printed
 
+    announced = 1  # epochs between two lines, as printed
+
     def on_epoch(metrics: EpochMetrics) -> None:
         """Print at most 10 lines for each power of 10. A terminal has the progress bar instead."""
-        nonlocal hidden
+        nonlocal hidden, announced
         hidden = metrics
-        if not terminal.is_interactive and metrics.epoch % 10 ** (len(str(metrics.epoch)) - 1) == 0:
+        interval = 10 ** (len(str(metrics.epoch)) - 1)
+        if terminal.is_interactive:
+            return
+        if metrics.epoch % interval == 0:
             terminal.print(f"epoch {metrics}")
             hidden = None
+        elif interval != announced:
+            terminal.print(
+                f"from epoch {metrics.epoch} on, every {interval}th epoch is printed, each with its own time"
+            )
+            announced = interval
 
     try:
         with progress_bar(arch, console=terminal) as progress:

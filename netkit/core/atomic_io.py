@@ -31,9 +31,9 @@ def require_writable(path: Path) -> None:
     if not os.access(path.parent, os.W_OK):
         raise UsageError(f"{path}: the folder {path.parent} is not writable; pass another one with --out")
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder, not a file")
+        raise UsageError(f"{path}: is a folder; pass the name of a file with --out")
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is not a regular file and cannot be replaced")
+        raise UsageError(f"{path}: is not a regular file and cannot be replaced; pass another one with --out")
 
 
 @contextmanager

@@ -83,11 +83,15 @@ class DeviceError(NetkitError):
 
 
 class ImageError(NetkitError):
-    """An image cannot be read or decoded. `code` is the status in the results, such as "truncated"."""
+    """An image cannot be read or decoded. `code` is the status in the results, such as "truncated".
 
-    def __init__(self, code: str, message: str) -> None:
+    `fix` is advice for `netkit infer`, which takes other files than images, too.
+    """
+
+    def __init__(self, code: str, message: str, *, fix: str = "") -> None:
         super().__init__(message)
         self.code = code
+        self.fix = fix
 
 
 def one_line(text: str) -> str:

@@ -109,7 +109,11 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         return url_to_fs(url)
     except ImportError as exc:  # the package for this URL scheme is missing
-        raise UsageError(f"{url}: needs another package; install it with pip: {first_line(exc)}") from None
+        package = re.search(r"nstall (\S+) to", str(exc))
+        need = (
+            f"the package {package[1]}; run: pip install {package[1]}" if package else f"a package: {first_line(exc)}"
+        )
+        raise UsageError(f"{url}: reading this URL needs {need}") from None
 
 
 @contextmanager

@@ -39,10 +39,12 @@ def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
         return candidates[-1]
     path = file or run_folder(str(arch)) / name
     if path.exists() and not path.is_file():
-        raise UsageError(f"{path}: is {'a folder' if path.is_dir() else 'a pipe or a device'}, not a file")
+        example = f", e.g. {path / name}" if path.is_dir() else ""
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise UsageError(f"{path}: is {kind}; pass a file that '{COMMANDS[name]}' wrote{example}")
     if not path.is_file():
-        hint = f"; run '{COMMANDS[name]} --arch {arch}' first" if arch else ""
-        raise UsageError(f"{path}: no such file{hint}")
+        fix = f"run '{COMMANDS[name]} --arch {arch}' first" if arch else f"pass a file that '{COMMANDS[name]}' wrote"
+        raise UsageError(f"{path}: no such file; {fix}")
     return path
 
 

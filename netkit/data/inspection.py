@@ -52,10 +52,12 @@ def readable(
     if not quiet:
         log_problems(str(source), problems)
     total = sum(map(len, parts))
-    if len(problems) > (max(MIN_UNREADABLE, max_unreadable * total) if max_unreadable else 0):
+    limit = max(MIN_UNREADABLE, int(max_unreadable * total)) if max_unreadable else 0
+    if len(problems) > limit:
+        enough = min(100, 100 * len(problems) // total + 1) / 100
         raise DataError(
-            f"{source}: {len(problems):,} of {total:,} images cannot be read, over the limit of {max_unreadable:g}; "
-            f"the first is {problems[0]}; repair or remove them, or pass a larger share with --max-unreadable"
+            f"{source}: {len(problems):,} of {total:,} images cannot be read, over the limit of {limit:,}; "
+            f"the first is {problems[0]}; repair or remove them, or pass --max-unreadable {enough:g}"
         )
     entries = ([result for result in part if isinstance(result, ImageEntry)] for part in results)
     return tuple([part[i] for i in np.random.default_rng(0).permutation(len(part))] for part in entries)
@@ -82,6 +84,6 @@ def log_problems(source: str, problems: Sequence[Problem]) -> None:
         logger.warning("%s: %s not exist: %s", source, files, paths)
     others = [problem for problem in problems if not problem.missing]
     for problem in others[:MAX_LISTED]:
-        logger.warning("skipped: %s", problem)
+        logger.warning("skipped %s", problem)
     if len(others) > MAX_LISTED:
-        logger.warning("skipped: %s more files that cannot be read", f"{len(others) - MAX_LISTED:,}")
+        logger.warning("skipped %s more files that cannot be read", f"{len(others) - MAX_LISTED:,}")

@@ -15,6 +15,7 @@ from netkit.data import image_files, registry
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.image_entry import TEST, VAL, ImageEntry, split_of
 from netkit.data.options import AUTO, CLASSES, DEFAULT, READING, Options
+from netkit.data.table import is_table
 from netkit.images.files import Skipped
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def load(source: str | None, card: ModelCard, reading: Mapping[str, Any] | None 
     validation split, or else by those that were kept for testing if the model was trained on these files, or else all.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
+    registry.require_fitting(card.origin.data if source is None else source, reading or ())
     if source is not None and registry.has_image_files(source):
         entries, note = _test_entries(Path(source), card, reading or {})
         if not entries:
@@ -117,12 +119,15 @@ def _not_trained_on(
 def _label_indices(source: str, labels: Sequence[str], card: ModelCard) -> NDArray[np.int64]:
     index = {label: index for index, label in enumerate(card.labels)}
     if unknown := sorted(set(labels) - set(index)):
+        renamed = "labels in the table" if is_table(source) else "subfolders"
+        fix = f"rename the {renamed} to these labels, or " if registry.has_image_files(source) else ""
         raise DataError(
-            f"{source}: the classes {_first(unknown)} are not among the model's labels {_first(card.labels)}; "
-            "name the folders or the labels in the table like the model's labels"
+            f"{source}: the model does not know the class{'es' if unknown[1:] else ''} {_first(unknown)}; "
+            f"its labels are {_first(card.labels)}; {fix}pass another data set with --data"
         )
     return np.array([index[label] for label in labels], np.int64)
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:MAX_LABELS_LISTED])) + (", ..." if len(names) > MAX_LABELS_LISTED else "")
+    more = f", ... ({len(names):,} in total)" if len(names) > MAX_LABELS_LISTED else ""
+    return ", ".join(map(repr, names[:MAX_LABELS_LISTED])) + more

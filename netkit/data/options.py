@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from netkit.core.errors import CardError, UsageError, unknown_name
-from netkit.core.model_card import Input, ModelCard
+from netkit.core.model_card import MAX_SIDE, Input, ModelCard
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 
 VAL_SPLIT = 0.2
@@ -66,9 +66,14 @@ class Options:
         if self.size is not None:
             height, width = self.size
             try:
-                Input(1, height, width, self.resize)
+                Input(1, height, width)
             except CardError as exc:
                 raise UsageError(f"--image-size {height}x{width}: {exc}") from None
+            if self.resize is not None and not max(self.size) <= self.resize <= MAX_SIDE:
+                raise UsageError(
+                    f"--resize {self.resize}: must be {max(self.size)} to {MAX_SIDE} pixels, because "
+                    f"--image-size {height}x{width} is cropped from the resized image"
+                )
 
     @property
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

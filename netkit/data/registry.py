@@ -1,5 +1,6 @@
 """Load the data set that --data names."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
     if "/" in source or is_table(source):
         raise UsageError(f"{source}: no such {'file' if is_table(source) else 'folder'}; {ACCEPTED}")
     raise UsageError(f"{unknown_name('data set', source, BUILT_IN)}, a folder or a table (.csv or .tsv) that exists")
+
+
+def require_fitting(source: str, reading: Iterable[str]) -> None:
+    """Raise UsageError if a field of Options in `reading`, such as "layout", is not for a data set like `source`."""
+    if source not in BUILT_IN and not Path(source).exists():
+        return  # `load` raises the exception
+    for name in reading:
+        is_for_folders = name == "layout"
+        if not has_image_files(source) or is_table(source) == is_for_folders:
+            kind = "a folder of images" if is_for_folders else "a table (.csv or .tsv)"
+            option = f"--{name.replace('_', '-')}"
+            raise UsageError(f"{option} is for {kind}, and {source} is not one; omit the option")
 
 
 def has_image_files(source: str) -> bool:

@@ -35,7 +35,7 @@ def _require_no_other_files(folder: Path, sample: set[Path]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise UsageError(f"{folder}: is a file, not a folder")
+        raise UsageError(f"{folder}: is a file; pass the name of a new or empty folder")
     for path in map(Path, walk([(str(folder), True)])):
         if path not in sample and not is_skipped(path.name):
             raise UsageError(f"{folder}: contains {path}, which is not part of this sample; pass a new or empty folder")

@@ -18,7 +18,7 @@ UNSUPPORTED = re.compile(
 
 TEXT = re.compile(rb"[\t\r\n -~\x80-\xff]+")  # ASCII without control characters, or UTF-8
 MAX_QUOTED_BYTES = 40
-LIST_OF_PATHS = "; to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
+LIST_OF_PATHS = "to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
 
 
 class Kind(NamedTuple):
@@ -72,7 +72,7 @@ def unknown_kind(content: bytes) -> ImageError:
     """Return the exception for a file of no known kind. For a text file, such as an error message, it quotes it."""
     if TEXT.fullmatch(content, 0, 512):
         text = content[:MAX_QUOTED_BYTES].decode("utf-8", "replace").strip()
-        return ImageError("not-an-image", f"a text file, which begins with {text!r}{LIST_OF_PATHS}")
+        return ImageError("not-an-image", f"a text file, not an image; it begins with {text!r}", fix=LIST_OF_PATHS)
     return ImageError("not-an-image", f"cannot be read as one of {NAMES}")
 
 

@@ -73,7 +73,9 @@ def _chunks(content: bytes) -> Iterator[Chunk]:
         if end + 4 > len(content):
             raise ImageError("truncated", "cannot be decoded: the file ends within a PNG chunk")
         if zlib.crc32(view[start + 4 : end]) != CHUNK_END(content, end)[0]:
-            raise ImageError("damaged", f"cannot be decoded: the PNG chunk {kind!r} has a wrong checksum")
+            raise ImageError(
+                "damaged", f"cannot be decoded: the PNG chunk {kind.decode('latin-1')!r} has a wrong checksum"
+            )
         if kind == b"CgBI":
             raise ImageError("unsupported", "PNG as Xcode writes it for iPhone apps is not supported; save it as PNG")
         yield kind, view[start : end + 4]

@@ -87,13 +87,13 @@ def converted(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, 
 
 def _unpickled(path: Path) -> Any:
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder, not a file")
+        raise UsageError(f"{path}: is a folder; {SAVE}")
     try:
         # warnings are about pickle protocols other than 2; a Namespace has the options of a training script
         with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals([Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
+        raise UsageError(f"{path}: no such file; {SAVE}") from None
     except Exception as exc:  # torch.load can raise anything for a file that is not a pickle
         if name := re.search(r"GLOBAL ([\w.]+)", str(exc)):
             raise ModelError(f"{path}: contains more than weights: loading {name[1]} could run code; {SAVE}") from None

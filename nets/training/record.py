@@ -51,8 +51,8 @@ def check_resumable(out: Path, arguments: Arguments, earlier: Arguments) -> None
     """
     if any(arguments.get(name) != earlier.get(name) for name in MUST_MATCH):
         raise UsageError(
-            f"{out}: this run was started with {_differences(arguments, earlier)}; pass the same options, "
-            "or omit --resume to replace the run by a new one"
+            f"{out}: this run was started with {_differences(arguments, earlier)}, "
+            "or omit --resume to replace the run with a new one"
         )
     if changed := [name for name in MAY_DIFFER if arguments.get(name) != earlier.get(name)]:
         differences = ", ".join(f"{name} {earlier.get(name)}, now {arguments.get(name)}" for name in changed)
@@ -60,14 +60,15 @@ def check_resumable(out: Path, arguments: Arguments, earlier: Arguments) -> None
 
 
 def _differences(new: Arguments, old: Arguments) -> str:
-    """Return the options of the earlier run that differ: "--seed 0, not 7, --lr 0.1, not 0.2"."""
+    """Return the options of the earlier run that differ, the new ones, and what to pass."""
     same_images = new.get("data_sha256") == old.get("data_sha256")
     follow_from_images = ("--data",) if same_images else ("--mean", "--std")  # a folder may have been moved
     for before, now in zip(_options(old), _options(new), strict=True):
         changed = [name for name in before if before[name] != now[name] and name not in follow_from_images]
         if changed:
-            return ", ".join(f"{name} {_text(before[name])}, not {_text(now[name])}" for name in changed)
-    return "other images in --data, another --val-split or another version of netkit"
+            earlier, later = (" ".join(_text(name, values[name]) for name in changed) for values in (before, now))
+            return f"{earlier}, but this command has {later} (typed or by default); continue it with {earlier}"
+    return "other images in --data, another --val-split or another version of netkit; pass the same ones"
 
 
 def _options(arguments: Arguments) -> list[dict[str, Any]]:
@@ -93,13 +94,13 @@ def _options(arguments: Arguments) -> list[dict[str, Any]]:
     ]
 
 
-def _text(value: object) -> str:
-    """Return the value of an option as it is typed."""
+def _text(name: str, value: object) -> str:
+    """Return an option with its value as it is typed, or "no --option" if it is not set."""
     if isinstance(value, list):
-        return ",".join(map(str, value))
+        return f"{name} {','.join(map(str, value))}"
     if value is None or isinstance(value, bool):
-        return "set" if value else "unset"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return name if value else f"no {name}"
+    return f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
 
 
 def data_of(run: Path, card: ModelCard, *, source: str | None = None) -> DataSet:

@@ -85,6 +85,14 @@ def with_min_steps(recipe: Recipe, images: int) -> tuple[Recipe, str]:
     epochs = min(longer.position(MIN_STEPS - 1).epoch, SMALL_DATA_EPOCHS)
     if steps >= MIN_STEPS or epochs <= recipe.epochs:
         return recipe, ""
-    reason = f"the recipe's {recipe.epochs:g} epochs have only {steps} steps"
-    note = f"{images:,} training images: {epochs} epochs, because {reason}; --epochs changes it"
-    return replace(recipe, epochs=epochs), note
+    chosen = replace(recipe, epochs=epochs)
+    chosen_steps = EpochSchedule(chosen, images).steps
+    note = (
+        f"{images:,} training images: training {epochs} epochs ({chosen_steps:,} steps), because the "
+        f"recipe's {recipe.epochs:g} epochs have only {steps:,} steps{_skipping(recipe)}; --epochs changes it"
+    )
+    return chosen, note
+
+
+def _skipping(recipe: Recipe) -> str:
+    return f" (most epochs skip {recipe.drop_fraction:.0%} of the images)" if recipe.drop_fraction else ""

@@ -65,6 +65,8 @@ def load_into(net: nn.Module, path: Path) -> str:
     try:
         content = path.read_bytes()
         tensors = safetensors.torch.load(content)
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file; pass weights of 'netkit train' or 'netkit import'") from None
     except OSError as exc:
         raise UsageError(f"{path}: cannot be read: {exc.strerror}") from None
     except safetensors.SafetensorError:

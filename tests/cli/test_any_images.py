@@ -143,7 +143,11 @@ def test_torchvision_networks_can_be_trained_exported_and_run(netkit: Netkit, tm
         ),
         (["--image-size", "big"], 2, "'big' is not an image size; pass N or HEIGHTxWIDTH"),
         (["--mean", "a,b"], 2, "'a,b' is not a comma-separated list of numbers"),
-        (["--weights", "none.safetensors"], 2, "none.safetensors: cannot be read: No such file"),
+        (
+            ["--weights", "none.safetensors"],
+            2,
+            "none.safetensors: no such file; pass weights of 'netkit train' or 'netkit import'",
+        ),
         (["--data", "."], 1, "contains no subfolders"),
     ],
 )

@@ -52,13 +52,21 @@ def one_line(text: str) -> str:
         (["infer", "digit.png", "--arch", "densenet"], 2, "run 'netkit export --arch densenet' first"),
         (["infer", "digit.png"], 2, "no runs/*/model.onnx found; run 'netkit export' first"),
         (["infer", "digit.png", "--model", "none.onnx"], 2, "none.onnx: no such file"),
-        (["infer", "digit.png", "--model", "digit.png"], 1, "digit.png: is not an ONNX model"),
+        (
+            ["infer", "digit.png", "--model", "digit.png"],
+            1,
+            "digit.png: is damaged, or not an ONNX model; copy it again, or pass",
+        ),
         (["infer", "digit.png", "--device", "gpu"], 2, "unknown device 'gpu'"),
         (["infer", "digit.png", "--threads", "999999"], 2, "--threads 999999: must be at most "),
         (["infer", "digit.png", "--out", "r.txt"], 2, "--out r.txt: the suffix must be .csv, .jsonl or .parquet"),
         (["infer", ""], 2, "netkit: a path is empty; pass a file, a folder, a pattern or a URL"),
-        (["infer"], 2, "Missing argument 'PATHS...'"),
+        (["infer", "digit.png", "--foo"], 2, "netkit: no such option '--foo' (see netkit infer --help)\n"),
+        (["infer", "digit.png", "--thread", "1"], 2, "no such option '--thread'. Did you mean '--threads'? (see"),
+        (["infer"], 2, "missing argument 'PATHS...' (see netkit infer --help)"),
         (["infer", "digit.png", "--batch-size", "0"], 2, "netkit: --batch-size 0: must be a whole number, 1 or more\n"),
+        (["train", "--data", "digits", "--label-column", "x"], 2, "--label-column is for a table (.csv or .tsv), and"),
+        (["sample", "out", "--data", "digits", "--layout", "classes"], 2, "--layout is for a folder of images, and"),
         (["train", "--arch", "resdual"], 2, "did you mean 'residual'?"),
         (["train", "--recipe", "fats"], 2, "did you mean 'fast'?"),
         (["train", "--data", "mnits"], 2, "did you mean 'mnist'?"),
@@ -87,7 +95,7 @@ def one_line(text: str) -> str:
         (["bench", "none.onnx", "--seconds", "nan"], 2, "--seconds nan: must be a number above 0"),
         (["infer", "digit.png", "-0"], 2, "-0 is for paths from stdin; pass - as well"),
         (["infer", "digit.png", "--engine", "ray", "--out", "r.csv"], 2, "pass a name without .csv"),
-        (["infer", "digit.png", "--model"], 2, "requires an argument. (see netkit infer --help)"),
+        (["infer", "digit.png", "--model"], 2, "requires an argument (see netkit infer --help)"),
         (["export", "--run", ""], 2, "--run: the path is empty"),
         (["export", "--precision", "int9"], 2, "did you mean 'int8'?"),
         (["export", "--variants", "fp32,,int8"], 2, "unknown precision ''"),
@@ -104,9 +112,13 @@ def one_line(text: str) -> str:
         (["export", "--passes", "none", "--precision", "int8"], 2, "--passes requires fp32, not int8"),
         (["export", "--tune", "--passes", "none"], 2, "--tune chooses the passes itself: pass it without --passes"),
         (["verify", "none.onnx"], 2, "none.onnx: no such file"),
-        (["verify", "digit.png"], 1, "digit.png: is not an ONNX model"),
-        (["verify"], 2, "Missing argument 'MODEL.onnx'"),
-        (["infer", "digit.png", "--model", "empty"], 2, "empty: is a folder, not a file"),
+        (["verify", "digit.png"], 1, "digit.png: is damaged, or not an ONNX model; copy it again, or pass"),
+        (["verify"], 2, "missing argument 'MODEL.onnx' (see netkit verify --help)"),
+        (
+            ["infer", "digit.png", "--model", "empty"],
+            2,
+            "empty: is a folder; pass a file that 'netkit export' wrote, e.g. empty/model.onnx",
+        ),
         (["infer", "no\nsuch\x07"], 2, r"no\nsuch\x07: no such file or folder"),
         (["train", "--out", ""], 2, "--out: the path is empty"),
         (["train", "--seed", str(2**64)], 2, f"--seed {2**64}: must be at most 9,223,372,036,854,775,807"),
@@ -120,7 +132,11 @@ def one_line(text: str) -> str:
         (["nets", "torchvision/resnet18"], 2, "'netkit nets' lists only netkit's own networks"),
         (["trian"], 2, "unknown command 'trian': did you mean 'train'?"),
         (["--bogus"], 2, "--bogus"),
-        (["sample", "digit.png", "--data", "digits"], 2, "digit.png: is a file, not a folder"),
+        (
+            ["sample", "digit.png", "--data", "digits"],
+            2,
+            "digit.png: is a file; pass the name of a new or empty folder",
+        ),
     ],
 )
 def test_invalid_input_prints_one_line(
@@ -180,14 +196,15 @@ def test_infer_runs_a_changed_model_only_with_no_verify(netkit: Netkit, digit: P
     assert re.split(r"  +", graph.strip()) == ["graph", "FAILED", "changed since export; the network was not run"]
     assert done.stderr.startswith("graph: export the model again with 'netkit export'\n")
     rejected = netkit("infer", digit, "--model", "changed.onnx")
-    assert "changed.onnx: verification failed: graph: changed since export" in one_line(rejected.stderr)
+    assert "changed.onnx: the check 'graph' failed: changed since export" in one_line(rejected.stderr)
     assert (rejected.returncode, rejected.stdout) == (1, "")
     unverified = netkit("infer", digit, "--model", "changed.onnx", "--no-verify")
     assert unverified.returncode == 0 and f"{digit},".encode() in unverified.stdout.encode()
-    warning = "warning: changed.onnx: graph: changed since export; "
-    assert f"{warning}used because of --no-verify\n" in unverified.stderr
+    warning = "warning: changed.onnx: the check 'graph' failed: changed since export; "
+    fix = "; to fix it, export the model again with 'netkit export'\n"
+    assert f"{warning}using it anyway, because of --no-verify{fix}" in unverified.stderr
     measured = netkit("bench", "changed.onnx", "--batch-size", "1", "--seconds", "0.01")
-    assert measured.returncode == 0 and f"{warning}its speed is measured nevertheless\n" in measured.stderr
+    assert measured.returncode == 0 and f"{warning}measuring its speed anyway{fix}" in measured.stderr
 
 
 def test_export_reads_weights_outside_of_a_run_folder(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
@@ -344,3 +361,8 @@ def test_infer_succeeds_with_closed_streams(tmp_path: Path, digit: Path, model_p
 def test_file_names_that_stdout_cannot_encode_are_escaped(netkit: Netkit, tmp_path: Path) -> None:
     done = netkit("sample", "s\udcff☃", "--data", "digits", "--count", "3", PYTHONIOENCODING="utf-8:strict")
     assert (done.returncode, done.stdout) == (0, "wrote 3 images to s\\udcff☃/\n")
+
+
+def test_a_sample_of_fewer_images_than_requested_says_so(netkit: Netkit, tmp_path: Path) -> None:
+    done = netkit("sample", "all", "--data", "digits", "--count", "356")
+    assert done.stdout == "wrote 355 images to all/ (all test images of digits, which are fewer than --count 356)\n"

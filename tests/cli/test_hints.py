@@ -135,7 +135,14 @@ def test_the_suggested_command_runs_as_printed(run_line: RunLine, place: Path, l
 
 
 @pytest.mark.parametrize(
-    "options", ["", "--precision int8", "--variants int8,fp32", "--out 'a b.onnx'", "--out ../-c.onnx"]
+    "options",
+    [
+        "",
+        "--precision int8 --max-drop 100",
+        "--variants int8,fp32 --max-drop 100",
+        "--out 'a b.onnx'",
+        "--out ../-c.onnx",
+    ],
 )
 def test_the_hint_of_export_runs_the_model_that_was_written(
     run_line: RunLine, workspace: Path, tmp_path: Path, options: str
@@ -143,7 +150,7 @@ def test_the_hint_of_export_runs_the_model_that_was_written(
     """Also if runs/ has another model, which is newer, and from another folder."""
     shutil.copytree(workspace / "runs", tmp_path / "here/runs")
     shutil.copytree(workspace / "runs/residual", tmp_path / "run x")
-    errors = run_line(f"netkit export --run '../run x' --max-drop 100 {options}", tmp_path / "here")
+    errors = run_line(f"netkit export --run '../run x' {options}", tmp_path / "here")
     line = suggested(errors)
     run_line(line, tmp_path / "here")
     written = max(

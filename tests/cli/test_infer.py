@@ -90,8 +90,8 @@ def test_a_table_or_a_list_with_another_name_is_named_for_what_it_is(tmp_path: P
     assert [row["status"] for row in rows] == ["not-an-image", "not-an-image", "ok"]
     hint = "to read paths from it, name it .csv or .tsv, or run: netkit infer - < FILE"
     assert [row["message"] for row in rows[:2]] == [
-        f"a text file, which begins with 'path,label\\ndigit.png,1'; {hint}",
-        f"a text file, which begins with 'digit.png'; {hint}",
+        f"a text file, not an image; it begins with 'path,label\\ndigit.png,1'; {hint}",
+        f"a text file, not an image; it begins with 'digit.png'; {hint}",
     ]
 
 
@@ -101,9 +101,17 @@ def test_more_labels_than_the_model_has_are_rejected(tmp_path: Path, digit: Path
     assert (done.returncode, done.stdout) == (2, b"")
 
 
-def test_empty_stdin_gives_no_rows(tmp_path: Path, model: Path) -> None:
+def test_stdin_without_paths_is_an_error(tmp_path: Path, model: Path) -> None:
     done = infer("-", "--model", model, cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (0, b"path,label,probability,status,message\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.startswith(b"netkit: -: stdin contains no paths; write paths to it, e.g. ")
+
+
+def test_a_command_that_classified_no_image_is_not_suggested_again(tmp_path: Path, digit: Path, model: Path) -> None:
+    failed = infer("none.png", "--model", model, cwd=tmp_path)
+    assert failed.returncode == 1 and b"next: " not in failed.stderr
+    partly_failed = infer("none.png", digit, "--model", model, cwd=tmp_path)
+    assert partly_failed.returncode == 1 and b"next: " in partly_failed.stderr
 
 
 def test_a_closed_pipe_on_stdout_ends_infer_without_an_error(tmp_path: Path, digit: Path, model: Path) -> None:

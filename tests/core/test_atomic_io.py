@@ -76,7 +76,7 @@ def test_pipes_and_folders_are_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="pipe: is not a regular file"):
         write_atomic(tmp_path / "pipe", b"")
     assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(UsageError, match="is a folder, not a file"):
+    with pytest.raises(UsageError, match="is a folder; pass the name of a file with --out"):
         write_atomic(tmp_path, b"")
 
 

@@ -254,8 +254,10 @@ def test_an_empty_file_is_not_requested(bucket: MemoryFileSystem, monkeypatch: p
 
 
 def test_a_missing_package_is_an_error_rather_than_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match=r"s3://bucket/a\.png: .*s3fs"):
+    with pytest.raises(UsageError, match=r"s3://bucket/a\.png: .* the package s3fs; run: pip install s3fs$"):
         remote.read("s3://bucket/a.png", max_bytes=1)
+    with pytest.raises(UsageError, match=r"sftp://host/a\.png: .* needs a package: SFTPFileSystem requires .*paramiko"):
+        remote.read("sftp://host/a.png", max_bytes=1)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(MissingExtraError, match=r"pip install '\.\[remote\]'"):
         remote.read(f"{URL}/a.png", max_bytes=1)

@@ -69,9 +69,9 @@ def test_the_named_file_is_used_even_if_another_is_newer(here: Path, caplog: pyt
         (WEIGHTS, None, None, "no runs/*/model.safetensors found; run 'netkit train' first"),
         (MODEL, None, "preact", "runs/preact/model.onnx: no such file; run 'netkit export --arch preact' first"),
         (WEIGHTS, None, "a/b", "runs/a-b/model.safetensors: no such file; run 'netkit train --arch a/b' first"),
-        (MODEL, "my.onnx", None, "my.onnx: no such file"),
-        (MODEL, "folder", None, "folder: is a folder, not a file"),
-        (MODEL, "pipe", None, "pipe: is a pipe or a device, not a file"),
+        (MODEL, "my.onnx", None, "my.onnx: no such file; pass a file that 'netkit export' wrote"),
+        (MODEL, "folder", None, "folder: is a folder; pass a file that 'netkit export' wrote, e.g. folder/model.onnx"),
+        (MODEL, "pipe", None, "pipe: is a pipe or a device; pass a file that 'netkit export' wrote"),
         (MODEL, "my.onnx", "preact", "my.onnx and --arch preact both name a file: pass only one of them"),
     ],
 )

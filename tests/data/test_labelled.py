@@ -148,8 +148,35 @@ def test_a_model_is_evaluated_on_the_images_that_training_kept_for_testing(
 
 def test_a_class_that_the_card_does_not_list_is_an_error(card: ModelCard, images: Path) -> None:
     (images / "1").rename(images / "seven")
-    with pytest.raises(DataError, match=r"images: the classes 'seven' are not among the model's labels "):
+    with pytest.raises(
+        DataError, match=r"images: the model does not know the class 'seven'; its labels .*'4', .*10 in total"
+    ) as folder:
         labelled.load(str(images), card)
+    assert str(folder.value).endswith("; rename the subfolders to these labels, or pass another data set with --data")
+    table = images.parent / "all.csv"
+    table.write_text("path,label\n1.png,seven\n2.png,eight\n")
+    message = "the model does not know the classes 'eight', 'seven'; .* rename the labels in the table to these labels"
+    with pytest.raises(DataError, match=message):
+        labelled.load(str(table), card)
+
+
+@pytest.mark.parametrize(
+    ("name", "reading", "message"),
+    [
+        ("digits", {"label_column": "x"}, "--label-column is for a table (.csv or .tsv), and digits is not one"),
+        ("digits", {"layout": "classes"}, "--layout is for a folder of images, and digits is not one"),
+        ("images", {"path_column": "x"}, "--path-column is for a table (.csv or .tsv), and images is not one"),
+        ("all.csv", {"layout": "classes"}, "--layout is for a folder of images, and all.csv is not one"),
+    ],
+)
+def test_an_option_for_another_kind_of_data_set_is_rejected(
+    card: ModelCard, images: Path, monkeypatch: pytest.MonkeyPatch, name: str, reading: dict[str, str], message: str
+) -> None:
+    monkeypatch.chdir(images.parent)
+    Path("all.csv").write_text("path,label\n")
+    with pytest.raises(UsageError) as caught:
+        labelled.load(name, card, reading)
+    assert str(caught.value) == f"{message}; omit the option"
 
 
 def test_a_source_that_is_not_a_data_set_is_rejected(card: ModelCard, tmp_path: Path) -> None:

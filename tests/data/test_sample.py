@@ -111,5 +111,5 @@ def test_a_larger_sample_in_the_folder_is_rejected(digits_data: ArrayDataSet, tm
 
 def test_the_error_names_a_file_in_place_of_the_folder(digits_data: ArrayDataSet, tmp_path: Path) -> None:
     (tmp_path / "images").touch()
-    with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: is a file, not a folder$"):
+    with pytest.raises(UsageError, match=f"^{tmp_path / 'images'}: is a file; pass the name of a new or empty folder$"):
         write_sample(digits_data, tmp_path / "images")

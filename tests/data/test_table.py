@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from netkit.core.errors import DataError, UsageError
+from netkit.core.errors import DataError, NetkitError, UsageError
 from netkit.data import image_files, registry
 from netkit.data.options import Options
 
@@ -101,7 +101,7 @@ def test_a_path_in_windows_spelling_is_found_unless_a_file_has_that_name(images:
 )
 def test_a_table_that_cannot_be_used_is_an_error_that_says_why(images: Path, content: bytes, message: str) -> None:
     (images / "all.csv").write_bytes(content)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(NetkitError, match=message):
         registry.load(str(images / "all.csv"))
 
 

@@ -170,13 +170,14 @@ def png_of(width: int, height: int) -> bytes:
         (
             b"hello, I am text",
             "not-an-image",
-            "a text file, which begins with 'hello, I am text'",
+            "a text file, not an image; it begins with 'hello, I am text'",
         ),
         (b"\0\1\2", "not-an-image", "cannot be read as one of PNG, JPEG, BMP, GIF, TIFF, WebP, PGM, PPM, AVIF"),
         (PNG[:1000], "truncated", "cannot be decoded: "),
         (PNG[:20], "truncated", "cannot be decoded: "),
         (JPEG[:-400], "truncated", "cannot be decoded: image file is truncated"),
         (PNG[:1000] + bytes(byte ^ 255 for byte in PNG[1000:1010]) + PNG[1010:], "damaged", "cannot be decoded: "),
+        (PNG[:20] + bytes([PNG[20] ^ 1]) + PNG[21:], "damaged", "the PNG chunk 'IHDR' has a wrong checksum"),
         (
             png_of(10_000, 10_000),
             "too-large",

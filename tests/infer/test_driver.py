@@ -151,7 +151,7 @@ def test_a_complete_run_is_left_unchanged_unless_a_shard_is_missing(run: Run, pl
     second = run(record_numbers(processed), resume=True)
     assert before == mtimes(plan.folder)
     assert processed == [] and second.counts.as_dict() == first.counts.as_dict() and second.new_rows == 0
-    with pytest.raises(UsageError, match="started with top-k 2, not 1"):
+    with pytest.raises(UsageError, match="started with top-k 2, but this command has 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     with pytest.raises(UsageError, match="started with model"):
         run(plan=replace(plan, model_sha256="0" * 64), resume=True)
@@ -204,7 +204,7 @@ def test_the_brightness_warning_considers_all_shards_together(
 def test_a_run_with_other_inputs_or_settings_cannot_be_resumed(run: Run, plan: Plan, images: Path) -> None:
     with pytest.raises(Stopped):
         run(stop_after(reported=3))
-    with pytest.raises(UsageError, match="started with top-k 2, not 1"):
+    with pytest.raises(UsageError, match="started with top-k 2, but this command has 1"):
         run(plan=replace(plan, top_k=1), resume=True)
     (images / "bad0.png").unlink()
     with pytest.raises(UsageError, match=f"the earlier run .{COUNT} files before, {COUNT - 1} now.;"):
@@ -280,7 +280,7 @@ def test_an_error_in_a_worker_fails_the_run_with_its_message(run: Run, plan: Pla
     with pytest.raises(Stopped):
         run(stop_after(reported=1))
     (plan.folder / "_model.onnx").write_bytes(b"not a model")
-    with pytest.raises(ModelError, match=r"_model\.onnx: is not an ONNX model"):
+    with pytest.raises(ModelError, match=r"_model\.onnx: is damaged, or not an ONNX model"):
         run(resume=True)
     assert not (plan.folder / "_SUCCESS").exists()
 

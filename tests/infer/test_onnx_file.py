@@ -169,7 +169,8 @@ def test_missing_or_malformed_card_gives_an_error_with_the_file_name(
 
 @pytest.mark.parametrize("content", [b"not a model", b"\x89PNG\r\n\x1a\n" + bytes(99), bytes(99), b"PK\x03\x04"])
 def test_file_that_is_not_onnx_is_rejected(content: bytes) -> None:
-    with pytest.raises(ModelError, match=r"^m\.onnx: is not an ONNX model; pass a file that 'netkit export' wrote$"):
+    fix = "copy it again, or pass a file that 'netkit export' wrote"
+    with pytest.raises(ModelError, match=rf"^m\.onnx: is damaged, or not an ONNX model; {fix}$"):
         onnx_file.check(content, "m.onnx")
     with pytest.raises(ModelError, match=r"^m\.onnx: is empty; export the model again with 'netkit export'$"):
         onnx_file.check(b"", "m.onnx")

@@ -171,8 +171,8 @@ def test_a_results_file_replaces_an_earlier_one_after_the_last_row(tmp_path: Pat
         ("r", "--out {folder}/r: the suffix must be .csv, .jsonl or .parquet"),
         ("none/r.csv", "{folder}/none/r.csv: the folder {folder}/none does not exist"),
         ("file/r.csv", "{folder}/file/r.csv: the folder {folder}/file does not exist"),
-        ("folder.csv", "{folder}/folder.csv: is a folder, not a file"),
-        ("pipe.csv", "{folder}/pipe.csv: is not a regular file and cannot be replaced"),
+        ("folder.csv", "{folder}/folder.csv: is a folder; pass the name of a file with --out"),
+        ("pipe.csv", "{folder}/pipe.csv: is not a regular file and cannot be replaced; pass another one with --out"),
     ],
 )
 def test_a_path_that_cannot_be_written_is_rejected_at_once(tmp_path: Path, name: str, message: str) -> None:
@@ -203,7 +203,7 @@ def test_resuming_a_stopped_run_with_other_arguments_other_inputs_or_damaged_fil
     path = tmp_path / "r.csv"
     monkeypatch.setattr(results_file, "SAVE_EVERY_S", 0)
     stop_after(ROWS[:7], path, model="a", inputs=["x/"])
-    with pytest.raises(UsageError, match=r"r\.csv: this run was started with model a, not b; pass the same"):
+    with pytest.raises(UsageError, match=r"r\.csv: this run was started with model a, but this .* b .*; pass the same"):
         write(path, [], model="b", inputs=["x/"], resume=True)
     with pytest.raises(UsageError, match=r"r\.csv: the first 7 inputs differ from those of the earlier run; omit"):
         resume(path, ["another", *PATHS[1:]], model="a", inputs=["x/"])
@@ -235,7 +235,7 @@ def test_resuming_a_finished_run_with_another_model_other_inputs_or_a_changed_fi
     write(path, ROWS, model="a")
     before = path.read_bytes()
     for model, paths, message in [
-        ("b", PATHS, "this run was started with model a, not b"),
+        ("b", PATHS, "this run was started with model a, but this command has b"),
         ("a", ["other.png", *PATHS[1:]], f"the first {len(ROWS)} inputs differ from those of the earlier run"),
         ("a", [*PATHS, "more.png"], f"the earlier run had only {len(ROWS)} inputs"),
     ]:

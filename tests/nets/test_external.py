@@ -122,7 +122,7 @@ def test_error_for_an_unknown_name_has_at_most_five_suggestions(
     color_card: ModelCard, name: str, question: str
 ) -> None:
     with pytest.raises(
-        UsageError, match=rf"'torchvision/{name}': {question}.*torchvision\.models\.list_models"
+        UsageError, match=rf"'torchvision/{name}': {question}.*to list the names, run: python -c .*list_models"
     ) as caught:
         build(replace(color_card, arch=f"torchvision/{name}"))
     assert str(caught.value).count("torchvision/") <= 1 + 5

@@ -122,5 +122,5 @@ def test_failing_picture_causes_one_warning_and_all_others_are_drawn(
         class_names=CLASS_NAMES,
     )
     curves = tmp_path / "curves.png"
-    assert caplog.messages == [f"{curves}: cannot be drawn: {curves}: is a folder, not a file"]
+    assert caplog.messages == [f"{curves}: cannot be drawn: {curves}: is a folder; pass the name of a file with --out"]
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {"confusion.png", "mistakes.png"}

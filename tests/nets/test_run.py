@@ -203,13 +203,20 @@ def test_resuming_without_a_saved_state_starts_from_the_beginning(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 7}, "--seed 0, not 7"),
-        ({"recipe": replace(RECIPE, epochs=9, lr=0.2)}, "--epochs 2, not 9, --lr 0.1, not 0.2"),
-        ({"recipe": RECIPE.with_augmentation("none")}, "--augment digits, not none"),
-        ({"recipe": replace(RECIPE, balanced=True)}, "--class-weights none, not balanced"),
-        ({"recipe": recipe_named("baseline")}, "--recipe fast, not baseline"),
-        ({"recipe": replace(RECIPE, momentum=0.8)}, "other images in --data, .* or another version of netkit"),
-        ({"arch": "inception"}, "--arch residual, not inception"),
+        ({"seed": 7}, "--seed 0, but this command has --seed 7 .*; continue it with --seed 0"),
+        (
+            {"recipe": replace(RECIPE, epochs=9, lr=0.2)},
+            r"--epochs 2 --lr 0\.1, but this command has --epochs 9 --lr 0\.2 \(typed or by default\); "
+            r"continue it with --epochs 2 --lr 0\.1",
+        ),
+        ({"recipe": RECIPE.with_augmentation("none")}, "--augment digits, but this command has --augment none .*"),
+        ({"recipe": replace(RECIPE, balanced=True)}, "--class-weights none, but this command has .* balanced .*"),
+        ({"recipe": recipe_named("baseline")}, "--recipe fast, but this command has --recipe baseline .*"),
+        (
+            {"recipe": replace(RECIPE, momentum=0.8)},
+            "other images in --data, .* or another version of netkit; pass the same ones",
+        ),
+        ({"arch": "inception"}, "--arch residual, but this command has --arch inception .*"),
     ],
 )
 def test_resuming_with_other_arguments_is_rejected(
@@ -219,7 +226,7 @@ def test_resuming_with_other_arguments_is_rejected(
     if not ended:
         with pytest.raises(Interrupted):
             train(make_plan(folder), data, stopping_after(3))
-    with pytest.raises(UsageError, match=rf"this run was started with {message}; pass the same options, or omit"):
+    with pytest.raises(UsageError, match=rf"this run was started with {message}, or omit --resume to replace the run"):
         train(make_plan(folder, resume=True, **change), data)
 
 
@@ -247,7 +254,7 @@ def test_state_of_another_network_is_rejected(tmp_path: Path, data: ArrayDataSet
 
 def test_error_names_the_other_data_set(trained: TrainedRun, data: ArrayDataSet) -> None:
     other = replace(data, source="photos", sha256="1" * 64)
-    with pytest.raises(UsageError, match="started with --data digits, not photos;"):
+    with pytest.raises(UsageError, match="with --data digits, but this command has --data photos "):
         train(make_plan(trained.weights.parent, resume=True), other)
 
 

@@ -60,8 +60,11 @@ def test_small_data_sets_get_enough_epochs_for_500_steps(images: int, epochs: in
 def test_few_images_get_at_most_100_epochs_with_a_reason(images: int, steps: int) -> None:
     recipe, note = with_min_steps(recipe_named("fast"), images)
     assert recipe.epochs == 100
-    reason = f"the recipe's 8 epochs have only {steps} steps"
-    assert note == f"{images} training images: 100 epochs, because {reason}; --epochs changes it"
+    assert note == (
+        f"{images} training images: training 100 epochs ({EpochSchedule(recipe, images).steps} steps), because the "
+        f"recipe's 8 epochs have only {steps} steps (most epochs skip 50% of the images); --epochs changes it"
+    )
+    assert "skip" not in with_min_steps(recipe_named("baseline"), images)[1]
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(60_000, 8), (10, 200)])

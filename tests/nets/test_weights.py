@@ -226,9 +226,9 @@ def test_converted_files_text_files_folders_and_missing_files_are_rejected(tmp_p
     (tmp_path / "text.pth").write_text("weights")
     with pytest.raises(ModelError, match=r"is damaged, or was not written by torch\.save"):
         weights.convert(tmp_path / "text.pth", tmp_path / "out.safetensors")
-    with pytest.raises(UsageError, match="is a folder, not a file"):
+    with pytest.raises(UsageError, match="is a folder; import a file of "):
         weights.convert(tmp_path, tmp_path / "out.safetensors")
-    with pytest.raises(UsageError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file; import a file of "):
         weights.convert(tmp_path / "none.pth", tmp_path / "out.safetensors")
 
 
