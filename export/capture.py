@@ -23,6 +23,7 @@ from netkit.infer.model.operators import REFUSED
 TORCH = os.path.dirname(torch.__file__) + os.sep
 # torch's metadata of a node: the paths of the enclosing modules, outermost first, then the operator; and their classes
 SCOPES_KEY, CLASSES_KEY = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+BATCH = ({0: Dim("batch")},)  # the dynamic axis of the only input
 NETWORK = "model.net"  # the path of the network in convert.Classifier
 # a part of torch's message -> what is wrong, and what to write instead
 CAUSES = {
@@ -55,7 +56,7 @@ def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram
     for strict in (False, True):
         try:
             with _silent(), ExitStack() if strict else _recorded(module, running):
-                return torch.export.export(module, (example,), dynamic_shapes=({0: Dim("batch")},), strict=strict)
+                return torch.export.export(module, (example,), dynamic_shapes=BATCH, strict=strict)
         except Exception as exc:  # the network's code can raise anything
             errors.append(exc)
     path, layer = running[-1] if running else ("", module)
@@ -72,6 +73,7 @@ def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelPro
                 opset_version=opset,
                 input_names=[INPUT],
                 output_names=list(OUTPUTS),
+                dynamic_shapes=BATCH,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as exc:  # its own message is several pages long

@@ -11,10 +11,11 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from netkit.core.errors import UsageError
+from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.export.capture import capture, reject_scripted, to_onnx
 from netkit.export.passes import FLOAT32, Passes, apply_passes
+from netkit.infer.model.onnx_file import MAX_FILE_BYTES
 from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
@@ -74,7 +75,10 @@ def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
     }
     for key, value in metadata.items():
         proto.metadata_props.add(key=key, value=value)
-    onnx.checker.check_model(proto, full_check=True)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise ModelError(f"{card.arch}: its ONNX graph is not valid: {first_line(exc)}") from None
     return proto.SerializeToString(deterministic=True)
 
 
@@ -88,10 +92,20 @@ def translate(
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
     reject_scripted(net, name=card.arch)
+    _require_one_file(net, card.arch)
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     classifier = Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval()
     return _fold_constants(to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch))
+
+
+def _require_one_file(net: nn.Module, name: str) -> None:
+    nbytes = sum(tensor.nbytes for tensor in net.state_dict().values())
+    if nbytes > MAX_FILE_BYTES:
+        raise ModelError(
+            f"{name}: has {nbytes:,} bytes of weights; one ONNX file without external data, which netkit does not "
+            f"allow, has at most {MAX_FILE_BYTES:,}"
+        )
 
 
 def _with_spatial_means(net: nn.Module) -> nn.Module:

@@ -88,7 +88,7 @@ def _timm_factory(arch: str, classes: int) -> Factory:
     import timm
 
     def make(size: tuple[int, int]) -> nn.Module:
-        image_size = {"img_size": size} if config.fixed_input_size else {}
+        image_size: dict[str, Any] = {"img_size": size} if config.fixed_input_size else {}
         network: nn.Module = timm.create_model(arch.removeprefix(TIMM), num_classes=classes, **image_size)
         return network
 

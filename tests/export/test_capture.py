@@ -65,6 +65,11 @@ def test_the_network_is_unchanged_after_an_error(card: ModelCard) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
 
+def test_a_network_that_is_too_large_for_one_file_is_refused_with_its_size(card: ModelCard) -> None:
+    with pytest.raises(ModelError, match=r"^residual: has 2,400,080,000 bytes of weights; one ONNX file without ext"):
+        convert(nn.Linear(30_000, 20_000, device="meta"), card)
+
+
 def test_a_user_network_with_a_pool_that_divides_is_exported(card: ModelCard) -> None:
     assert convert(MaxPoolTo(7, channels=1, classes=10, size=(28, 28)), card)
     assert convert(UserNetwork(channels=1, classes=10, size=(28, 28)), card)
