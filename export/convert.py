@@ -1,7 +1,7 @@
 """Conversion of a network and its model card to ONNX: uint8 pixels in, logits and probabilities out."""
 
 import copy
-import warnings
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.export.passes import FLOAT32, Pass, apply_passes
-from netkit.infer.model.onnx_file import INPUT, OUTPUTS
+from netkit.export.capture import capture, reject_scripted, to_onnx
+from netkit.export.passes import FLOAT32, Passes, apply_passes
+from netkit.infer.model.onnx_file import MAX_FILE_BYTES
 from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
@@ -48,7 +49,7 @@ def convert(
     *,
     opset: int = OPSET,
     dtype: torch.dtype = torch.float32,
-    passes: Iterable[Pass] = FLOAT32,
+    passes: Passes = FLOAT32,
 ) -> bytes:
     """Return the bytes of an ONNX model that runs `net` on pixels, with any batch size and `card` in its metadata.
 
@@ -60,12 +61,24 @@ def convert(
 
 
 def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
-    """Check `proto` and return its bytes, with `card` as the only metadata."""
+    """Check `proto` and return its bytes. Its only metadata are `card`, and the parts of it that other tools read."""
     _clear_metadata(proto)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
-    proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
-    onnx.checker.check_model(proto, full_check=True)
+    metadata = {
+        METADATA_KEY: card.to_json(),
+        "Image.BitmapPixelFormat": "Gray8" if card.channels == 1 else "Rgb8",
+        "Image.ColorSpaceGamma": "SRGB",
+        "Image.NominalPixelRange": "NominalRange_0_255",
+        # Ultralytics' tools read it as a Python literal, in which an escaped surrogate pair would be two characters
+        "names": json.dumps(dict(enumerate(card.labels)), ensure_ascii=False),
+    }
+    for key, value in metadata.items():
+        proto.metadata_props.add(key=key, value=value)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as exc:
+        raise ModelError(f"{card.arch}: its ONNX graph is not valid: {first_line(exc)}") from None
     return proto.SerializeToString(deterministic=True)
 
 
@@ -74,34 +87,25 @@ def translate(
 ) -> onnx.ModelProto:
     """Export `net` on pixels with torch.onnx.export; the nodes keep their metadata, which names their modules.
 
-    Raises UsageError for an opset outside OPSETS, ModelError if the exporter fails.
+    Raises UsageError for an opset outside OPSETS, ModelError if torch cannot export the network.
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
+    reject_scripted(net, name=card.arch)
+    _require_one_file(net, card.arch)
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.11 uses its own deprecated LeafSpec
-        try:
-            program = torch.onnx.export(
-                Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval(),
-                (example,),
-                dynamo=True,
-                opset_version=opset,
-                input_names=[INPUT],
-                output_names=list(OUTPUTS),
-                dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as exc:  # its own message is several pages long
-            raise ModelError(f"{card.arch}: torch.onnx cannot export this network: {first_line(_root(exc))}") from None
-    assert program is not None  # it is None only without dynamo
-    return _fold_constants(program.model_proto)
+    classifier = Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval()
+    return _fold_constants(to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch))
 
 
-def _root(exc: BaseException) -> BaseException:
-    """Return the exception that caused `exc`, at the end of the chain of causes."""
-    return _root(exc.__cause__) if exc.__cause__ else exc
+def _require_one_file(net: nn.Module, name: str) -> None:
+    nbytes = sum(tensor.nbytes for tensor in net.state_dict().values())
+    if nbytes > MAX_FILE_BYTES:
+        raise ModelError(
+            f"{name}: has {nbytes:,} bytes of weights; one ONNX file without external data, which netkit does not "
+            f"allow, has at most {MAX_FILE_BYTES:,}"
+        )
 
 
 def _with_spatial_means(net: nn.Module) -> nn.Module:

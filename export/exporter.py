@@ -1,7 +1,8 @@
 """Exporter: converts a network, compares the ONNX model with PyTorch, and writes the file only if it passes."""
 
+import logging
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from netkit.core.model_card import ModelCard
 from netkit.core.version import VERSION
 from netkit.data.dataset import DataSet
 from netkit.export import quantize
-from netkit.export.convert import OPSET, convert
+from netkit.export.candidates import Candidate, fallbacks, fastest_first
+from netkit.export.convert import OPSET
 from netkit.export.parity import report
 from netkit.export.parity.compare import BATCH_SIZES, compare, session_logits, worst_images
 from netkit.export.parity.divergence import first_divergence
 from netkit.export.parity.reference import Reference, compute_reference, float32_error
 from netkit.export.parity.samples import choose_probes
-from netkit.export.passes import float32_passes
+from netkit.export.passes import FLOAT32
 from netkit.infer.model import certificate, onnx_file, verify
 from netkit.infer.model.certificate import Certificate, Comparison, sha256
 from netkit.infer.model.onnx_file import Model
@@ -31,9 +33,11 @@ from netkit.infer.runtime.providers import NAMES, device_of
 from netkit.infer.runtime.session import open_session, open_sessions
 from netkit.nets.training import checkpoint
 
+logger = logging.getLogger(__name__)
+
 NO_DIVERGENCE = (
-    "without netkit's graph passes every module matches, so the cause is a pass, or that the network's output for an "
-    "image depends on the other images of the batch"
+    "one by one every module matches, so the cause may be that the network's output for an image depends on the other "
+    "images of the batch"
 )
 MAX_DIVERGENCE_IMAGES = 128  # images with the largest errors, used to find the first module whose output differs
 
@@ -46,7 +50,9 @@ def export(
     data: DataSet,
     opset: int = OPSET,
     max_drop: float,
+    passes: Collection[str] = tuple(FLOAT32),
     multiple: int = 1,
+    tune: bool = False,
 ) -> dict[str, Certificate]:
     """Write `net` as an ONNX file for each precision in `paths`, and describe all models of the folder in parity.md.
 
@@ -54,10 +60,12 @@ def export(
     without. The logits of an fp32 model must match PyTorch in float64 within a bound, on test images and synthetic
     images. The test accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
 
-    The channels of an fp32 model are padded to a multiple of `multiple`, see `passes.pad_channels`. Returns the
-    certificate of each file.
+    The graph of an fp32 model is rewritten by the graph passes in `passes`, and its channels are padded to a multiple
+    of `multiple`, see `passes.pad_channels`. If it fails its check, it is checked again with fewer passes. With `tune`,
+    the fastest model on this CPU is chosen from several with different passes. Returns the certificate of each file.
 
-    Raises ParityError if a model fails its check; its file and the files of later precisions are not changed.
+    Raises ParityError if a model fails its check, an fp32 model even without passes; its file and the files of later
+    precisions are not changed.
     Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
@@ -68,18 +76,21 @@ def export(
     torch_errors: dict[str, float] = {}  # float32 errors by device
     certificates: dict[str, Certificate] = {}
     for precision, path in paths.items():
-        model = onnx_file.check(_model_bytes(reference, data, precision, opset, multiple), str(path))
-        comparisons = tuple(_comparisons(model, reference, torch_errors))
         try:
             if precision == "fp32":
-                _require_parity(model, comparisons, reference, opset)
+                candidates = (
+                    fastest_first(reference.net, card, opset=opset, file=str(path)) if tune
+                    else fallbacks(reference.net, card, opset=opset, names=passes, multiple=multiple, file=str(path))
+                )  # fmt: skip
+                candidate, comparisons = _first_with_parity(candidates, reference, torch_errors, opset)
             else:
-                comparisons = tuple(_bound_by_own_error(comparison) for comparison in comparisons)
+                candidate = Candidate(onnx_file.check(_model_bytes(reference, data, precision, opset), str(path)))
+                comparisons = tuple(map(_bound_by_own_error, _comparisons(candidate.model, reference, torch_errors)))
                 require_accuracy(comparisons, torch_accuracy=reference.accuracy, max_drop=max_drop)
         except ParityError as exc:
             unchanged = "; the existing file is unchanged" if path.exists() else ""
             raise ParityError(f"{path}: not written: {exc}{unchanged}") from None
-        certified = _certified(model, reference, comparisons, precision)
+        certified = _certified(candidate, reference, comparisons, precision)
         verify.open_verified(certified, device="cpu")
         atomic_io.write_atomic(path, certified.content)
         certificates[precision] = verify.read_self_test(certified).certificate
@@ -99,13 +110,11 @@ def require_accuracy(comparisons: tuple[Comparison, ...], *, torch_accuracy: flo
             )
 
 
-def _model_bytes(reference: Reference, data: DataSet, precision: str, opset: int, multiple: int) -> bytes:
+def _model_bytes(reference: Reference, data: DataSet, precision: str, opset: int) -> bytes:
     net, card = reference.net, reference.card
     if precision == "fp16":
         return quantize.to_fp16(net, card, opset=opset)
-    if precision == "int8":
-        return quantize.to_int8(net, card, data.train_images[: reference.max_images], opset=opset)
-    return convert(net, card, opset=opset, passes=float32_passes(multiple=multiple))
+    return quantize.to_int8(net, card, data.train_images[: reference.max_images], opset=opset)
 
 
 def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, float]) -> Iterator[Comparison]:
@@ -118,12 +127,33 @@ def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, flo
             yield compare(reference, session, optimised=optimised, torch_error=torch_errors[device])
 
 
-def _require_parity(model: Model, comparisons: tuple[Comparison, ...], reference: Reference, opset: int) -> None:
-    """Raise ParityError for the first comparison that exceeds its bound; the message names the module that differs."""
-    failed = next((comparison for comparison in comparisons if not comparison.holds), None)
-    if failed is None:
-        return
-    session = open_session(model, device=device_of(failed.provider), optimised=failed.optimised)
+def _first_with_parity(
+    candidates: Iterable[Candidate], reference: Reference, torch_errors: dict[str, float], opset: int
+) -> tuple[Candidate, tuple[Comparison, ...]]:
+    """Return the first candidate whose comparisons all hold, with these; warn if it is not the first of all.
+
+    Raises ParityError if there is none; the message names the module that differs.
+    """
+    failures: list[tuple[Candidate, Comparison]] = []
+    for candidate in candidates:
+        comparisons = tuple(_comparisons(candidate.model, reference, torch_errors))
+        failed = next((comparison for comparison in comparisons if not comparison.holds), None)
+        if failed is None:
+            if failures:
+                first, comparison = failures[0]
+                dropped = ", ".join(name for name in first.passes if name not in candidate.passes)
+                logger.warning(
+                    "with the graph passes %s, the ONNX model differs from PyTorch: %s; exported %s",
+                    first, comparison, f"without {dropped}" if dropped else f"with {candidate}",
+                )  # fmt: skip
+            return candidate, comparisons
+        failures.append((candidate, failed))
+    raise ParityError(f"the ONNX model differs from PyTorch: {_explained(*failures[-1], reference, opset)}")
+
+
+def _explained(candidate: Candidate, failed: Comparison, reference: Reference, opset: int) -> str:
+    """Describe a comparison that does not hold, and the module that differs."""
+    session = open_session(candidate.model, device=device_of(failed.provider), optimised=failed.optimised)
     images_u8 = worst_images(reference, session, min(MAX_DIVERGENCE_IMAGES, reference.max_batched_images))
     divergence = first_divergence(
         reference.net,
@@ -133,7 +163,7 @@ def _require_parity(model: Model, comparisons: tuple[Comparison, ...], reference
         provider=failed.provider,
         optimised=failed.optimised,
     )
-    raise ParityError(f"the ONNX model differs from PyTorch: {failed}; {divergence or NO_DIVERGENCE}")
+    return f"{failed}; {divergence or NO_DIVERGENCE}"
 
 
 def _bound_by_own_error(comparison: Comparison) -> Comparison:
@@ -141,9 +171,11 @@ def _bound_by_own_error(comparison: Comparison) -> Comparison:
     return replace(comparison, bound=max(comparison.error, comparison.probability_error))
 
 
-def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison, ...], precision: str) -> Model:
-    """Return the model with its certificate and probes in the metadata."""
-    is_fp32 = precision == "fp32"
+def _certified(
+    candidate: Candidate, reference: Reference, comparisons: tuple[Comparison, ...], precision: str
+) -> Model:
+    """Return the candidate's model with its certificate and probes in the metadata."""
+    model, is_fp32 = candidate.model, precision == "fp32"
     logits = reference.logits if is_fp32 else session_logits(reference, open_session(model, device="cpu"))
     probes = choose_probes(reference, logits).to_json()
     model_certificate = Certificate(
@@ -164,6 +196,9 @@ def _certified(model: Model, reference: Reference, comparisons: tuple[Comparison
         batches=BATCH_SIZES,
         torch_accuracy=reference.accuracy,
         comparisons=comparisons,
+        passes=candidate.passes,
+        speeds=candidate.speeds,
+        without_casts=reference.without_casts,
     )
     proto = onnx.load_model_from_string(model.content)
     proto.metadata_props.add(key=certificate.KEY, value=model_certificate.to_json())

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import OPSET, convert, serialize
 from netkit.export.passes import ANY_PRECISION
@@ -26,7 +27,11 @@ MIN_INT8_CHANNELS = 8  # input channels; a Conv with 1 took 12.5 us in int8 and 
 
 def to_fp16(net: nn.Module, card: ModelCard, *, opset: int) -> bytes:
     """Return the bytes of an ONNX model that computes in float16, for GPUs; logits and probabilities are float32."""
-    return convert(net, card, opset=opset, dtype=torch.float16, passes=ANY_PRECISION)
+    try:
+        return convert(net, card, opset=opset, dtype=torch.float16, passes=ANY_PRECISION)
+    except ModelError as exc:
+        hint = "for float16, store constants with register_buffer, not as attributes, and do not cast"
+        raise ModelError(f"{exc}; {hint}") from None
 
 
 def to_int8(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], *, opset: int = OPSET) -> bytes:

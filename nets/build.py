@@ -1,11 +1,11 @@
-"""Create networks by name: netkit's own, torchvision's, and the user's. Only the creation loads torch."""
+"""Create networks by name: netkit's own, those of torchvision and timm, and the user's. Only this loads torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
 from netkit.core.errors import unknown_name
 from netkit.core.model_card import ModelCard
-from netkit.core.runs import TORCHVISION, is_external
+from netkit.core.runs import TIMM, TORCHVISION, is_external, is_user_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,7 +28,7 @@ ARCHITECTURES = {
 def architecture(name: str) -> Architecture:
     """Return netkit's own architecture `name`. Raises UsageError, with the closest known name, if it is unknown."""
     if name not in ARCHITECTURES:
-        raise unknown_name("architecture", name, [*ARCHITECTURES, f"{TORCHVISION}NAME", "MODULE:CLASS"])
+        raise unknown_name("architecture", name, [*ARCHITECTURES, f"{TORCHVISION}NAME", f"{TIMM}NAME", "MODULE:CLASS"])
     return ARCHITECTURES[name]
 
 
@@ -38,16 +38,17 @@ def create(name: str, *, channels: int = 1, classes: int = 10, size: int | tuple
     The network maps normalized images (N, channels, height, width) float32 to logits (N, classes).
 
     Args:
-        name: "inception", "residual", "preact" or "densenet"; "torchvision/NAME" for one of torchvision's classifiers;
-            or "MODULE:CLASS" for a class of yours. MODULE may be in the current directory; CLASS is called with
-            `channels`, `classes` and `size=(height, width)`.
-        channels: 1 for grey images, 3 for RGB; torchvision's classifiers take 3.
+        name: "inception", "residual", "preact" or "densenet"; "torchvision/NAME" or "timm/NAME" for a classifier of
+            these packages; or "MODULE:CLASS" for a class of yours. MODULE may be in the current directory; CLASS is
+            called with `channels`, `classes` and `size=(height, width)`.
+        channels: 1 for grey images, 3 for RGB; the classifiers of torchvision and timm take 3.
         classes: number of logits.
         size: height and width of the images in pixels; one number for square images.
 
     Raises:
         UsageError: the name is unknown, the module or class cannot be imported, or the network cannot take images of
             this shape. The message contains the closest known name or the smallest supported size.
+        MissingExtraError: timm is not installed.
 
     Example:
         >>> import torch
@@ -68,3 +69,13 @@ def create(name: str, *, channels: int = 1, classes: int = 10, size: int | tuple
 def build(card: ModelCard) -> "nn.Module":
     """Create the network that the card describes, with random weights. Raises UsageError as `create` does."""
     return create(card.arch, channels=card.channels, classes=len(card.labels), size=(card.height, card.width))
+
+
+def default_size(name: str) -> tuple[int, int]:
+    """Return height and width of images that the network `name` can take. Raises UsageError as `create` does."""
+    if not is_external(name) or is_user_code(name):
+        return 28, 28
+    from netkit.nets import external
+
+    config = external.input_config(name)
+    return config.size if config else (224, 224)

@@ -1,46 +1,53 @@
-"""Networks from outside netkit: torchvision's classifiers, and the user's classes, named MODULE:CLASS."""
+"""Networks from outside netkit: the classifiers of torchvision and timm, and the user's classes, named MODULE:CLASS."""
 
 import difflib
-import importlib
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module, metadata
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from traceback import extract_tb
-from types import ModuleType
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from netkit.core.errors import UsageError, one_line
-from netkit.core.runs import TORCHVISION, required_channels
+from netkit.core.errors import MissingExtraError, ModelError, UsageError
+from netkit.core.runs import TIMM, TORCHVISION, is_user_code, required_channels
+from netkit.nets import user_class
 
-# with auxiliary heads, these networks return several outputs in training mode
+# netkit trains on the logits alone, so these networks are created without their auxiliary heads
 WITHOUT_AUXILIARY = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
 MAX_SUGGESTIONS = 5
-LIST_NAMES = 'python -c "from torchvision import models; print(*models.list_models(module=models))"'
+LIST_TORCHVISION = 'python -c "from torchvision import models; print(*models.list_models(module=models))"'
+LIST_TIMM = 'python -c "import timm; print(*timm.list_models())"'
 CANDIDATE_SIDES = (32, 64, 128, 224, 256, 384, 512)  # pixels; most networks support one of them
 
-# the last line of a traceback outside of these files is the user's
-NOT_USER_CODE = (__file__, str(importlib.__file__), os.path.dirname(torch.__file__) + os.sep, "<frozen ")
-
 Factory = Callable[[tuple[int, int]], nn.Module]
+
+
+class InputConfig(NamedTuple):
+    """The images that a network of timm was designed for: (height, width), and mean and std per channel in [0, 1]."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def create(name: str, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
     """Create the network `name` for images (channels, *size), with random weights.
 
-    Raises UsageError if the network is unknown or cannot take images of this shape; the message then contains a square
-    size that it can take.
+    The network is run once, on two images. This also gives the parameters of lazy modules their shapes.
+
+    Raises UsageError if the network is unknown or cannot take images of this shape; if a square of another size works,
+    the message contains its side.
     """
-    if name.startswith(TORCHVISION):
-        return _create_checked(name, _torchvision_factory(name, channels, classes), channels, classes, size)
-    with _modules_from(os.getcwd(), first=re.split("[.:]", name)[0]):
-        return _create_checked(name, _user_factory(name, channels, classes), channels, classes, size)
+    if is_user_code(name):
+        with user_class.modules_from(os.getcwd(), first=re.split("[.:]", name)[0]):
+            return _create_checked(name, user_class.factory(name, channels, classes), channels, classes, size)
+    if channels != (required := required_channels(name)):
+        raise UsageError(f"{name} takes images of {required} channels, not {channels}; pass --channels {required}")
+    factory = _torchvision_factory if name.startswith(TORCHVISION) else _timm_factory
+    return _create_checked(name, factory(name, classes), channels, classes, size)
 
 
 def torchvision_names() -> list[str]:
@@ -50,16 +57,22 @@ def torchvision_names() -> list[str]:
     return list(models.list_models(module=models))
 
 
-def _torchvision_factory(arch: str, channels: int, classes: int) -> Factory:
+def input_config(arch: str) -> InputConfig | None:
+    """Return the input for which timm designed the network `arch`; None for a network that is not timm's.
+
+    Raises UsageError if the name is unknown, MissingExtraError if timm is not installed.
+    """
+    if not arch.startswith(TIMM):
+        return None
+    config = _timm_config(arch)
+    return InputConfig(config.input_size[1:], config.mean, config.std)
+
+
+def _torchvision_factory(arch: str, classes: int) -> Factory:
     from torchvision import models
 
     name = arch.removeprefix(TORCHVISION)
-    if name not in (known := torchvision_names()):
-        close = difflib.get_close_matches(name, known, n=MAX_SUGGESTIONS, cutoff=0.5)
-        question = f"did you mean {', '.join(f'{TORCHVISION}{other}' for other in close)}? " if close else ""
-        raise UsageError(f"unknown architecture {arch!r}: {question}to list the names, run: {LIST_NAMES}")
-    if channels != (required := required_channels(arch)):
-        raise UsageError(f"{arch} takes images of {required} channels, not {channels}; pass --channels {required}")
+    _require_known(arch, TORCHVISION, torchvision_names(), LIST_TORCHVISION)
     options = {"num_classes": classes, **WITHOUT_AUXILIARY.get(name, {})}
 
     def make(size: tuple[int, int]) -> nn.Module:
@@ -70,135 +83,95 @@ def _torchvision_factory(arch: str, channels: int, classes: int) -> Factory:
     return make
 
 
-def _user_factory(arch: str, channels: int, classes: int) -> Factory:
-    module_name, _, class_name = arch.partition(":")
-    names = (*module_name.split("."), class_name)
-    if not all(map(str.isidentifier, names)) or module_name.endswith(".py"):
-        raise UsageError(f"{arch}: not MODULE:CLASS; for the class Net in mynets.py, pass mynets:Net")
-    try:
-        module = import_module(module_name)
-    except Exception as exc:  # the user's code can raise anything
-        if isinstance(exc, ModuleNotFoundError) and exc.name and f"{module_name}.".startswith(f"{exc.name}."):
-            raise UsageError(f"{arch}: no module {module_name} in the current directory or on Python's path") from None
-        raise UsageError(f"{arch}: {module_name} cannot be imported: {_cause(exc)}") from None
-    if not hasattr(module, class_name):
-        raise UsageError(f"{arch}: {module_name} has no class {class_name!r}")
-    network = getattr(module, class_name)
-    if not callable(network):
-        raise UsageError(f"{arch}: is of type {type(network).__name__}, not a subclass of torch.nn.Module")
+def _timm_factory(arch: str, classes: int) -> Factory:
+    config = _timm_config(arch)
+    import timm
 
     def make(size: tuple[int, int]) -> nn.Module:
-        try:
-            instance = network(channels=channels, classes=classes, size=size)
-        except Exception as exc:  # as above
-            call = f"{class_name}(channels={channels}, classes={classes}, size={size})"
-            hint = "; a network class takes these three arguments" if isinstance(exc, TypeError) else ""
-            raise UsageError(f"{call} failed: {_cause(exc)}{hint}") from None
-        if not isinstance(instance, nn.Module):
-            raise UsageError(f"{class_name} is not a subclass of torch.nn.Module")
-        return instance
+        image_size: dict[str, Any] = {"img_size": size} if config.fixed_input_size else {}
+        network: nn.Module = timm.create_model(arch.removeprefix(TIMM), num_classes=classes, **image_size)
+        return network
 
     return make
 
 
-def _cause(exc: Exception) -> str:
-    """Return the message of an exception, with the user's line that caused it."""
-    text = one_line(str(exc) or type(exc).__name__)[:200]
-    if "meta tensor" in text:  # netkit runs the network on the meta device, where tensors have shapes but no values
-        text = "Python code reads the values of a tensor, as .item() and 'if' do; ONNX cannot contain this"
-    lines = [frame for frame in extract_tb(exc.__traceback__) if not frame.filename.startswith(NOT_USER_CODE)]
-    if isinstance(exc, SyntaxError) or not lines:  # the message of a SyntaxError contains its line
-        return text
-    return f"{text} ({os.path.basename(lines[-1].filename)}, line {lines[-1].lineno})"
-
-
-class _FolderFinder(MetaPathFinder):
-    """Finds top-level modules in one folder: all of them, or only the module `only`."""
-
-    def __init__(self, folder: str, only: str | None = None) -> None:
-        self._folder, self._only = folder, only
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if path is not None or self._only not in (None, fullname):
-            return None
-        return PathFinder.find_spec(fullname, [self._folder])
-
-
-@contextmanager
-def _modules_from(folder: str, *, first: str) -> Iterator[None]:
-    """Make the modules in `folder` importable inside the context.
-
-    `first` in `folder` has precedence over an installed module, unless its name belongs to the standard library or to a
-    package that netkit depends on. Other modules in `folder` come after installed ones. Imported modules stay in
-    sys.modules, because torch.compile and torch.export look up the module of a class by name.
-    """
-    finders = [_FolderFinder(folder)]
-    sys.meta_path.append(finders[0])
-    if not _is_reserved(first):
-        finders.append(_FolderFinder(folder, only=first))
-        sys.meta_path.insert(0, finders[1])
+def _timm_config(arch: str) -> Any:
+    """Return timm's configuration of the network. The names of timm's hub, "hf-hub:NAME", are unknown here."""
     try:
-        yield
-    finally:
-        for finder in finders:
-            sys.meta_path.remove(finder)
+        import timm
+    except ModuleNotFoundError:
+        raise MissingExtraError("timm", "timm") from None
+    known = (*timm.list_models(), *timm.list_models(pretrained=True))  # without and with the tag of their weights
+    _require_known(arch, TIMM, known, LIST_TIMM)
+    return timm.get_pretrained_cfg(arch.removeprefix(TIMM))
 
 
-def _is_reserved(name: str) -> bool:
-    """Whether `name` is a module of the standard library or of a package that netkit depends on."""
-    if name in sys.stdlib_module_names:
-        return True
-    if PathFinder.find_spec(name) is None:  # the usual case; the code below reads the metadata of all packages
-        return False
-    required = {_normalized(requirement) for requirement in metadata.requires("netkit") or ()}
-    return any(_normalized(package) in required for package in metadata.packages_distributions().get(name, ()))
-
-
-def _normalized(requirement: str) -> str:
-    """Return the normalized package name in a requirement: 'scikit-learn' for 'scikit_learn>=1.6'."""
-    name = re.match(r"[\w.-]+", requirement)
-    return re.sub(r"[-_.]+", "-", name.group().lower()) if name else ""
+def _require_known(arch: str, prefix: str, known: Iterable[str], lister: str) -> None:
+    name = arch.removeprefix(prefix)
+    if name not in (names := set(known)):
+        close = difflib.get_close_matches(name, sorted(names), n=MAX_SUGGESTIONS, cutoff=0.5)
+        question = f"did you mean {', '.join(f'{prefix}{other}' for other in close)}? " if close else ""
+        raise UsageError(f"unknown architecture {arch!r}: {question}to list the names, run: {lister}")
 
 
 def _create_checked(arch: str, make: Factory, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
-    """Create the network for images of this shape. Raises UsageError if it cannot take them."""
-    if (problem := _problem(make, channels, classes, size)) is None:
-        return make(size)
-    works = next((side for side in CANDIDATE_SIDES if not _problem(make, channels, classes, (side, side))), None)
-    if works is None:
+    """Create the network and run it on images of this shape. Raises UsageError if it cannot take them.
+
+    The message contains another size only if the size is at fault: the network fails at this size and works at the
+    other one. This search runs on the meta device, where tensors have shapes but no values, so that it is fast.
+    """
+    try:
+        return _create_and_run(make, channels, classes, size)
+    except UsageError as exc:
+        problem = str(exc)
+
+    def fits(size: tuple[int, int]) -> bool:
+        with torch.device("meta"), suppress(UsageError):
+            _create_and_run(make, channels, classes, size)
+            return True
+        return False
+
+    works = next((side for side in CANDIDATE_SIDES if fits((side, side))), None)
+    if works is None or fits(size):
         raise UsageError(f"{arch}: {problem}")
-    smallest = _smallest_side(make, channels, classes, works)
+    smallest = _smallest_side(fits, works)
     images = f"{size[0]}x{size[1]} images with {channels} channel{'' if channels == 1 else 's'}"
-    cause = "" if arch.startswith(TORCHVISION) else f": {problem}"
+    cause = f": {problem}" if is_user_code(arch) else ""
     if min(size) < smallest:
         raise UsageError(f"{arch} cannot take {images}{cause}; the smallest size is --image-size {smallest}")
     multiple = -(-max(size) // smallest) * smallest  # vision transformers take multiples of their patch size
-    side = works if _problem(make, channels, classes, (multiple, multiple)) else multiple
+    side = multiple if fits((multiple, multiple)) else works
     raise UsageError(f"{arch} cannot take {images}{cause}; pass, for example, --image-size {side}")
 
 
-def _problem(make: Factory, channels: int, classes: int, size: tuple[int, int]) -> str | None:
-    """Return why the network cannot take images of this shape, or None. Runs it on the meta device."""
+def _create_and_run(make: Factory, channels: int, classes: int, size: tuple[int, int]) -> nn.Module:
+    """Create the network, and run it in evaluation mode. Raises UsageError if it does not return logits."""
     try:
-        with torch.device("meta"), torch.no_grad():
-            logits = make(size).eval()(torch.zeros(2, channels, *size))
-    except UsageError as exc:
-        return str(exc)
-    except Exception as exc:  # the user's code can raise anything
-        return f"the forward pass of images {(2, channels, *size)} failed: {_cause(exc)}"
+        net = make(size)
+        with torch.no_grad():
+            logits = net.eval()(torch.zeros(2, channels, *size))
+    except (UsageError, ModelError):
+        raise
+    except Exception as exc:  # the network's code can raise anything
+        problem = f"the forward pass of images {(2, channels, *size)} failed: {user_class.cause(exc)}"
+        raise UsageError(problem) from None
     shape = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-    return None if shape == (2, classes) else f"its output for 2 images is {shape}, not logits (2, {classes})"
+    if shape != (2, classes):
+        raise UsageError(f"its output for 2 images is {shape}, not logits (2, {classes})")
+    if unused := [name for name, weight in net.named_parameters() if is_lazy(weight)]:
+        raise UsageError(
+            f"its forward pass does not use the lazy module of {unused[0]!r}, which therefore has no shape"
+        )
+    return net.train()
 
 
-def _smallest_side(make: Factory, channels: int, classes: int, works: int) -> int:
+def _smallest_side(fits: Callable[[tuple[int, int]], bool], works: int) -> int:
     """Return the smallest side of a square that the network takes, by bisection below a side that works."""
     too_small = 0
     while works - too_small > 1:
         middle = (too_small + works) // 2
-        if _problem(make, channels, classes, (middle, middle)):
-            too_small = middle
-        else:
+        if fits((middle, middle)):
             works = middle
+        else:
+            too_small = middle
     return works

@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from netkit.export.parity.reference import Floats, Reference, batches, error_bound, max_abs
+from netkit.export.parity.float64 import batches
+from netkit.export.parity.reference import Floats, Reference, error_bound, max_abs
 from netkit.infer.model.certificate import Comparison
 from netkit.infer.runtime.session import Session
 
@@ -19,7 +20,7 @@ def compare(reference: Reference, session: Session, *, optimised: bool, torch_er
     shuffled order. `torch_error` is `float32_error` on the session's device; `optimised` is how the session was opened.
     """
     test_count = len(reference.labels)
-    logits, probabilities = _run(session, reference.images_u8, FULL_BATCH_SIZE)
+    logits, probabilities = run_batches(session, reference.images_u8, FULL_BATCH_SIZE)
     errors = [max_abs(logits - reference.logits), *_batched_errors(reference, session)]
     error = float(np.max(errors))  # NaN if any error is NaN
     labels, torch_labels = logits[:test_count].argmax(axis=1), reference.test_logits.argmax(axis=1)
@@ -50,7 +51,7 @@ def worst_images(reference: Reference, session: Session, count: int) -> NDArray[
 
 def session_logits(reference: Reference, session: Session) -> Floats:
     """The session's logits (N, classes) for all images of the reference."""
-    return _run(session, reference.images_u8, FULL_BATCH_SIZE)[0]
+    return run_batches(session, reference.images_u8, FULL_BATCH_SIZE)[0]
 
 
 def paired_interval(differences: NDArray[np.int64]) -> tuple[float, float]:
@@ -70,12 +71,13 @@ def _batched_errors(reference: Reference, session: Session) -> list[float]:
     in_order, shuffled = np.arange(min(test_count, limit)), np.random.default_rng(0).permutation(test_count)[:limit]
     errors = []
     for indices, size in [*((in_order, size) for size in BATCH_SIZES), (shuffled, FULL_BATCH_SIZE)]:
-        logits, _ = _run(session, reference.images_u8[indices], size)
+        logits, _ = run_batches(session, reference.images_u8[indices], size)
         errors.append(max_abs(logits - reference.logits[indices]))
     return errors
 
 
-def _run(session: Session, images_u8: NDArray[np.uint8], batch_size: int) -> tuple[Floats, Floats]:
+def run_batches(session: Session, images_u8: NDArray[np.uint8], batch_size: int) -> tuple[Floats, Floats]:
+    """The session's logits and probabilities (N, classes) for images (N, C, H, W), run in batches of `batch_size`."""
     outputs = (session.run(batch, size=batch_size) for batch in batches(images_u8, batch_size))
     logits, probabilities = zip(*outputs, strict=True)
     return np.concatenate(logits), np.concatenate(probabilities)

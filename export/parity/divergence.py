@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from netkit.core.model_card import ModelCard
+from netkit.export.capture import SCOPES_KEY
 from netkit.export.convert import Classifier, translate
 from netkit.export.parity.reference import Floats, error_bound, max_abs
 from netkit.infer.model.onnx_file import INPUT
@@ -19,8 +20,6 @@ from netkit.infer.runtime.ort import ort
 from netkit.infer.runtime.providers import CPU, CUDA
 from netkit.infer.runtime.session import CUDA_OPTIONS
 from netkit.nets.normalize import FromPixels
-
-SCOPES_KEY = "pkg.torch.onnx.name_scopes"  # torch's node metadata: the enclosing modules, outermost first
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ An exported model may have about twice the float32 error of PyTorch; `error_boun
 """
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -15,15 +15,16 @@ from torch import nn
 from netkit.core.model_card import ModelCard
 from netkit.core.system import usable_cores
 from netkit.data.lazy import Images
+from netkit.export.parity.float64 import batched_logits, float64_logits
 from netkit.nets.normalize import FromPixels
 from netkit.nets.summary import multiply_adds
 
 MAX_MULTIPLY_ADDS = 2.2e11  # for all images of one kind; allows densenet on all 10,000 test images of MNIST
-MIN_IMAGES = 32  # of one kind, even if they exceed MAX_MULTIPLY_ADDS
+MAX_IMAGE_BYTES = 2**26  # of all images of one kind
+MIN_IMAGES = 32  # of one kind, even if they exceed these limits
 MAX_BATCHED_IMAGES = 999  # test images for other batch sizes; 2, 7 and 64 leave a smaller last batch
 MAX_NOISE_IMAGES = 256
 MAX_POINT_IMAGES = 1024  # covers each position of images up to 32x32
-TORCH_BATCH_SIZE = 50  # float64 convolutions over 500 images at once took 3 to 5 times as long
 
 Floats = NDArray[np.floating]
 
@@ -33,7 +34,8 @@ class Reference:
     """Images uint8 (N, C, H, W) and PyTorch's logits float64 (N, classes) for them.
 
     The test images come first; `labels` are theirs. `counts` is the number of images of each kind, in order;
-    `max_images` is the limit for each kind.
+    `max_images` is the limit for each kind. `without_casts` tells that the network casts to another floating-point
+    type, and that the logits are computed without these casts.
     """
 
     net: nn.Module
@@ -43,6 +45,7 @@ class Reference:
     labels: NDArray[np.int64]
     logits: NDArray[np.float64]
     max_images: int
+    without_casts: bool = False
 
     @property
     def max_batched_images(self) -> int:
@@ -71,6 +74,8 @@ def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: N
     """Run `net` in float64 on test images (N, C, H, W) with labels (N,), and on synthetic images.
 
     Takes at most `max_images(net, card)` test images, evenly spaced, and a quarter as many of each synthetic kind.
+
+    Raises ModelError as `float64_logits` does.
     """
     torch.set_num_threads(usable_cores())
     limit = max_images(net, card)
@@ -78,16 +83,16 @@ def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: N
     synthetic = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=max(16, limit // 4))
     images_by_kind = {"test": images[indices], **synthetic}
     images_u8 = np.concatenate(list(images_by_kind.values()))
-    float64_model = FromPixels(copy.deepcopy(net), card).double().eval()
     counts = {kind: len(images) for kind, images in images_by_kind.items()}
-    logits = _logits(float64_model, images_u8, "cpu").astype(np.float64)
-    return Reference(net, card, images_u8, counts, labels[indices], logits, limit)
+    logits, without_casts = float64_logits(net, card, images_u8)
+    return Reference(net, card, images_u8, counts, labels[indices], logits, limit, without_casts)
 
 
 def max_images(net: nn.Module, card: ModelCard) -> int:
-    """The number of images of one kind to run `net` on, within MAX_MULTIPLY_ADDS."""
-    image_cost = max(1, multiply_adds(net, (card.channels, card.height, card.width)))
-    return max(MIN_IMAGES, int(MAX_MULTIPLY_ADDS / image_cost))
+    """The number of images of one kind to run `net` on, within MAX_MULTIPLY_ADDS and MAX_IMAGE_BYTES."""
+    shape = card.channels, card.height, card.width
+    image_cost = max(1, multiply_adds(net, shape))
+    return max(MIN_IMAGES, min(int(MAX_MULTIPLY_ADDS / image_cost), MAX_IMAGE_BYTES // prod(shape)))
 
 
 def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: int) -> dict[str, NDArray[np.uint8]]:
@@ -110,8 +115,8 @@ def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: in
 def float32_error(reference: Reference, device: str) -> float:
     """The largest absolute error of PyTorch's float32 logits on `device`, "cpu" or "cuda"."""
     model = FromPixels(copy.deepcopy(reference.net), reference.card).float().eval().to(device)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return max_abs(_logits(model, reference.images_u8, device) - reference.logits)
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        return max_abs(batched_logits(model, reference.images_u8, device) - reference.logits)
 
 
 def error_bound(torch_error: float, exact: Floats) -> float:
@@ -122,14 +127,3 @@ def error_bound(torch_error: float, exact: Floats) -> float:
 def max_abs(values: Floats) -> float:
     """The largest absolute value; NaN if any value is NaN."""
     return float(np.abs(values).max())
-
-
-def batches(images_u8: NDArray[np.uint8], size: int) -> Iterator[NDArray[np.uint8]]:
-    """Yield the images in order in batches of `size`; the last batch may be smaller."""
-    return (images_u8[start : start + size] for start in range(0, len(images_u8), size))
-
-
-@torch.no_grad()
-def _logits(model: FromPixels, images_u8: NDArray[np.uint8], device: str) -> Floats:
-    tensors = (torch.from_numpy(batch.copy()).to(device) for batch in batches(images_u8, TORCH_BATCH_SIZE))
-    return np.concatenate([model(tensor).cpu().numpy() for tensor in tensors])

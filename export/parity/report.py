@@ -50,12 +50,13 @@ def _section(name: str, certificate: Certificate) -> str:
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in certificate.inputs.items())
     batch_sizes = ", ".join(map(str, certificate.batches))
     versions = ", ".join(f"{package} {version}" for package, version in certificate.versions.items())
+    casts = " (without the network's casts to other floating-point types)" if certificate.without_casts else ""
     return "\n".join(
         [
             f"\n## {name}\n",
-            f"This {certificate.precision} model was compared with PyTorch in float64 on {kinds} images, in batches of "
-            f"{batch_sizes}, in order and shuffled. Labels and accuracy are those of the test images; PyTorch's "
-            f"accuracy is {certificate.torch_accuracy:.2%}.\n",
+            f"This {certificate.precision} model was compared with PyTorch in float64{casts} on {kinds} images, "
+            f"in batches of {batch_sizes}, in order and shuffled. Labels and accuracy are those of the test images; "
+            f"PyTorch's accuracy is {certificate.torch_accuracy:.2%}.\n",
             f"| {' | '.join(COLUMNS)} |",
             f"|{'---|' * len(COLUMNS)}",
             *map(_row, certificate.comparisons),

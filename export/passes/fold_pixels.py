@@ -2,9 +2,9 @@
 
     conv(scale * x + shift, W, b) = conv(x, W * scale, b + sum(W * shift))
 
-`scale` and `shift` are per input channel, and the sum runs over the input channels and the kernel's positions. A
-convolution pads with 0, which is the scaled value of the pixel -shift / scale. For a convolution with padding, the pass
-therefore pads x with that pixel first, and applies only if the pixel is the same in all channels.
+`scale` and `shift` are per input channel, and the sum runs over the input channels and the kernel's positions. The pass
+applies to convolutions without padding. With padding, the pixels would need a border of their own, and the additional
+node that writes it takes as long as the scaling.
 """
 
 import numpy as np
@@ -30,14 +30,7 @@ def fold_pixels(graph: ir.Graph) -> None:
         if scaling is None:
             continue
         pixels, scale, shift = scaling
-        border_pixel = -shift / scale
-        if any(pads(conv)) and np.ptp(border_pixel) > 0:
-            continue
         writer = Writer(graph, conv.outputs[0])
-        if any(pads(conv)):
-            top, left, bottom, right = pads(conv)
-            border = writer.integers([0, 0, top, left, 0, 0, bottom, right])
-            pixels = writer.op("Pad", pixels, border, writer.weights(border_pixel.ravel()[0]))
         kernel = constant(conv.inputs[1])
         bias = (kernel * shift).sum(axis=(1, 2, 3)) + (constant(conv.inputs[2]) if len(conv.inputs) > 2 else 0)
         weights = writer.weights(kernel * scale), writer.weights(bias)
@@ -46,8 +39,8 @@ def fold_pixels(graph: ir.Graph) -> None:
 
 
 def _scaling_before(conv: ir.Node) -> tuple[ir.Value, Float64Array, Float64Array] | None:
-    """Return pixels, scale (C, 1, 1) and shift (C, 1, 1), if `conv` is plain and reads `pixels * scale + shift`."""
-    add = sole_producer(conv.inputs[0], "Add") if is_plain_conv(conv) else None
+    """Return pixels, scale (C, 1, 1) and shift (C, 1, 1), if `conv` is plain without padding and reads such a sum."""
+    add = sole_producer(conv.inputs[0], "Add") if is_plain_conv(conv) and not any(pads(conv)) else None
     mul = sole_producer(add.inputs[0], "Mul") if add else None
     if not (add and mul and is_constant(add.inputs[1]) and is_constant(mul.inputs[1])):
         return None
@@ -55,7 +48,7 @@ def _scaling_before(conv: ir.Node) -> tuple[ir.Value, Float64Array, Float64Array
     if pixels is None or not has_known_shape(pixels) or sample_shape(pixels)[:1] != (channels,):
         return None
     scale, shift = (_per_channel(node.inputs[1], channels) for node in (mul, add))
-    if scale is None or shift is None or not scale.all():
+    if scale is None or shift is None:
         return None
     return pixels, scale, shift
 

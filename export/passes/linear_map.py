@@ -59,10 +59,18 @@ def affine_blocks(graph: ir.Graph) -> Iterator[AffineBlock]:
 def measure(block: AffineBlock) -> tuple[Float64Array, Float64Array]:
     """Return A (*output_shape, *input_shape) and b (*output_shape)."""
     input_shape, output_shape = block.input_shape, block.output_shape
-    units = torch.eye(prod(input_shape), dtype=torch.float64).view(-1, *input_shape)
     offset = _run(block, torch.zeros(1, *input_shape, dtype=torch.float64))
-    columns = torch.cat([_run(block, batch) for batch in units.split(UNIT_VECTORS_PER_BATCH)]) - offset
+    columns = torch.cat([_run(block, units) for units in unit_vectors(*input_shape)]) - offset
     return columns.flatten(1).T.reshape(*output_shape, *input_shape).numpy(), offset[0].numpy()
+
+
+def unit_vectors(*shape: int) -> Iterator[Tensor]:
+    """Yield all unit vectors of `shape` in order, in float64 batches (N, *shape); one batch of all would be huge."""
+    size = prod(shape)
+    for start in range(0, size, UNIT_VECTORS_PER_BATCH):
+        units = torch.zeros(min(UNIT_VECTORS_PER_BATCH, size - start), size, dtype=torch.float64)
+        units.diagonal(start).fill_(1)
+        yield units.view(-1, *shape)
 
 
 def _feeds_only_affine(value: ir.Value) -> bool:

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from netkit.export.passes.ir import Float64Array, Writer
-from netkit.export.passes.linear_map import UNIT_VECTORS_PER_BATCH, AffineBlock, affine_blocks, measure
+from netkit.export.passes.linear_map import AffineBlock, affine_blocks, measure, unit_vectors
 
 MAX_MATRIX_SIZE = 4_000_000  # elements of A; a matrix of 1.8 million took 1.5 s to measure
+MAX_INPUTS = 4096  # the layers run once for each input: for 224x224x3 inputs, they would run for minutes
 ROUNDING = 1e-9  # relative to the largest element of A; smaller elements are rounding errors of float64
 MAX_WORK_RATIO = 0.8  # multiplications after / before
 MAX_WEIGHTS_RATIO = 3  # weights after / before; at batch size 1, loading the weights dominates the time
@@ -67,7 +68,7 @@ def merge_linear(graph: ir.Graph) -> None:
     for block in affine_blocks(graph):
         input_shape, output_shape = block.input_shape, block.output_shape
         matrix_size = prod(input_shape) * prod(output_shape)
-        if matrix_size > MAX_MATRIX_SIZE:
+        if matrix_size > MAX_MATRIX_SIZE or prod(input_shape) > MAX_INPUTS:
             continue
         writer = Writer(graph, block.sink)
         matrix, offset = measure(block)
@@ -95,9 +96,8 @@ def as_convolution(matrix: Float64Array) -> Convolution | None:
     bottom, right = h - height - top + kernel.shape[2] - 1, w - width - left + kernel.shape[3] - 1
     if min(top, left, bottom, right) < 0:
         return None
-    units = torch.eye(channels * height * width, dtype=torch.float64).view(-1, channels, height, width)
-    padded, weights = F.pad(units, (left, right, top, bottom)), torch.from_numpy(kernel.copy())
-    interior = torch.cat([F.conv2d(batch, weights) for batch in padded.split(UNIT_VECTORS_PER_BATCH)])
+    weights, sides = torch.from_numpy(kernel.copy()), (left, right, top, bottom)
+    interior = torch.cat([F.conv2d(F.pad(units, sides), weights) for units in unit_vectors(channels, height, width)])
     rest = matrix - interior.flatten(1).T.reshape(matrix.shape).numpy()
     rest[np.abs(rest) <= rounding] = 0
     borders = tuple(border for axis in (2, 3) if (border := _take_border(rest, axis)))

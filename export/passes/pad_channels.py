@@ -22,6 +22,7 @@ from netkit.export.passes.ir import (
     has_known_shape,
     is_constant,
     is_plain_conv,
+    is_spatial_mean,
     sample_shape,
 )
 
@@ -66,7 +67,8 @@ def _adapt_inputs(writer: Writer, node: ir.Node, padded: dict[ir.Value, ChannelM
     if node.op_type in ("Conv", "Gemm"):
         node.replace_input_with(1, writer.weights(_remapped(constant(sources[1]), channels, axis=1)))
         return None
-    for index, weights in enumerate(sources[1:], start=1):  # a BatchNormalization; the other operators have one input
+    norm_weights = sources[1:] if node.op_type == "BatchNormalization" else ()
+    for index, weights in enumerate(norm_weights, start=1):
         remapped = _remapped(constant(weights), channels, axis=0, fill=index == VARIANCE_INPUT)
         node.replace_input_with(index, writer.weights(remapped))
     return channels
@@ -102,6 +104,8 @@ def _accepts_padding(node: ir.Node, input_index: int) -> bool:
             keeps_channels = attributes.get_int("axis", 0) == 1
         case "Flatten":
             keeps_channels = attributes.get_int("axis", 1) == 1 and _has_one_pixel(node.inputs[0])
+        case "ReduceMean":
+            keeps_channels = is_spatial_mean(node)
         case "BatchNormalization":
             keeps_channels = input_index == 0 and constant_weights
         case op_type:

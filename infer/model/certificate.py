@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from netkit.core import schema
@@ -66,7 +66,11 @@ class Certificate:
     """The comparisons of a model with PyTorch, and the SHA-256 of everything that they depend on.
 
     `inputs` is the number of compared images of each kind; `batches` are the batch sizes; `versions` and `platform`
-    name the software and the machine. `torch_accuracy` is in [0, 1]. The hashes detect changes; they are no signature.
+    name the software and the machine. `torch_accuracy` is in [0, 1]. `passes` names the graph passes that changed an
+    fp32 model. `speeds` holds the images/s of the candidates of `netkit export --tune` in one thread, by their passes,
+    e.g. "none" or "fold_pixels,merge_linear". `without_casts` tells that the network casts to another floating-point
+    type, and that PyTorch's float64 logits are computed without these casts. The hashes detect changes; they are no
+    signature.
     """
 
     precision: str
@@ -80,6 +84,9 @@ class Certificate:
     batches: tuple[int, ...]
     torch_accuracy: float
     comparisons: tuple[Comparison, ...]
+    passes: tuple[str, ...] = field(default=(), metadata=schema.ADDED_LATER)
+    speeds: Mapping[str, int] = field(default_factory=dict, metadata=schema.ADDED_LATER)
+    without_casts: bool = field(default=False, metadata=schema.ADDED_LATER)
 
     def __str__(self) -> str:
         first = self.comparisons[0]

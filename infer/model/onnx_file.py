@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,19 +13,9 @@ from google.protobuf.message import DecodeError
 from netkit.core.atomic_io import READ_FLAGS
 from netkit.core.errors import CardError, ModelError
 from netkit.core.model_card import METADATA_KEY, ModelCard
+from netkit.infer.model.operators import require_safe
 
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
-STANDARD_DOMAINS = ("", "ai.onnx")
-# The operators of convolutional networks and vision transformers. Other operators can crash the process (an integer
-# division), allocate any amount of memory (ConstantOfShape), never end (Loop), or give random outputs (RandomNormal).
-OPERATORS = frozenset(
-    """
-    Add AveragePool BatchNormalization Cast Clip Concat Constant Conv DequantizeLinear Expand Flatten Gather Gelu Gemm
-    GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity LayerNormalization LeakyRelu MatMul MaxPool Mul PRelu
-    Pad QuantizeLinear ReduceMean Relu Reshape Shape Sigmoid Slice Softmax Split Squeeze Sub Transpose Unsqueeze
-    """.split()
-)
-MAX_PAD = 64  # pixels; more padding could exhaust the memory
 MAX_FILE_BYTES = 2**31 - 1  # the limit of protobuf
 
 Signature = tuple[int, tuple[int | None, ...]]  # element type and shape; None is a dynamic dimension
@@ -69,8 +59,8 @@ def read(path: Path) -> Model:
 def check(content: bytes, name: str) -> Model:
     """Check `content`, the bytes of an ONNX file, and return the model.
 
-    Raises ModelError if it is not an ONNX model, refers to other files, uses operators that netkit does not allow, or
-    has inputs and outputs that do not match the card; CardError if the card is missing or malformed.
+    Raises ModelError if it is not an ONNX model, has inputs and outputs that do not match the card, refers to other
+    files, or breaks another rule of `operators`; CardError if the card is missing or malformed.
     """
     if not content:
         raise ModelError(f"{name}: is empty; export the model again with 'netkit export'")
@@ -89,8 +79,8 @@ def check(content: bytes, name: str) -> Model:
         card = ModelCard.from_json(metadata[METADATA_KEY])
     except CardError as exc:
         raise CardError(f"{name}: {exc}; export the model again with 'netkit export'") from None
-    _require_safe(proto, name)
     _require_signature(proto.graph, card, name)
+    require_safe(proto, file_bytes=len(content), name=name)
     return Model(name, content, card, metadata, graph_sha256(proto))
 
 
@@ -98,50 +88,6 @@ def graph_sha256(proto: onnx.ModelProto) -> str:
     """The SHA-256 of everything that determines the outputs: the graph, the operator sets and the IR version."""
     bare = onnx.ModelProto(ir_version=proto.ir_version, opset_import=proto.opset_import, graph=proto.graph)
     return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
-
-
-def _require_safe(proto: onnx.ModelProto, name: str) -> None:
-    graph = proto.graph
-    for tensor in _tensors(graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise ModelError(f"{name}: tensor {tensor.name!r} is external data; netkit runs single-file models only")
-    foreign = {opset.domain for opset in proto.opset_import} | {node.domain for node in graph.node}
-    foreign.difference_update(STANDARD_DOMAINS)
-    if foreign or proto.functions:
-        used = f"the operator domains {', '.join(sorted(map(repr, foreign)))}" if foreign else "model-local functions"
-        raise ModelError(f"{name}: uses {used}; netkit runs standard ONNX operators only")
-    for node in graph.node:
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute):
-            raise ModelError(f"{name}: operator {node.op_type} has a subgraph, which netkit does not allow")
-        if node.op_type not in OPERATORS:
-            raise ModelError(f"{name}: uses the operator {node.op_type!r}, which netkit does not allow")
-        if not all(0 <= pad <= MAX_PAD for pad in _pads(node, graph)):
-            raise ModelError(f"{name}: operator {node.op_type}: the pads must be constants from 0 to {MAX_PAD}")
-    if graph.sparse_initializer:
-        raise ModelError(f"{name}: sparse initializers are not allowed")
-
-
-def _pads(node: onnx.NodeProto, graph: onnx.GraphProto) -> list[int]:
-    """The number of pixels that a node adds on each side; [-1] if the pads are not an initializer."""
-    pads = [pad for attribute in node.attribute if attribute.name == "pads" for pad in attribute.ints]
-    if node.op_type == "Pad":
-        try:
-            (initializer,) = (tensor for tensor in graph.initializer if tensor.name in node.input[1:2])
-            pads += onnx.numpy_helper.to_array(initializer).tolist()
-        except (ValueError, TypeError):
-            return [-1]
-    return pads
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
 
 
 def _require_signature(graph: onnx.GraphProto, card: ModelCard, name: str) -> None:

@@ -1,7 +1,8 @@
 """Benchmark: the speed of the network alone, by batch size and number of threads."""
 
+import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from netkit.infer.runtime.session import Session, open_sessions
 
 BATCH_SIZES = (1, 4, 16, 64, 256)
 WARM_UP_RUNS = 3  # the first one allocates buffers
+ROUNDS = 21  # of sessions that take turns
+MAX_BATCH_BYTES = 2**21  # of images, for sessions that take turns
 MAX_SPEED_LOSS = 0.03  # relative to the best speed: a smaller batch that loses no more is preferred
 
 
@@ -52,6 +55,25 @@ def measure(session: Session, *, batch_size: int, threads: int, min_duration_s: 
     images_per_s = len(latencies_s) * batch_size / (time.perf_counter() - started)
     p50, p90, p99 = (round(float(value), 3) for value in np.percentile(latencies_s, (50, 90, 99)) * 1000)
     return Speed(session.provider, batch_size, threads, round(images_per_s), p50, p90, p99)
+
+
+def interleaved_speeds(sessions: Sequence[Session], *, batch_size: int = 64, rounds: int = ROUNDS) -> list[int]:
+    """The images/s of sessions for the same card, each opened on the CPU with one thread.
+
+    The sessions take turns on random images, and each speed is a median. The time is that of this thread on the CPU,
+    so other programs on the machine distort the result less. Batches are smaller than `batch_size` for large images.
+    """
+    card = sessions[0].card
+    shape = card.channels, card.height, card.width
+    batch_size = max(1, min(batch_size, MAX_BATCH_BYTES // math.prod(shape)))
+    images_u8 = np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
+    durations_s = np.empty((rounds, len(sessions)))
+    for turn in range(-WARM_UP_RUNS, rounds):
+        for index, session in enumerate(sessions):
+            started = time.thread_time()
+            session.run(images_u8)
+            durations_s[max(turn, 0), index] = time.thread_time() - started
+    return [round(batch_size / duration_s) for duration_s in np.median(durations_s, axis=0)]
 
 
 def sweep(model: Model, *, device: str, batch_sizes: Iterable[int], min_duration_s: float) -> Iterator[Speed]:

@@ -11,6 +11,7 @@ from netkit.export import exporter
 from netkit.export.convert import OPSET
 from netkit.export.parity import report
 from netkit.export.parity.report import Figures
+from netkit.export.passes import FLOAT32, OPTIONAL
 from netkit.infer.model.certificate import Certificate
 from netkit.nets.training import checkpoint
 from netkit.nets.training.record import data_of
@@ -39,7 +40,9 @@ def export_model(
     variants: Sequence[str] = ("fp32",),
     opset: int = OPSET,
     max_drop: float = 0.1,
+    passes: Sequence[str] | None = None,
     pad_channels: int = 1,
+    tune: bool = False,
     measure: bool = False,
 ) -> tuple[ExportedModel, ...]:
     """Export a trained network to ONNX, one file per variant, and check each file against PyTorch.
@@ -57,7 +60,10 @@ def export_model(
         variants: Precisions: `fp32`, `fp16` (for CUDA) or `int8`.
         opset: ONNX opset version, 18 to 23.
         max_drop: Largest loss of test accuracy of fp16 and int8, in percentage points.
+        passes: Names of the graph passes that rewrite an fp32 model, see docs/speed.md. By default those
+            that are slower neither with AVX-512 nor with AVX2.
         pad_channels: Pad the channels of convolutions with zeros to a multiple of this number. For fp32 only.
+        tune: Measure an fp32 model with several choices of passes on the CPU of this machine and write the fastest.
         measure: Also measure the file size, and the speed on the CPU of this machine.
 
     Returns:
@@ -67,7 +73,8 @@ def export_model(
         UsageError: A name, path or value is invalid.
         ModelError: The weights are damaged.
         DataError: The data set is missing, or is not the one that the network was trained on.
-        ParityError: The outputs of a model differ from those of PyTorch, or it loses too much accuracy.
+        ParityError: The outputs of a model differ from those of PyTorch even without graph passes, or it loses too
+            much accuracy.
 
     Example:
         >>> (model,) = netkit.export_model("runs/residual")
@@ -81,8 +88,7 @@ def export_model(
     for variant in variants:
         if variant not in MODELS:
             raise unknown_name("precision", variant, MODELS)
-    if pad_channels > 1 and "fp32" not in variants:
-        raise UsageError(f"--pad-channels requires fp32, not {' and '.join(variants)}")
+    _check_float32_options(variants, passes, pad_channels, tune)
     weights = _weights(source, arch)
     net, card = checkpoint.load(weights, trusted=arch)
     if arch and card.arch != arch:
@@ -92,7 +98,15 @@ def export_model(
     data_set = data_of(weights.parent, card, source=None if data is None else str(data))
     paths = {variant: Path(out) if out is not None else weights.parent / MODELS[variant] for variant in variants}
     certificates = exporter.export(
-        net, paths, card=card, data=data_set, opset=opset, max_drop=max_drop / 100, multiple=pad_channels
+        net,
+        paths,
+        card=card,
+        data=data_set,
+        opset=opset,
+        max_drop=max_drop / 100,
+        passes=FLOAT32 if passes is None else passes,
+        multiple=pad_channels,
+        tune=tune,
     )
     return tuple(
         ExportedModel(
@@ -103,6 +117,20 @@ def export_model(
         )
         for variant, certificate in certificates.items()
     )
+
+
+def _check_float32_options(
+    variants: Sequence[str], passes: Sequence[str] | None, pad_channels: int, tune: bool
+) -> None:
+    for name in passes or ():
+        if name not in (known := (*FLOAT32, *OPTIONAL)):
+            raise unknown_name("pass", name, known)
+    float32_options = {"--passes": passes is not None, "--pad-channels": pad_channels > 1, "--tune": tune}
+    used = [option for option, is_used in float32_options.items() if is_used]
+    if used and "fp32" not in variants:
+        raise UsageError(f"{used[0]} requires fp32, not {' and '.join(variants)}")
+    if tune and len(used) > 1:
+        raise UsageError(f"--tune chooses the passes itself: pass it without {used[0]}")
 
 
 def _weights(source: str | Path | None, arch: str | None) -> Path:

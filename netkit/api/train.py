@@ -1,19 +1,25 @@
 """netkit.train: train a network on a data set and write a run folder."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
-from netkit.core.errors import unknown_name
+from netkit.core.errors import ModelError, unknown_name
+from netkit.core.model_card import ModelCard
 from netkit.core.progress import Progress, cumulative
-from netkit.core.runs import required_channels, run_folder
+from netkit.core.runs import is_external, required_channels, run_folder
 from netkit.data import registry
 from netkit.data.options import AUTO, DEFAULT, MAX_UNREADABLE, VAL_SPLIT, Options
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
+from netkit.nets import external
 from netkit.nets.training import run, stopping
 from netkit.nets.training.augment import has_color
 from netkit.nets.training.metrics import EpochMetrics
@@ -21,6 +27,8 @@ from netkit.nets.training.plan import Callbacks, Plan
 from netkit.nets.training.recipe import CLASS_WEIGHTS, recipe_named
 from netkit.nets.training.run import TrainedRun
 from netkit.nets.training.schedule import EpochSchedule, with_min_steps
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -55,6 +63,7 @@ def train(
     compile: bool = False,
     deterministic: bool = False,
     tensorboard: bool = False,
+    export_check: bool = True,
     max_bytes: int = MAX_FILE_BYTES,
     max_pixels: int = MAX_PIXELS,
     progress: bool | Progress = False,
@@ -64,7 +73,9 @@ def train(
     """Train a network and write its weights, metrics, plots and run.json to a run folder.
 
     Args:
-        arch: Name of a netkit architecture, `torchvision/NAME`, or `MODULE:CLASS` for your own nn.Module.
+        arch: Name of a netkit architecture, `torchvision/NAME`, `timm/NAME` (needs the extra [timm]), or
+            `MODULE:CLASS` for your own nn.Module. For `timm/NAME`, timm's size, mean and std of the input are the
+            defaults of `image_size`, `mean` and `std`.
         data: `mnist`, `digits`, a folder with one subfolder of images per class, a folder with files in MNIST's
             format, or a .csv or .tsv file with the columns `path`, `label` and optionally `split`. A folder may contain
             one folder per split: train, and val, test or both, or similar names such as Training and valid.
@@ -74,7 +85,7 @@ def train(
         resize: Scale the shorter side of each image to this many pixels, then crop the center to `image_size`. By
             default images are stretched to `image_size`.
         channels: 1 for grey or 3 for RGB. By default 1 if all images are grey, otherwise 3;
-            always 3 for `torchvision/NAME`.
+            always 3 for `torchvision/NAME` and `timm/NAME`.
         mean: Mean per channel, of pixels in [0, 1]. By default computed from the training images.
         std: Standard deviation per channel, of pixels in [0, 1]. By default computed from the training images.
         val_split: Fraction of each class to hold out for testing, between 0 and 1, if the data set has no test images.
@@ -106,6 +117,8 @@ def train(
         compile: Compile the training step with torch.compile.
         deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
         tensorboard: Also write TensorBoard logs to the run folder.
+        export_check: Export a network from outside netkit in memory before the training, to find out whether it can be
+            exported. Needs ONNX Runtime; without it, a warning is logged.
         max_bytes: Largest image file to read, in bytes.
         max_pixels: Largest image to decode, in pixels.
         progress: True for a progress bar, or a function that is called with the number of images done, their total
@@ -121,6 +134,7 @@ def train(
         UsageError: A name, path or value is invalid, or the run to resume was started with other arguments.
         DataError: The data set is missing or damaged.
         DeviceError: The device cannot be used.
+        ModelError: The network cannot be exported; see `export_check`.
         TrainingError: The loss is NaN or infinite.
         Interrupted: A signal stopped training; see `stop_on_signal`.
 
@@ -140,6 +154,8 @@ def train(
     chosen_recipe = replace(recipe_named(recipe, arch=arch), **overrides)
     if augment is not None:
         chosen_recipe = chosen_recipe.with_augmentation(augment)
+    if (config := external.input_config(arch)) is not None:
+        image_size, mean, std = image_size or config.size, mean or config.mean, std or config.std
     options = Options(
         channels=required_channels(arch) if channels is None else channels,
         size=(image_size, image_size) if isinstance(image_size, int) else image_size,
@@ -179,8 +195,23 @@ def train(
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
         callbacks = Callbacks(
+            on_network=_try_export if export_check and is_external(arch) else (lambda net, card: None),
             on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,
         )
         return run.train(plan, data_set, callbacks)
+
+
+def _try_export(net: nn.Module, card: ModelCard) -> None:
+    """Raise ModelError if the untrained network cannot be exported."""
+    if find_spec("onnxruntime") is None:
+        logger.warning("the export was not tried, because ONNX Runtime is not installed; install netkit's extra [cpu]")
+        return
+    from netkit.export.dry_run import dry_run  # imports torch's exporter
+
+    logger.info("%s: trying the export of the untrained network", card.arch)
+    try:
+        dry_run(net, card)
+    except ModelError as exc:
+        raise ModelError(f"{exc}; to train it all the same, pass --no-export-check") from None

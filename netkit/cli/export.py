@@ -16,6 +16,7 @@ from netkit.cli.params import (
     VARIANT,
     WHOLE_NUMBER,
     ChoiceList,
+    Converter,
     Number,
     arch_option,
     data_option,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_DROP = Number(float, 0, 100)  # percentage points
 MULTIPLE = Number(int, 1, 64)
+PASSES = Converter("NAME,...", lambda text: {"all": None, "none": ()}.get(text, tuple(text.split(","))))
 # of the table of variants, in the order of the fields of Figures
 COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU")
 
@@ -52,6 +54,8 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
     help="Allowed accuracy loss in % points.",
 )
 @option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
+@option("--passes", type=PASSES, default="all", help="Graph passes: all, none or names.")
+@option("--tune", is_flag=True, help="Measure choices of passes here, keep the fastest.")
 @json_option
 def export(
     run: Path | None,
@@ -73,8 +77,9 @@ def export(
 
     fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy.
 
-    --pad-channels 16 speeds up an fp32 network whose channels are not multiples of 16, such as densenet, on CPUs with
-    AVX-512. On other CPUs it makes the network slower.
+    Graph passes rewrite an fp32 graph for speed. If the model fails the check, the export tries fewer passes, down to
+    none. --tune also tries depthwise_padding and padded channels, which speed up some networks on CPUs with AVX-512 and
+    slow them down on others. docs/speed.md lists the passes.
 
     \b
     Example: netkit export --arch inception --variants fp32,int8

@@ -80,7 +80,7 @@ class LazyChoice(click.ParamType):  # type: ignore[type-arg]  # as above
 
 
 class ArchitectureChoice(LazyChoice):
-    """A netkit architecture, torchvision/NAME or MODULE:CLASS. The last two are checked when the network is built."""
+    """A netkit architecture, torchvision/NAME, timm/NAME or MODULE:CLASS. All but the first are checked later."""
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         return "ARCH"

@@ -21,6 +21,7 @@ PACKAGES = {
     "cluster": ("ray", "grpc"),
     "report": ("jinja2",),
     "tensorboard": ("tensorboard",),
+    "timm": ("timm",),
 }
 EXTRAS = {package: extra for extra, packages in PACKAGES.items() for package in packages}
 INTERRUPTED = 128 + signal.SIGINT  # exit code

@@ -72,24 +72,27 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")
 @option("--compile", is_flag=True, help="Use torch.compile, which starts slowly.")
 @option("--deterministic", is_flag=True, help="Use deterministic, slower algorithms on CUDA.")
+@option("--no-export-check", "unchecked", is_flag=True, help="Skip the trial export of the untrained network.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
 @max_bytes_option
 @max_pixels_option
 @json_option
-def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
+def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options: Any) -> None:
     """Train a network and write its weights to a run folder.
 
     The run folder receives model.safetensors (weights, labels, image size), metrics.csv, run.json and plots.
 
-    ARCH is a netkit network, torchvision/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist, digits, a folder
-    with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv file with the
-    columns path, label and optionally split (train, val or test). Instead of class folders, a folder may contain train/
-    and one or both of val/ and test/, each with one subfolder per class. If DATA has a
-    validation split but no test split, the validation split is also the test set. If it has neither, the share
-    --val-split of each class is held out as the test set.
+    ARCH is a netkit network, torchvision/NAME, timm/NAME, or MODULE:CLASS for your own nn.Module. DATA is mnist,
+    digits, a folder with one subfolder of images per class, a folder with files in MNIST's format, or a .csv or .tsv
+    file with the columns path, label and optionally split (train, val or test). Instead of class folders, a folder may
+    contain train/ and one or both of val/ and test/, each with one subfolder per class. If DATA has a validation split
+    but no test split, the validation split is also the test set. If it has neither, the share --val-split of each class
+    is held out as the test set.
 
     netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA/mnist,
     or to netkit's cache folder if NETKIT_DATA is not set.
+
+    A network that is not netkit's own is first exported in memory, untrained. If that fails, no training starts.
 
     Unreadable images are skipped. Training does not start if more than 5 images, and more than the share
     --max-unreadable of all images, are unreadable. With --max-unreadable 0, one is enough.
@@ -134,7 +137,15 @@ def train(arch: str, out: Path | None, as_json: bool, **options: Any) -> None:
 
     try:
         with progress_bar(arch, console=terminal) as progress:
-            run = netkit.train(arch, out=out, progress=progress, on_epoch=on_epoch, stop_on_signal=True, **options)
+            run = netkit.train(
+                arch,
+                out=out,
+                export_check=not unchecked,
+                progress=progress,
+                on_epoch=on_epoch,
+                stop_on_signal=True,
+                **options,
+            )
         if hidden:
             terminal.print(f"epoch {hidden}")
     except (Interrupted, TrainingError) as exc:

@@ -15,7 +15,7 @@ LOGS = "tensorboard"  # a folder
 CURVES, CONFUSION, MISTAKES = "curves.png", "confusion.png", "mistakes.png"
 COMMANDS = {WEIGHTS: "netkit train", MODEL: "netkit export"}  # file -> the command that writes it
 
-TORCHVISION = "torchvision/"  # prefix of the names of torchvision's classifiers
+TORCHVISION, TIMM = LIBRARIES = ("torchvision/", "timm/")  # prefixes of the names of their classifiers
 
 
 def run_folder(arch: str) -> Path:
@@ -49,15 +49,15 @@ def choose(name: str, *, file: Path | None, arch: str | None) -> Path:
 
 
 def is_external(arch: str) -> bool:
-    """Whether the network is not part of netkit: torchvision/NAME or MODULE:CLASS."""
-    return arch.startswith(TORCHVISION) or is_user_code(arch)
+    """Whether the network is not part of netkit: torchvision/NAME, timm/NAME or MODULE:CLASS."""
+    return arch.startswith(LIBRARIES) or is_user_code(arch)
 
 
 def is_user_code(arch: str) -> bool:
-    """Whether the network is MODULE:CLASS. Building it runs code that is part of neither netkit nor torchvision."""
-    return ":" in arch
+    """Whether the network is MODULE:CLASS. Building it runs code that is part of neither netkit nor its libraries."""
+    return ":" in arch and not arch.startswith(LIBRARIES)
 
 
 def required_channels(arch: str) -> int | None:
     """Return the number of image channels that the network requires; None if it accepts any number."""
-    return 3 if arch.startswith(TORCHVISION) else None
+    return 3 if arch.startswith(LIBRARIES) else None

@@ -1,18 +1,24 @@
 """model.safetensors: the weights of a network, with the model card as JSON in the header."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.nn.parameter import is_lazy
 
 from netkit.core.atomic_io import write_atomic
-from netkit.core.errors import CardError, ModelError, NetkitError, UsageError
+from netkit.core.errors import CardError, ModelError, UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.core.runs import is_user_code
 from netkit.nets.build import build
 from netkit.nets.training import tensorfile
+
+# a network may create parameters that it replaces or drops, such as the last layer of a network that it contains
+MAX_SIZE_RATIO, MAX_EXTRA_BYTES = 4, 2**30  # of a network's parameters, relative to the tensors of its file
 
 
 def save(path: Path, net: nn.Module, card: ModelCard) -> None:
@@ -53,14 +59,40 @@ def load(path: Path, *, trusted: str | None = None) -> tuple[nn.Module, ModelCar
             f"{path}: the network {card.arch} is not part of netkit; to run its code, pass --arch {card.arch}{other}"
         )
     try:
-        with torch.device("meta"):  # allocates no memory: a damaged card can describe a network of any size
-            expected = build(card).state_dict()
-    except NetkitError as exc:
+        with _limited_parameters(path, sum(tensor.nbytes for tensor in weights.values())):
+            net = build(card)
+    except UsageError as exc:
         raise ModelError(f"{path}: {exc}") from None
-    check_tensors(path, weights, expected)
-    net = build(card)
-    net.load_state_dict(weights)
+    check_tensors(path, weights, net.state_dict())
+    load_state(net, weights)
     return net.eval(), card
+
+
+@contextmanager
+def _limited_parameters(path: Path, file_bytes: int) -> Iterator[None]:
+    """Raise ModelError if a network that is created in the context is far larger than the tensors in the file `path`.
+
+    A damaged card can describe a network of any size. Memory that torch allocates for a parameter is not in use before
+    the parameter is initialized, and it is registered before that.
+    """
+    error = ModelError(
+        f"{path}: the card describes a network that is far larger than the {file_bytes:,} bytes of weights"
+    )
+    free_bytes = MAX_SIZE_RATIO * file_bytes + MAX_EXTRA_BYTES
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal free_bytes
+        free_bytes -= 0 if is_lazy(parameter) else parameter.nbytes
+        if free_bytes < 0:
+            raise error
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    except RuntimeError:  # torch cannot allocate that much
+        raise error from None
+    finally:
+        hook.remove()
 
 
 def reject_pickle(path: Path) -> None:
@@ -74,12 +106,13 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
 
     The message about a difference ends with `fix`.
     """
-    for names, problem in (
-        (sorted(expected.keys() - tensors.keys()), f"lacks {{}} of the network's {len(expected)} tensors"),
-        (sorted(tensors.keys() - expected.keys()), f"has {{}} of {len(tensors)} tensors that the network lacks"),
-    ):
-        if names:
-            raise ModelError(f"{path}: {problem.format(len(names))}, such as {names[0]!r}{fix}")
+    missing, extra, problems = expected.keys() - tensors.keys(), tensors.keys() - expected.keys(), []
+    if missing:
+        problems.append(f"lacks {len(missing)} of the network's {len(expected)} tensors, such as {min(missing)!r}")
+    if extra:
+        problems.append(f"has {len(extra)} of {len(tensors)} tensors that the network lacks, such as {min(extra)!r}")
+    if problems:
+        raise ModelError(f"{path}: {' and '.join(problems)}{fix}")
     for name, tensor in tensors.items():
         if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
             raise ModelError(
@@ -88,3 +121,11 @@ def check_tensors(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[s
             )
         if not torch.isfinite(tensor).all():
             raise ModelError(f"{path}: tensor {name!r} contains NaN or infinity")
+
+
+def load_state(net: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load `tensors` into a network. Some modules of torchvision need the version that only a state dict contains."""
+    state = net.state_dict()
+    state.clear()  # except the versions
+    state.update(tensors)
+    net.load_state_dict(state)

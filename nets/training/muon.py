@@ -25,7 +25,10 @@ class Muon(Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is supported
         for group in self.param_groups:
-            kernels, momentum = group["params"], group["momentum"]
+            momentum = group["momentum"]
+            kernels = [kernel for kernel in group["params"] if kernel.grad is not None]  # the others are not in use
+            if not kernels:
+                continue
             gradients = [kernel.grad for kernel in kernels]
             for kernel in kernels:
                 if "momentum_buffer" not in self.state[kernel]:

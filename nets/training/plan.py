@@ -4,7 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from netkit.core.errors import UsageError
+from netkit.core.model_card import ModelCard
 from netkit.data.dataset import DataSet
 from netkit.nets.training.metrics import EpochMetrics
 from netkit.nets.training.recipe import Recipe
@@ -60,11 +63,13 @@ class Callbacks:
     """Functions that `train` calls.
 
     Args:
+        on_network: called with the untrained network and its card, before the run writes anything; not on --resume.
         on_step: called with the number of images trained on since the last call, and the latest metrics as text.
         on_epoch: called with the metrics of each finished epoch.
         stop: returns the number of a signal to stop the run, or None.
     """
 
+    on_network: Callable[[nn.Module, ModelCard], None] = lambda net, card: None
     on_step: Callable[[int, str], None] = lambda images, metrics: None
     on_epoch: Callable[[EpochMetrics], None] = lambda row: None
     stop: Callable[[], int | None] = lambda: None

@@ -48,5 +48,11 @@ def _checksum(tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]
 
 
 def _bytes(tensors: Mapping[str, Tensor], key: str, header: Mapping[str, Any]) -> bytes:
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    memory: set[int] = set()  # safetensors refuses tensors that share memory, as tied weights do
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        pointer = tensor.untyped_storage().data_ptr()
+        plain[name] = tensor.clone() if pointer in memory else tensor
+        memory.add(pointer)
     return safetensors.torch.save(plain, {key: json.dumps(header)})  # the order of several keys would be random

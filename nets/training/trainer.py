@@ -19,6 +19,7 @@ from netkit.core.errors import UsageError
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import Augmentation
+from netkit.nets.training.checkpoint import load_state
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
 from netkit.nets.training.feed import Feed
@@ -29,7 +30,7 @@ from netkit.nets.training.sampling import Sampler
 from netkit.nets.training.schedule import EpochSchedule, batch_sizes
 from netkit.nets.training.state import Snapshot
 from netkit.nets.training.step_metrics import AsyncLosses, StepMetrics, divergence_error
-from netkit.nets.training.weights import freeze_all_but_last_layer
+from netkit.nets.training.weights import freeze_all_but_last_layer, shared_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -56,11 +57,17 @@ class Trainer:
         compiled: bool = False,
     ) -> None:
         self.recipe, self.seed, self.device, self.ranks = recipe, seed, device, ranks
+        shared = shared_parameters(model.net)
         self.model = model.to(device)
         if recipe.freeze:
             freeze_all_but_last_layer(self.model)
         if recipe.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        if copied := sorted(shared - shared_parameters(self.model.net)):
+            raise UsageError(
+                f"{copied[0]} is a view of another parameter, which PyTorch copies when it moves or reorders "
+                "weights; assign the same nn.Parameter to both modules, or compute the view in forward()"
+            )
         images = len(data.train_labels)
         self.train_images, self.test_images = Feed(data.train_images, device), Feed(data.test_images, device)
         self.train_labels = torch.tensor(data.train_labels, device=device)
@@ -101,7 +108,7 @@ class Trainer:
         """
         if self.split == "test":
             return self.rows[-1].eval_accuracy
-        self.result.load_state_dict(self._best)
+        load_state(self.result, self._best)
         best, last = best_epoch(self.rows), self.rows[-1]
         stopped = f"; stopped after epoch {last.epoch}" if self.step < self.schedule.steps else ""
         logger.info("best epoch %s: validation accuracy %.2f%%%s", best.epoch, 100 * best.eval_accuracy, stopped)
@@ -132,9 +139,9 @@ class Trainer:
             named = snapshot.tensors.items()
             return {name.removeprefix(prefix): tensor for name, tensor in named if name.startswith(prefix)}
 
-        self.model.load_state_dict(with_prefix("model."))
+        load_state(self.model, with_prefix("model."))
         if self._average:
-            self._average.load_state_dict(with_prefix("average."))
+            load_state(self._average, with_prefix("average."))
         self._optimizer.restore(with_prefix("momentum."), snapshot.scaler)
         self._sampler.restore(snapshot.tensors)
         torch.set_rng_state(snapshot.tensors["random.cpu"])

@@ -121,8 +121,8 @@ def peers(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
 
 def after_each_pass(net: torch.nn.Module, card: ModelCard) -> Iterator[tuple[str, Turn]]:
     exported = translate(net, card)
-    for count, name in enumerate(("torch.onnx.export", *(step.__name__ for step in FLOAT32))):
-        after = apply_passes(exported, FLOAT32[:count])
+    for count, name in enumerate(("torch.onnx.export", *FLOAT32)):
+        after = apply_passes(exported, dict(list(FLOAT32.items())[:count]))
         yield name, onnxruntime_turn(after.SerializeToString(), concurrent=CORES)
     after = apply_passes(exported, float32_passes(multiple=16))
     yield "pad_channels (16)", onnxruntime_turn(after.SerializeToString(), concurrent=CORES)

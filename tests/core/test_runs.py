@@ -90,6 +90,8 @@ def test_the_message_for_a_missing_file_names_the_command_that_writes_it(
     [
         ("inception", False, False, None),
         ("torchvision/resnet18", True, False, 3),
+        ("timm/resnet18.a1_in1k", True, False, 3),
+        ("timm/hf-hub:someone/weights", True, False, 3),  # unknown, but not a class of the user
         ("mypkg.mymodule:MyNet", True, True, None),
     ],
 )

@@ -1,5 +1,7 @@
 """The converted model has the documented inputs, outputs and metadata, and computes the same as PyTorch."""
 
+import ast
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -7,11 +9,12 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from torch import nn
+import torchvision
 
-from netkit.core.errors import ModelError, UsageError
+from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
-from netkit.export.convert import convert
+from netkit.export.convert import OPSETS, convert
+from netkit.infer.model import onnx_file, operators
 from netkit.infer.model.onnx_file import Model
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.normalize import FromPixels
@@ -55,30 +58,36 @@ def test_unsupported_opset_is_rejected(card: ModelCard, opset: int) -> None:
         convert(build(card), card, opset=opset)
 
 
-class SingularValues(nn.Module):
-    """A network with an operator that ONNX does not have."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = nn.Linear(28, 10)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.last(torch.linalg.svdvals(images[:, 0]))
-        return logits
-
-
-def test_a_network_that_torch_cannot_export_raises_one_line_with_the_cause(card: ModelCard) -> None:
-    with pytest.raises(ModelError) as caught:
-        convert(SingularValues(), card)
-    message = str(caught.value)
-    assert message.startswith("residual: torch.onnx cannot export this network: No ONNX function found for ")
-    assert "svd" in message and "\n" not in message and len(message) < 250
+def metadata_of(proto: onnx.ModelProto) -> dict[str, str]:
+    return {entry.key: entry.value for entry in proto.metadata_props}
 
 
 def test_model_card_round_trips_through_the_metadata(proto: onnx.ModelProto, card: ModelCard) -> None:
-    metadata = {entry.key: entry.value for entry in proto.metadata_props}
-    assert list(metadata) == ["netkit.card"]
-    assert ModelCard.from_json(metadata["netkit.card"]) == card
+    assert ModelCard.from_json(metadata_of(proto)["netkit.card"]) == card
+
+
+@pytest.mark.parametrize(("channels", "pixel_format"), [(1, "Gray8"), (3, "Rgb8")])
+def test_metadata_describes_the_pixels_as_onnx_defines_it(card: ModelCard, channels: int, pixel_format: str) -> None:
+    card = replace(card, channels=channels, mean=(0.5,) * channels, std=(0.5,) * channels)
+    metadata = metadata_of(onnx.load_model_from_string(convert(build(card).eval(), card)))
+    assert {key: value for key, value in metadata.items() if key.startswith("Image.")} == {
+        "Image.BitmapPixelFormat": pixel_format,
+        "Image.ColorSpaceGamma": "SRGB",
+        "Image.NominalPixelRange": "NominalRange_0_255",
+    }
+    assert metadata.keys() == {"netkit.card", "names", *(key for key in metadata if key.startswith("Image."))}
+
+
+def test_names_in_the_metadata_are_both_json_and_a_python_literal(card: ModelCard) -> None:
+    labels = ("zero", 'it\'s "one"', "grün", "\U0001f431", "back\\slash", "two\nlines\u2028", "\x00\x7f")
+    card = replace(card, labels=labels)
+    names = metadata_of(onnx.load_model_from_string(convert(build(card).eval(), card)))["names"]
+    expected = {str(index): label for index, label in enumerate(labels)}
+    assert json.loads(names) == ast.literal_eval(names) == expected
+
+
+def test_the_reader_takes_every_opset_that_the_exporter_writes() -> None:
+    assert operators.OPSETS == OPSETS
 
 
 def test_model_contains_no_paths_of_the_exporting_machine(proto: onnx.ModelProto) -> None:
@@ -117,3 +126,14 @@ def test_networks_for_color_and_non_square_images_can_be_converted(card: ModelCa
 
 def test_exported_file_is_valid_onnx(model: Model) -> None:
     onnx.checker.check_model(model.content, full_check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["convnext_tiny", "efficientnet_b0", "mnasnet0_5", "mobilenet_v3_small", "regnet_y_400mf", "shufflenet_v2_x0_5"],
+)
+def test_the_reader_takes_torchvision_classifiers(card: ModelCard, name: str) -> None:
+    card = replace(card, arch=f"torchvision/{name}", channels=3, height=64, width=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+    net = torchvision.models.get_model(name, weights=None, num_classes=10).eval()
+    assert onnx_file.check(convert(net, card), "m.onnx").card == card

@@ -15,7 +15,6 @@ from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.export.convert import translate
 from netkit.export.passes import apply_passes, float32_passes
-from netkit.export.passes.global_average_pool import global_average_pool
 from netkit.export.passes.pad_channels import pad_channels
 from netkit.nets.build import ARCHITECTURES, build
 from tests.support.commands import Netkit
@@ -106,7 +105,7 @@ def test_channels_are_padded_where_every_consumer_keeps_or_drops_them(
                 nn.init.uniform_(values, 0.5, 2)
     proto = export_floats(net, 3, 8, 6)
     images = np.random.default_rng(0).normal(size=(3, 3, 8, 6)).astype(np.float32)
-    after = apply_passes(proto, (global_average_pool, partial(pad_channels, multiple=16)))
+    after = apply_passes(proto, {"pad_channels": partial(pad_channels, multiple=16)})
     assert conv_widths(after) == expected
     np.testing.assert_allclose(run_model(after, images), run_model(proto, images), rtol=1e-5, atol=1e-5)
 

@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from netkit.cli import cli
-from netkit.core.errors import ParityError
+from netkit.core.errors import ModelError, ParityError
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.export import exporter, quantize
@@ -22,6 +22,7 @@ from netkit.infer.model.certificate import Comparison
 from netkit.infer.runtime.session import open_session
 from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit
+from tests.support.export_networks import FloatConstant
 
 REDUCED = ("fp16", "int8")
 
@@ -175,3 +176,8 @@ def test_several_precisions_give_one_table_and_one_report(netkit: Netkit, worksp
         assert netkit("verify", workspace / "runs/residual" / name).returncode == 0
     for name in names[1:]:
         (workspace / "runs/residual" / name).unlink()
+
+
+def test_float16_with_a_float32_constant_is_refused_with_the_reason(card: ModelCard) -> None:
+    with pytest.raises(ModelError, match=r"^residual: its ONNX graph is not valid: .*; for float16, store constants"):
+        quantize.to_fp16(FloatConstant(1, 10, (28, 28)), card, opset=20)

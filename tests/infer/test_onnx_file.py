@@ -17,8 +17,6 @@ from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.infer.model import onnx_file
 from tests.support.onnx_models import ZEROS, linear_model
 
-BAD_PAD = "operator Pad: the pads must be constants from 0 to 64"
-
 
 def external_tensor(location: str) -> TensorProto:
     """A tensor with external data in the file `location`."""
@@ -70,43 +68,22 @@ def test_valid_model_is_read_unchanged_with_its_card(card: ModelCard, tmp_path: 
     assert (model.name, model.content, model.card) == (str(path), content, card)
 
 
-def add_pad(model: onnx.ModelProto, *pads: list[int]) -> None:
-    """Add a Pad node, and an initializer for each of `pads`, all with the name that the node refers to."""
-    model.graph.initializer.extend(helper.make_tensor("pads", onnx.TensorProto.INT64, [4], values) for values in pads)
-    model.graph.node.append(helper.make_node("Pad", ["images", "pads"], ["padded"]))
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda m: m.graph.initializer.append(external_tensor("/etc/passwd")), "tensor 'external' is external data"),
         (lambda m: m.graph.initializer.append(external_tensor("../../secret")), "tensor 'external' is external data"),
         (set_external_data_only, "tensor 'weights' is external data; netkit runs single-file models only"),
-        (add_sparse, "tensor 'external' is external data"),
+        (add_sparse, "sparse initializers are not allowed"),
         (lambda m: add_constant(m, value=external_tensor("a.bin")), "tensor 'external' is external data"),
         (lambda m: add_constant(m, values=[ZEROS, external_tensor("a.bin")]), "tensor 'external' is external data"),
+        (lambda m: add_constant(m, values=[ZEROS]), "the attribute 'values' has a type that netkit does not allow"),
         (
             use_two_foreign_domains,
             "operator domains 'com.microsoft', 'zebra'; netkit runs standard ONNX operators only",
         ),
         (add_if, "operator If has a subgraph, which netkit does not allow"),
         (lambda m: m.opset_import.add(domain="ai.onnx.ml", version=1), "uses the operator domains 'ai.onnx.ml'"),
-        (lambda m: m.graph.node.add(op_type="Div"), "uses the operator 'Div', which netkit does not allow"),
-        (lambda m: m.graph.node.add(op_type="RandomNormal"), "uses the operator 'RandomNormal'"),
-        (
-            lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[0, 65])),
-            "operator Conv: the pads must be constants from 0 to 64",
-        ),
-        (
-            lambda m: m.graph.node.append(helper.make_node("Conv", [], [], pads=[-1, 0])),
-            "operator Conv: the pads must be constants from 0 to 64",
-        ),
-        (lambda m: add_pad(m, [0, 0, 65, 0]), BAD_PAD),
-        (lambda m: add_pad(m, [0, 0, 2**40, 0]), BAD_PAD),
-        (lambda m: add_pad(m, [0, -1, 0, 0]), BAD_PAD),
-        (lambda m: add_pad(m, [0, 0, 1, 1], [0, 0, 999, 999]), BAD_PAD),  # two initializers with the same name
-        (lambda m: m.graph.node.append(helper.make_node("Pad", ["images", "logits"], ["p"])), BAD_PAD),
-        (lambda m: m.graph.node.append(helper.make_node("Pad", ["images"], ["p"])), BAD_PAD),
         (
             lambda m: m.graph.sparse_initializer.add(values=ZEROS, indices=ZEROS, dims=[10**9]),
             "sparse initializers are not allowed",
@@ -114,7 +91,7 @@ def add_pad(model: onnx.ModelProto, *pads: list[int]) -> None:
         (add_function, "uses model-local functions; netkit runs standard ONNX operators only"),
     ],
 )
-def test_external_data_and_forbidden_operators_are_rejected(
+def test_external_data_subgraphs_and_other_domains_are_rejected(
     card: ModelCard, change: Callable[[ModelProto], None], message: str
 ) -> None:
     proto = linear_model(card)

@@ -273,6 +273,14 @@ def test_certificate_and_probes_round_trip_through_json(model: Model) -> None:
     assert read_back.labels == self_test.probes.labels
 
 
+def test_certificate_of_a_version_without_passes_is_read(model: Model) -> None:
+    fields = json.loads(model.metadata[certificate.KEY])
+    for name in ("passes", "speeds", certificate.CHECKSUM):
+        del fields[name]
+    old = Certificate.from_json(certificate.sealed(fields))
+    assert (old.passes, old.speeds) == ((), {})
+
+
 def test_metadata_is_byte_identical_after_a_round_trip(model: Model) -> None:
     card, certificate_text, probes_text = (model.metadata[key] for key in (METADATA_KEY, *KEYS))
     assert ModelCard.from_json(card).to_json() == card

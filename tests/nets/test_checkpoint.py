@@ -5,6 +5,7 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from typing import Any
 
 import pytest
@@ -60,6 +61,10 @@ def with_(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, 
     [
         (without("conv2.bias"), r"lacks 1 of the network's \d+ tensors, such as 'conv2.bias'$"),
         (with_("extra", lambda t: t), r"has 1 of \d+ tensors that the network lacks, such as 'extra'$"),
+        (
+            lambda weights: weights.update(other=weights.pop("conv2.bias")),
+            r"lacks 1 of .*, such as 'conv2.bias' and has 1 of \d+ tensors that the network lacks, such as 'other'$",
+        ),
         (with_("linear.bias", lambda t: t[:9].clone()), r"'linear.bias' is torch.float32 \(9,\).* needs .*\(10,\)"),
         (with_("linear.bias", lambda t: t.double()), r"'linear.bias' is torch.float64 \(10,\)"),
         (with_("conv1.weight", lambda t: t / 0), "'conv1.weight' contains NaN or infinity"),
@@ -129,8 +134,12 @@ def test_truncated_file_is_rejected(tmp_path: Path, card: ModelCard) -> None:
         ({"arch": "incepton"}, "unknown architecture 'incepton': did you mean 'inception'"),
         ({"height": 3}, "residual cannot take 3x28 images"),
         (
-            {"height": 4096, "width": 4096, "labels": tuple(map(str, range(3000)))},
-            r"the network needs torch.float32 \(",
+            {"height": 1024, "width": 1024, "labels": tuple(map(str, range(2000)))},  # over 1 GiB of weights
+            "the card describes a network that is far larger than the .* bytes of weights$",
+        ),
+        (
+            {"height": 4096, "width": 4096, "labels": tuple(map(str, range(300_000)))},  # no machine has this memory
+            "the card describes a network that is far larger than the .* bytes of weights$",
         ),
     ],
 )
@@ -139,5 +148,7 @@ def test_error_for_a_damaged_card_names_the_file_and_does_not_allocate_the_netwo
 ) -> None:
     path = tmp_path / "model.safetensors"
     checkpoint.save(path, build(card), replace(card, **change))
+    peak_kib = getrusage(RUSAGE_SELF).ru_maxrss
     with pytest.raises(ModelError, match=rf"model\.safetensors: .*{message}"):
         checkpoint.load(path)
+    assert getrusage(RUSAGE_SELF).ru_maxrss - peak_kib < 2**18

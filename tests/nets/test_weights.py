@@ -2,6 +2,9 @@
 
 import os
 import pickle
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,11 +17,14 @@ from netkit.core.errors import ModelError, UsageError
 from netkit.nets.build import ARCHITECTURES, create
 from netkit.nets.residual import ResidualNet
 from netkit.nets.training import weights
+from tests.support.user_networks import TiedConvolutions
 
 
-def convert(tmp_path: Path, saved: object) -> dict[str, Tensor]:
+def convert(
+    tmp_path: Path, saved: object, *, arch: str | None = None, size: tuple[int, int] | None = None
+) -> dict[str, Tensor]:
     torch.save(saved, tmp_path / "net.pth")
-    weights.convert(tmp_path / "net.pth", tmp_path / "net.safetensors")
+    weights.convert(tmp_path / "net.pth", tmp_path / "net.safetensors", arch=arch, size=size)
     return safetensors.torch.load_file(tmp_path / "net.safetensors")
 
 
@@ -26,17 +32,133 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("wrap", [None, "state_dict", "model"])
-def test_state_dict_is_converted_with_and_without_a_wrapper(tmp_path: Path, wrap: str | None) -> None:
+@pytest.mark.parametrize(
+    "keys",
+    [
+        (),
+        ("state_dict",),
+        ("model",),
+        ("model_state_dict",),
+        ("params",),
+        ("state_dict_ema",),
+        ("net",),
+        ("model", "state_dict"),
+    ],
+)
+def test_state_dict_is_converted_with_and_without_wrappers(tmp_path: Path, keys: tuple[str, ...]) -> None:
     state = ResidualNet(1, 10, 28).state_dict()
-    assert same(convert(tmp_path, {wrap: state, "epoch": 3} if wrap else state), state)
+    saved: dict[str, object] = state
+    for key in keys:
+        saved = {"epoch": 3, "optimizer": {"state": {}, "lr": 0.1}, key: saved, "args": Namespace(lr=0.1)}
+    assert same(convert(tmp_path, saved), state)
 
 
-def test_prefix_of_data_parallel_names_is_removed(tmp_path: Path) -> None:
+def test_averaged_weights_have_precedence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    current, averaged = (ResidualNet(1, 10, 28).state_dict() for _ in range(2))
+    with caplog.at_level("INFO"):
+        assert same(convert(tmp_path, {"state_dict": current, "state_dict_ema": averaged}), averaged)
+    assert f"{tmp_path}/net.pth: using state_dict_ema, not state_dict" in caplog.messages
+
+
+def with_prefix(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "net.", "_orig_mod.", "module._orig_mod.", "model.net."])
+def test_prefixes_of_wrappers_are_removed(tmp_path: Path, prefix: str) -> None:
+    state = ResidualNet(1, 10, 28).state_dict()
+    assert same(convert(tmp_path, with_prefix(prefix, state)), state)
+
+
+def test_names_of_parallel_and_compiled_networks_are_those_of_the_network(tmp_path: Path) -> None:
     net = ResidualNet(1, 10, 28)
-    state = nn.Sequential()
-    state.add_module("module", net)
-    assert same(convert(tmp_path, state.state_dict()), net.state_dict())
+    state = net.state_dict()
+    assert same(convert(tmp_path, nn.DataParallel(net).state_dict()), state)
+    assert same(convert(tmp_path, torch.compile(net).state_dict()), state)  # type: ignore[attr-defined]  # returns a module
+    net.conv1 = torch.compile(net.conv1)  # type: ignore[assignment]  # a part of the network
+    assert same(convert(tmp_path, net.state_dict()), state)
+
+
+@pytest.mark.parametrize("name", ["net", "model", "backbone"])
+@pytest.mark.parametrize("prefix", ["", "module.", "model."])
+def test_weights_of_a_network_whose_own_names_have_a_prefix_are_loaded(tmp_path: Path, name: str, prefix: str) -> None:
+    source, net = (nn.Sequential(OrderedDict({name: ResidualNet(1, 10, 28)})) for _ in range(2))
+    convert(tmp_path, with_prefix(prefix, source.state_dict()))
+    weights.load_into(net, tmp_path / "net.safetensors")
+    assert same(net.state_dict(), source.state_dict())
+
+
+def test_a_lightning_checkpoint_with_a_loss_is_imported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source, net = ResidualNet(1, 10, 28), ResidualNet(1, 10, 28)
+    state = {**with_prefix("model.", source.state_dict()), "criterion.weight": torch.ones(10)}
+    saved = {"epoch": 1, "pytorch-lightning_version": "2.5.0", "state_dict": state, "hyper_parameters": {"lr": 0.1}}
+    with caplog.at_level("INFO"):
+        assert same(convert(tmp_path, saved, arch="residual"), source.state_dict())
+    assert f"{tmp_path}/net.pth: ignoring 1 tensors outside of 'model.', such as 'criterion.weight'" in caplog.messages
+    convert(tmp_path, saved)
+    weights.load_into(net, tmp_path / "net.safetensors")
+    assert same(net.state_dict(), source.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_types_are_converted_to_float32(
+    tmp_path: Path, dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = torchvision.models.resnet18(num_classes=3).to(dtype).state_dict()
+    with caplog.at_level("INFO"):
+        converted = convert(tmp_path, state)
+    assert f"net.pth: converted weights from {str(dtype).removeprefix('torch.')} to float32" in caplog.text
+    assert {str(tensor.dtype) for tensor in converted.values()} == {"torch.float32", "torch.int64"}
+    assert all(torch.equal(tensor.to(state[name].dtype), state[name]) for name, tensor in converted.items())
+    net = torchvision.models.resnet18(num_classes=3)
+    weights.load_into(net, save(tmp_path, state))  # without 'netkit import'
+    assert same(net.state_dict(), converted)
+
+
+def test_missing_counters_of_batch_norm_are_added(tmp_path: Path) -> None:
+    source, net = (torchvision.models.resnet18(num_classes=3) for _ in range(2))
+    state = {k: value for k, value in source.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert len(state) == 102
+    assert same(convert(tmp_path, state, arch="torchvision/resnet18"), source.state_dict())
+    convert(tmp_path, state)
+    weights.load_into(net, tmp_path / "net.safetensors")
+    assert same(net.state_dict(), source.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("arch", "net"),
+    [
+        ("residual", ResidualNet(1, 26, 28)),
+        ("residual", ResidualNet(3, 10, 28)),
+        ("torchvision/squeezenet1_1", torchvision.models.squeezenet1_1(num_classes=7)),
+        ("torchvision/googlenet", torchvision.models.googlenet(num_classes=5, aux_logits=True, init_weights=False)),
+        ("tests.support.user_networks:TiedConvolutions", TiedConvolutions(1, 4, (9, 9))),
+    ],
+)
+def test_import_with_a_network_accepts_any_channels_and_classes(tmp_path: Path, arch: str, net: nn.Module) -> None:
+    state = {name: value for name, value in net.state_dict().items() if not name.startswith("aux")}
+    assert same(convert(tmp_path, with_prefix("module.", net.state_dict()), arch=arch), state)
+
+
+def test_import_with_a_network_says_what_is_missing_and_unexpected(tmp_path: Path) -> None:
+    state = torchvision.models.resnet18(num_classes=3).state_dict()
+    state["layer9.weight"] = state.pop("bn1.weight")
+    with pytest.raises(
+        ModelError,
+        match=r"net\.pth: lacks 1 of the network's 122 tensors, such as 'bn1.weight' and has 1 of 122 tensors that the "
+        r"network lacks, such as 'layer9.weight'; pass the --arch and --image-size of these weights$",
+    ):
+        convert(tmp_path, state, arch="torchvision/resnet18")
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+def test_import_with_a_network_checks_the_image_size(tmp_path: Path) -> None:
+    state = ResidualNet(1, 10, 64).state_dict()
+    with pytest.raises(
+        ModelError, match=r"tensor 'linear.weight' is .*, the network needs .*; pass the --arch and --im"
+    ):
+        convert(tmp_path, state, arch="residual")
+    assert same(convert(tmp_path, state, arch="residual", size=(64, 64)), state)
 
 
 def test_old_densenet_names_are_converted(tmp_path: Path) -> None:
@@ -58,11 +180,16 @@ class Canary:
 
 
 def test_code_in_a_pickle_never_runs(tmp_path: Path) -> None:
-    (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"weight": Canary(tmp_path / "canary")}))
-    torch.save({"weight": Canary(tmp_path / "canary")}, tmp_path / "archive.pth")
-    for name, problem in (("pickle.pth", "not written by torch.save"), ("archive.pth", "contains more than weights")):
-        with pytest.raises(ModelError, match=rf"{problem}.*; import a file of torch\.save\(network\.state_dict\(\)"):
-            weights.convert(tmp_path / name, tmp_path / "out.safetensors")
+    canary = {"weight": Canary(tmp_path / "canary")}
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(canary))
+    torch.save(canary, tmp_path / "archive.pth")
+    torch.save(canary, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    refused = r"contains more than weights: loading posix\.mkdir could run code"
+    for name, problem in (("pickle", "was not written by torch.save"), ("archive", refused), ("old", refused)):
+        with pytest.raises(
+            ModelError, match=rf"{name}\.pth: .*{problem}; import a file of torch\.save\(network\.state_"
+        ):
+            weights.convert(tmp_path / f"{name}.pth", tmp_path / "out.safetensors")
     assert not (tmp_path / "canary").exists() and not (tmp_path / "out.safetensors").exists()
 
 
@@ -77,9 +204,17 @@ def test_whole_networks_are_rejected(tmp_path: Path) -> None:
     net = nn.Linear(3, 2)
     torch.save(net, tmp_path / "whole.pth")
     torch.jit.save(torch.jit.trace(net, torch.zeros(1, 3)), tmp_path / "script.pth")
-    for name in ("whole.pth", "script.pth"):
-        with pytest.raises(ModelError, match=rf"{name}: contains more than weights, such as a whole network; import"):
-            weights.convert(tmp_path / name, tmp_path / "out.safetensors")
+    for name, problem in (
+        ("whole", "loading torch.nn.modules.linear.Linear could run code"),
+        ("script", "TorchScript"),
+    ):
+        with pytest.raises(ModelError, match=rf"{name}\.pth: contains more than weights: .*{problem}.*; import"):
+            weights.convert(tmp_path / f"{name}.pth", tmp_path / "out.safetensors")
+
+
+def test_sparse_tensors_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="tensor 'b' is quantized or sparse; import a file of plain tensors"):
+        convert(tmp_path, {"a": torch.ones(2), "b": torch.ones(3).to_sparse()})
 
 
 def test_converted_files_text_files_folders_and_missing_files_are_rejected(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """ONNX models built by hand, without torch."""
 
 import numpy as np
-from numpy.typing import NDArray
+import onnx
+from numpy.typing import ArrayLike, NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from netkit.core.model_card import METADATA_KEY, ModelCard
@@ -31,4 +32,18 @@ def linear_model(card: ModelCard) -> ModelProto:
     graph = helper.make_graph(nodes, "linear", [images], outputs, [numpy_helper.from_array(weights(card), "weights")])
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     proto.metadata_props.add(key=METADATA_KEY, value=card.to_json())
+    return proto
+
+
+def add_nodes(proto: ModelProto, nodes: str, **constants: ArrayLike) -> ModelProto:
+    """Append nodes in ONNX's text format, such as "y = Add (cast, k); z = Relu (y)", and constants; return `proto`.
+
+    Python's integers are int64, and its other numbers float32.
+    """
+    for name, value in constants.items():
+        array = np.asarray(value)
+        proto.graph.initializer.append(
+            numpy_helper.from_array(array.astype(np.float32) if array.dtype == np.float64 else array, name)
+        )
+    proto.graph.node.extend(onnx.parser.parse_node(node) for node in nodes.split(";") if node)
     return proto

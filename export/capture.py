@@ -1,0 +1,176 @@
+"""Capture of a network by torch.export, and its conversion by torch.onnx; an error names the layer at fault."""
+
+import ast
+import inspect
+import io
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from traceback import extract_tb, walk_tb
+
+import onnx
+import torch
+from torch import Tensor, fx, nn
+from torch.export import Dim, ExportedProgram
+
+from netkit.core.errors import ModelError, first_line
+from netkit.infer.model.onnx_file import INPUT, OUTPUTS
+from netkit.infer.model.operators import REFUSED
+
+TORCH = os.path.dirname(torch.__file__) + os.sep
+# torch's metadata of a node: the paths of the enclosing modules, outermost first, then the operator; and their classes
+SCOPES_KEY, CLASSES_KEY = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
+BATCH = ({0: Dim("batch")},)  # the dynamic axis of the only input
+NETWORK = "model.net"  # the path of the network in convert.Classifier
+# a part of torch's message -> what is wrong, and what to write instead
+CAUSES = {
+    "data-dependent": (
+        "its Python code depends on values of a tensor, as 'if' and .item() do, which ONNX cannot express; "
+        "compute both results and choose with torch.where"
+    ),
+    "specialized it to be a constant": "it fixes the batch size; write x.shape[0] or -1 instead of a number or len(x)",
+    "adaptive_max_pool": "its output size does not divide the size of its input; use nn.MaxPool2d",
+    "No ONNX function found": "ONNX has no counterpart of {operator}; use other operators",
+}
+
+
+def reject_scripted(net: nn.Module, *, name: str) -> None:
+    """Raise ModelError if the network contains a module that torch.jit.script compiled."""
+    for path, layer in net.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise _error(name, path, layer.original_name, "torch.jit.script compiled it; use the original module")
+
+
+def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram:
+    """Return `module` as a graph of PyTorch's operators for any batch size; `example` (2, C, H, W) is an input.
+
+    torch runs the module's code to record its operators. If that fails, torch interprets the code instead.
+
+    Raises ModelError if both fail. The message begins with `name`, and names the layer and the cause.
+    """
+    running: list[tuple[str, nn.Module]] = []
+    errors: list[Exception] = []
+    for strict in (False, True):
+        try:
+            with _silent(), ExitStack() if strict else _recorded(module, running):
+                return torch.export.export(module, (example,), dynamic_shapes=BATCH, strict=strict)
+        except Exception as exc:  # the network's code can raise anything
+            errors.append(exc)
+    path, layer = running[-1] if running else ("", module)
+    raise _error(name, path, type(layer).__name__, _cause(*errors) + _line(errors[0], layer)) from None
+
+
+def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelProto:
+    """Return the program as an ONNX model. Raises ModelError, with a message as in `capture`, if that fails."""
+    try:
+        with _silent():
+            converted = torch.onnx.export(
+                program,
+                dynamo=True,
+                opset_version=opset,
+                input_names=[INPUT],
+                output_names=list(OUTPUTS),
+                dynamic_shapes=BATCH,
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as exc:  # its own message is several pages long
+        errors = list(_chain(exc))
+        node = next((node for error in errors if (node := _converted_node(error))), None)
+        cause = _cause(errors[-1], operator=str(node.target) if node else "an operator")
+        raise _error(name, *_scope(node), cause + _source(node)) from None
+    assert converted is not None  # it is None only without dynamo
+    _reject_refused(converted.model_proto, name)
+    return converted.model_proto
+
+
+def _reject_refused(proto: onnx.ModelProto, name: str) -> None:
+    """Raise ModelError for the first operator that no model file may contain; here the layer is still known."""
+    node = next((node for node in proto.graph.node if node.op_type in REFUSED), None)
+    if node is not None:
+        metadata = {entry.key: entry.value for entry in node.metadata_props}
+        (*_, path, _), (*_, class_name, _) = (ast.literal_eval(metadata[key]) for key in (SCOPES_KEY, CLASSES_KEY))
+        reason = f"the ONNX operator {node.op_type} {REFUSED[node.op_type]}; use other operators"
+        raise _error(name, path, _class_name(class_name), reason)
+
+
+def _class_name(qualified: object) -> str:
+    return str(qualified).rpartition(".")[2]
+
+
+def _error(name: str, path: str, class_name: str, cause: str) -> ModelError:
+    path = path.removeprefix(NETWORK).removeprefix(".")
+    layer = f"layer {path!r} ({class_name})" if path else "the network"
+    return ModelError(f"{name}: {layer} cannot be exported: {cause}")
+
+
+def _cause(*errors: BaseException, operator: str = "") -> str:
+    text = " ".join(map(str, errors)).lower()
+    known = (cause for part, cause in CAUSES.items() if part.lower() in text)
+    return next(known, first_line(errors[0])).format(operator=operator)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Discard the log messages, warnings and listings of torch and onnxscript, which fill pages."""
+    disabled, listings = logging.root.manager.disable, io.StringIO()
+    logging.disable()
+    try:
+        with warnings.catch_warnings(action="ignore"), redirect_stdout(listings), redirect_stderr(listings):
+            yield
+    finally:
+        logging.disable(disabled)
+
+
+@contextmanager
+def _recorded(network: nn.Module, running: list[tuple[str, nn.Module]]) -> Iterator[None]:
+    """Keep the modules that are running, with their paths, in `running`; after an error, the last one caused it."""
+
+    def leave(*_: object) -> None:
+        running.pop()
+
+    with ExitStack() as hooks:
+        for path, module in network.named_modules():
+
+            def enter(module: nn.Module, _: object, path: str = path) -> None:
+                running.append((path, module))
+
+            hooks.callback(module.register_forward_pre_hook(enter).remove)
+            hooks.callback(module.register_forward_hook(leave).remove)
+        yield
+
+
+def _line(exc: Exception, layer: nn.Module) -> str:
+    """Where the code of `layer` raised `exc`, as " (file.py, line 7)"."""
+    file = inspect.getsourcefile(type(layer)) or ""
+    lines = [frame.lineno for frame in extract_tb(exc.__traceback__) if frame.filename == file]
+    return f" ({os.path.basename(file)}, line {lines[-1]})" if lines and not file.startswith(TORCH) else ""
+
+
+def _chain(exc: BaseException | None) -> Iterator[BaseException]:
+    """Yield the exception and its causes, from the last to the first."""
+    while exc:
+        yield exc
+        exc = exc.__cause__
+
+
+def _converted_node(exc: BaseException) -> fx.Node | None:
+    """The operator that torch.onnx was converting when it raised `exc`; its message does not name the layer."""
+    nodes = (frame.f_locals.get("node") for frame, _ in walk_tb(exc.__traceback__))
+    return next((node for node in nodes if isinstance(node, fx.Node)), None)
+
+
+def _scope(node: fx.Node | None) -> tuple[str, str]:
+    """Path and class of the innermost module that contains the operator."""
+    modules = list(node.meta.get("nn_module_stack", {}).values()) if node else []
+    path, class_name = modules[-1] if modules else ("", "")
+    return path, _class_name(class_name)
+
+
+def _source(node: fx.Node | None) -> str:
+    """The line of the network's code that calls the operator, as " (file.py, line 7)"."""
+    lines = re.findall(r'File "(.+)", line (\d+)', node.meta.get("stack_trace") or "") if node else []
+    file, line = lines[-1] if lines else ("", "")
+    return f" ({os.path.basename(file)}, line {line})" if lines and not file.startswith(TORCH) else ""

@@ -1,0 +1,107 @@
+"""Small networks as users write them: some can be exported, and each of the others has one reason why not."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class UserNetwork(nn.Module):
+    """A convolution, then `body`, then the mean over height and width and a linear layer."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, 8, 3, padding=1)
+        self.head = nn.Linear(8, classes)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(self.first(images).relu()).mean((2, 3)))
+        return logits
+
+
+class WithLayer(UserNetwork):
+    """Has the module `layer` in its body."""
+
+    def __init__(self, layer: nn.Module, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__(channels, classes, size)
+        self.layer = layer
+
+    def body(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        return y
+
+
+class IfOnValues(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return 2 * x if x.mean() > 0.1 else x
+
+
+class SingularValues(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x + torch.linalg.svdvals(x).mean(-1)[:, :, None, None]
+
+
+class CountsNonzero(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x + x.nonzero().float().mean()
+
+
+class FixedBatch(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x.reshape(2, 8, *x.shape[2:])
+
+
+class MaxPoolTo(nn.Module):
+    """Pools to a grid whose size may not divide the size of the feature maps."""
+
+    def __init__(self, grid: int, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.pool, self.head = nn.AdaptiveMaxPool2d(grid), nn.Linear(channels * grid**2, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.pool(images).flatten(1))
+        return logits
+
+
+class ActiveDropout(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.5, training=True)
+
+
+class MinusBatchMean(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x - x.mean(0, keepdim=True)
+
+
+class CastToFloat(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x.float() * 1.5
+
+
+class HalfInside(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x.half().square().float()
+
+
+class FloatConstant(UserNetwork):
+    """The constant is a plain attribute, so no conversion of the module reaches it."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__(channels, classes, size)
+        self.scale = torch.linspace(0.5, 1.5, 8).view(-1, 1, 1)
+
+    def body(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+class ExpandToBatch(UserNetwork):
+    """Adds a learned map to each image, expanded to the number of images."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__(channels, classes, size)
+        self.offset = nn.Parameter(torch.linspace(-1, 1, 8).view(1, 8, 1, 1))
+
+    def body(self, x: Tensor) -> Tensor:
+        return x + self.offset.expand(len(x), -1, -1, -1)
