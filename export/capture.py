@@ -1,6 +1,7 @@
 """Capture of a network by torch.export, and its conversion by torch.onnx; an error names the layer at fault."""
 
 import ast
+import copy
 import inspect
 import io
 import logging
@@ -35,6 +36,15 @@ CAUSES = {
     "adaptive_max_pool": "its output size does not divide the size of its input; use nn.MaxPool2d",
     "No ONNX function found": "ONNX has no counterpart of {operator}; use other operators",
 }
+
+
+def copied(net: nn.Module, *, name: str) -> nn.Module:
+    """Return a copy of the network. Raises ModelError if it has a tensor that PyTorch cannot copy."""
+    try:
+        return copy.deepcopy(net)
+    except Exception as exc:  # the network's attributes can raise anything
+        fix = "compute tensors in forward(), or store them with register_buffer"
+        raise ModelError(f"{name}: cannot be copied for the export: {first_line(exc)}; {fix}") from None
 
 
 def reject_scripted(net: nn.Module, *, name: str) -> None:
@@ -108,8 +118,8 @@ def _error(name: str, path: str, class_name: str, cause: str) -> ModelError:
 
 def _cause(*errors: BaseException, operator: str = "") -> str:
     text = " ".join(map(str, errors)).lower()
-    known = (cause for part, cause in CAUSES.items() if part.lower() in text)
-    return next(known, first_line(errors[0])).format(operator=operator)
+    known = (cause.format(operator=operator) for part, cause in CAUSES.items() if part.lower() in text)
+    return next(known, first_line(errors[0]))
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Conversion of a network and its model card to ONNX: uint8 pixels in, logits and probabilities out."""
 
-import copy
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.export.capture import capture, reject_scripted, to_onnx
+from netkit.export.capture import capture, copied, reject_scripted, to_onnx
 from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.infer.model.onnx_file import MAX_FILE_BYTES
 from netkit.nets.normalize import FromPixels
@@ -95,7 +94,7 @@ def translate(
     _require_one_file(net, card.arch)
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
-    classifier = Classifier(FromPixels(_with_spatial_means(net), card).to(dtype)).eval()
+    classifier = Classifier(FromPixels(_with_spatial_means(copied(net, name=card.arch)), card).to(dtype)).eval()
     return _fold_constants(to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch))
 
 
@@ -109,11 +108,10 @@ def _require_one_file(net: nn.Module, name: str) -> None:
 
 
 def _with_spatial_means(net: nn.Module) -> nn.Module:
-    """Return a copy of the network with each global pool replaced by a SpatialMean.
+    """Replace each global pool of the network by a SpatialMean, and return the network.
 
     torch's exporter turns an adaptive pool of channels-last tensors, as in Swin, into index operations.
     """
-    net = copy.deepcopy(net)
     pools = [name for name, module in net.named_modules() if _is_global_pool(module)]
     for name in pools:
         parent, _, child = name.rpartition(".")

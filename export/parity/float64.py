@@ -1,6 +1,5 @@
 """PyTorch's logits in float64, the reference of the parity check, for any network whose output depends on one image."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from netkit.core.errors import ModelError, first_line
 from netkit.core.model_card import ModelCard
+from netkit.export.capture import copied
 from netkit.nets.normalize import FromPixels
 
 BATCH_SIZE = 50  # float64 convolutions over 500 images at once took 3 to 5 times as long
@@ -53,15 +53,15 @@ def float64_logits(net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8]
     Raises ModelError if the network does not run, or if the logits of an image change from run to run or with the
     other images of its batch.
     """
-    model = FromPixels(copy.deepcopy(net), card).double().eval()
+    model = FromPixels(copied(net, name=card.arch), card).double().eval()
     few = images_u8[:CHECKED_IMAGES]
     try:
         with _Float64() as mode:  # type: ignore[no-untyped-call]  # its base class has no types
             logits = batched_logits(model, images_u8)
             first, again = batched_logits(model, few), batched_logits(model, few)
             alone = np.concatenate([batched_logits(model, image[None]) for image in few])
-    except RuntimeError as exc:
-        raise ModelError(f"{card.arch}: does not run on batches of any size: {first_line(exc)}") from None
+    except Exception as exc:  # the network's code can raise anything
+        raise ModelError(f"{card.arch}: does not run in float64 on batches of any size: {first_line(exc)}") from None
     if not _equal(first, again):
         raise ModelError(
             f"{card.arch}: the logits of the same images differ from run to run, although the network is in evaluation "

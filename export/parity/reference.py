@@ -114,9 +114,16 @@ def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: in
 
 def float32_error(reference: Reference, device: str) -> float:
     """The largest absolute error of PyTorch's float32 logits on `device`, "cpu" or "cuda"."""
-    model = FromPixels(copy.deepcopy(reference.net), reference.card).float().eval().to(device)
+    return logits_error(reference.net, reference.card, reference.images_u8, reference.logits, device=device)
+
+
+def logits_error(
+    net: nn.Module, card: ModelCard, images_u8: NDArray[np.uint8], exact: Floats, *, device: str = "cpu"
+) -> float:
+    """The largest absolute difference of PyTorch's float32 logits for the images from `exact` (N, classes)."""
+    model = FromPixels(copy.deepcopy(net), card).float().eval().to(device)
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        return max_abs(batched_logits(model, reference.images_u8, device) - reference.logits)
+        return max_abs(batched_logits(model, images_u8, device) - exact)
 
 
 def error_bound(torch_error: float, exact: Floats) -> float:

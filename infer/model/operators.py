@@ -5,6 +5,7 @@ memory and time for one image are bounded. docs/operators.md lists the rules.
 """
 
 import math
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,7 +13,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from netkit.core.errors import ModelError
 from netkit.infer.model.cost import cost
-from netkit.infer.model.shapes import MAX_LENGTH, Step, Tensor, trace
+from netkit.infer.model.shapes import MAX_LENGTH, Step, Tensor, attribute, trace
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 OPSETS = range(18, 24)  # that 'netkit export' writes
@@ -33,8 +34,10 @@ REFUSED = {
     }.items()
     for operator in operators.split()
 }
+TERM = rb"[A-Za-z ]*(\.\.\.)?[A-Za-z ]*"
+EQUATION = re.compile(rb"%b(,%b)*(->%b)?" % (TERM, TERM, TERM))
 # the least number in an attribute; smaller numbers can end the process
-LEAST = dict.fromkeys(("block_size", "output_padding", "rotary_embedding_dim"), 0) | dict.fromkeys(
+LEAST = dict.fromkeys(("batch_dims", "block_size", "output_padding", "rotary_embedding_dim"), 0) | dict.fromkeys(
     """
     blocksize dilations group hidden_size kernel_shape kv_num_heads num_groups num_heads num_outputs offset_group p
     q_num_heads size strides
@@ -80,6 +83,8 @@ def require_safe(proto: ModelProto, *, file_bytes: int, name: str) -> None:
 
 def _require_standard(proto: ModelProto, name: str) -> None:
     graph = proto.graph
+    if len(graph.input) != 1:
+        raise ModelError(f"{name}: has {len(graph.input)} inputs; a model has one, the images")
     domains = {opset.domain for opset in proto.opset_import} | {node.domain for node in graph.node}
     if foreign := domains.difference(STANDARD_DOMAINS):
         used = ", ".join(sorted(map(repr, foreign)))
@@ -116,6 +121,8 @@ def _require_inside_file(tensor: TensorProto, file_bytes: int, name: str) -> Non
 def _require_allowed(node: NodeProto, name: str) -> None:
     """Raise ModelError if the operator or one of its attributes is not allowed."""
     operator = f"{name}: operator {node.op_type}"
+    if not node.output:
+        raise ModelError(f"{operator} has no output")
     if len({entry.name for entry in node.attribute}) != len(node.attribute):
         raise ModelError(f"{operator} has two attributes with the same name")
     for entry in node.attribute:
@@ -133,6 +140,11 @@ def _require_allowed(node: NodeProto, name: str) -> None:
         least = LEAST.get(entry.name, -MAX_LENGTH)
         if min(numbers, default=least) < least:
             raise ModelError(f"{operator}: the attribute {entry.name!r} must be {least} or more, not {numbers}")
+    # the shape inference of onnx does not end, or ends the process, for other equations and numbers of outputs
+    if node.op_type == "Einsum" and not EQUATION.fullmatch(attribute(node, "equation", b"")):
+        raise ModelError(f"{operator}: its equation must consist of letters and at most one '...' for each tensor")
+    if node.op_type == "Split" and attribute(node, "num_outputs", len(node.output)) != len(node.output):
+        raise ModelError(f"{operator}: its attribute 'num_outputs' must be the number of its outputs")
     if node.op_type in REFUSED:
         raise ModelError(f"{operator} is not allowed: it {REFUSED[node.op_type]}; write the network without it")
 
@@ -147,6 +159,8 @@ def _require_safe_values(step: Step) -> None:
                 f"{step.label}: an integer may be divided only by constants other than 0 and -1, because another "
                 "divisor can end the process; divide floating-point numbers instead"
             )
+    if node.op_type == "Range" and any(number is None or number.constant is None for number in step.inputs[::2]):
+        raise ModelError(f"{step.label}: start and delta must be constants, so that its length grows with the batch")
     if node.op_type == "Dropout" and len(step.inputs) > 2 and step.inputs[2]:
         training = step.inputs[2].constant
         if training is None or training.any():

@@ -37,10 +37,19 @@ SHAPED_BY_INPUT = frozenset(
     OneHot Pad Range Reshape Resize STFT Split Tile TopK
     """.split()
 )
-INFERENCE_ERRORS = (shape_inference.InferenceError, checker.ValidationError, defs.SchemaError, TypeError, ValueError)
+INFERENCE_ERRORS = (
+    shape_inference.InferenceError,
+    checker.ValidationError,
+    defs.SchemaError,
+    TypeError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+)
 
 Values = NDArray[Any]
 INTEGERS = (np.int32, np.int64)  # the types of numbers that set shapes
+CASTS = {TensorProto.INT32: np.int32, TensorProto.INT64: np.int64}
 ZERO, ONE = np.array([0]), np.array([1])
 
 
@@ -186,13 +195,18 @@ def _evaluate(node: NodeProto, inputs: Sequence[Tensor | None], data: Sequence[T
         values = np.array(shape if node.op_type == "Shape" else inputs[0].elements, np.int64)
     elif node.op_type in RULES and data and all(data):
         operands = [numpy_helper.to_array(tensor) for tensor in data if tensor]
+        dtype = operands[0].dtype
         constants = node.op_type in ("Add", "Mul", "Concat") or all(i and i.constant is not None for i in inputs[1:])
         if not constants or not all(operand.dtype in INTEGERS for operand in operands):
             return None
         try:
-            values = RULES[node.op_type](node, *operands)
+            # in int64, because int32 wraps around; MAX_LENGTH fits in both
+            values = RULES[node.op_type](node, *(operand.astype(np.int64) for operand in operands))
         except (ValueError, IndexError, TypeError):  # onnx gives the error
             return None
+        if values.size > MAX_KNOWN_ELEMENTS or _has_large(values):
+            return None
+        return values.astype(CASTS[attribute(node, "to")] if node.op_type == "Cast" else dtype)
     else:
         return None
     return values if values.size <= MAX_KNOWN_ELEMENTS and not _has_large(values) else None
@@ -236,12 +250,17 @@ def _subtract(node: NodeProto, x: Values, y: Values) -> Values:
 
 
 def _divide(node: NodeProto, x: Values, y: Values) -> Values:
+    """Divide exactly: N // 65 is 0 for one image and for 64, but not for more."""
     _not_negative(x, y - 1)
+    if (x % y).any():
+        raise ValueError("not a multiple")
     return np.asarray(x // y)
 
 
 def _cast(node: NodeProto, x: Values) -> Values:
-    return x.astype(INTEGERS[[TensorProto.INT32, TensorProto.INT64].index(attribute(node, "to"))])
+    if attribute(node, "to") not in CASTS:
+        raise ValueError("not an integer")
+    return x
 
 
 def _slice(node: NodeProto, x: Values, start: Values, end: Values, axis: Values = ZERO, step: Values = ONE) -> Values:

@@ -56,11 +56,11 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
         return parquet.read_paths(argument, column=path_column)
     if table.is_table(argument) and os.path.isfile(argument):
         return table.read_paths(Path(argument), path_column)
+    if remote.is_remote(argument) and table.is_table(argument):
+        raise UsageError(f"{argument}: a table cannot be a URL; copy it to this machine, or save it as Parquet")
     if argument.startswith(LOCAL_SCHEME):
         return map(LOCAL_SCHEME.__add__, _local_paths(argument.removeprefix(LOCAL_SCHEME), skipped))
     if remote.is_remote(argument):
-        if table.is_table(argument):
-            raise UsageError(f"{argument}: a table cannot be a URL; copy it to this machine, or save it as Parquet")
         urls = remote.find(argument, select=skipped.select)
         if (first := next(urls, None)) is None:
             raise UsageError(_no_images(argument, skipped))

@@ -77,7 +77,7 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     if not any(weight.requires_grad for weight in net.parameters()):
         raise UsageError(f"{plan.arch}: has no parameters to train")
     if ranks.is_main and not plan.resume:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             callbacks.on_network(net, card)
     weights_sha256 = initial_weights.load_into(net, plan.weights) if plan.weights else None
     arguments = {

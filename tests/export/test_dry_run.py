@@ -10,7 +10,7 @@ from netkit.core.errors import ModelError
 from netkit.core.model_card import ModelCard
 from netkit.export.dry_run import dry_run
 from netkit.nets.build import build
-from tests.support.export_networks import IfOnValues, MinusBatchMean
+from tests.support.export_networks import BfloatInside, IfOnValues, MinusBatchMean
 
 
 def test_dry_run_accepts_a_network_of_netkit_and_does_not_change_it(card: ModelCard) -> None:
@@ -19,6 +19,11 @@ def test_dry_run_accepts_a_network_of_netkit_and_does_not_change_it(card: ModelC
     dry_run(net, card)
     assert net.training
     assert all(torch.equal(values, before[name]) for name, values in net.state_dict().items())
+
+
+def test_dry_run_allows_the_errors_that_the_parity_check_allows(card: ModelCard) -> None:
+    torch.manual_seed(0)
+    dry_run(BfloatInside(1, 10, (28, 28)), card)
 
 
 @pytest.mark.parametrize("network", [IfOnValues, MinusBatchMean])

@@ -14,6 +14,7 @@ from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
 from tests.support.export_networks import (
     ActiveDropout,
+    AssertsFloat32,
     CastToFloat,
     ExpandToBatch,
     FixedBatch,
@@ -63,7 +64,8 @@ def test_networks_that_mix_types_also_run_in_float64(
             WithLayer(nn.BatchNorm2d(8, track_running_stats=False), 1, 10, (28, 28)),
             "depend on the other images of its batch",
         ),
-        (FixedBatch(1, 10, (28, 28)), "does not run on batches of any size"),
+        (FixedBatch(1, 10, (28, 28)), "does not run in float64 on batches of any size"),
+        (AssertsFloat32(1, 10, (28, 28)), "does not run in float64 on batches of any size"),
     ],
 )
 def test_logits_that_depend_on_more_than_the_image_are_refused(card: ModelCard, net: nn.Module, message: str) -> None:

@@ -200,6 +200,38 @@ HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {  # message, nodes, const
         "y = ConvTranspose <output_shape=[9,9]> (cast, w)",
         {"w": np.ones((1, 4, 3, 3), np.float32)},
     ),
+    "batch of negative axes": (
+        "the attribute 'batch_dims' must be 0 or more, not [-4]",
+        "y = GatherND <batch_dims=-4> (cast, at)",
+        {"at": [[0]]},
+    ),
+    "more outputs than parts": (
+        "'num_outputs' must be the number of its outputs",
+        "a, b, c = Split <axis=3, num_outputs=2> (cast)",
+        {},
+    ),
+    "endless equation": (
+        "its equation must consist of letters and at most one '...'",
+        'y = Einsum <equation="...a...->a"> (cast)',
+        {},
+    ),
+    "no output": ("MeanVarianceNormalization has no output", " = MeanVarianceNormalization (cast)", {}),
+    "a length that wraps around in 32 bits": (
+        "its output must not depend on the pixels, and must be known",
+        "n = Shape <start=0, end=1> (images); i = Cast <to=6> (n); a = Mul (i, i); b = Mul (a, i); c = Mul (b, b); "
+        "l = Cast <to=7> (c); y = Expand (one, l)",
+        {"one": [1.0]},
+    ),
+    "a length that is 0 for 64 images": (
+        "its output must not depend on the pixels, and must be known",
+        "n = Shape <start=0, end=1> (images); q = Div (n, k); l = Mul (q, large); y = Expand (one, l)",
+        {"k": [65], "large": [2**27], "one": [1.0]},
+    ),
+    "a range that grows and shrinks": (
+        "start and delta must be constants",
+        "n = Shape <start=0, end=1> (images); s = Squeeze (n); t = Mul (s, s); y = Range (t, sixty_four, one)",
+        {"sixty_four": 64, "one": 1},
+    ),
     "groups of no channels": (
         "the attribute 'group' must be 1 or more, not [0]",
         "y = Conv <group=0> (cast, w)",

@@ -105,3 +105,29 @@ class ExpandToBatch(UserNetwork):
 
     def body(self, x: Tensor) -> Tensor:
         return x + self.offset.expand(len(x), -1, -1, -1)
+
+
+class BracesInError(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise ValueError("bad options {'a': 1}")
+        return x
+
+
+class AssertsFloat32(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        assert x.dtype == torch.float32
+        return x
+
+
+class ComputedAttribute(UserNetwork):
+    """Keeps a tensor that PyTorch cannot copy, because it was computed from a weight."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__(channels, classes, size)
+        self.scale = self.head.weight.sum()
+
+
+class BfloatInside(UserNetwork):
+    def body(self, x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16).float()
