@@ -30,17 +30,16 @@ ANY_PRECISION: Passes = {
 }
 FLOAT32: Passes = {**ANY_PRECISION, "explicit_padding": explicit_padding}  # for ONNX Runtime's float32 kernels
 OPTIONAL: Passes = {"depthwise_padding": depthwise_padding}  # faster on some CPUs only; run if they are named
-PAD_CHANNELS = "pad_channels"
 
 
 def float32_passes(names: Collection[str] = tuple(FLOAT32), *, multiple: int = 1) -> Passes:
-    """The passes in `names`, and `pad_channels` to a multiple of `multiple` channels if that is above 1.
+    """The passes in `names`, and "pad_channels:16" if `multiple`, of which the channels become a multiple, is 16.
 
     `pad_channels` runs before `depthwise_padding`, which applies where the channels fill whole blocks.
     """
-    channels: Passes = {PAD_CHANNELS: partial(pad_channels, multiple=multiple)} if multiple > 1 else {}
+    channels: Passes = {f"pad_channels:{multiple}": partial(pad_channels, multiple=multiple)} if multiple > 1 else {}
     passes: Passes = {**FLOAT32, **channels, **OPTIONAL}
-    return {name: passes[name] for name in passes if name in (*names, PAD_CHANNELS)}
+    return {name: passes[name] for name in passes if name in names or name in channels}
 
 
 def apply_passes(proto: onnx.ModelProto, passes: Passes) -> onnx.ModelProto:

@@ -98,6 +98,14 @@ def test_tuned_candidates_have_different_graphs_and_the_fastest_comes_first(card
     assert min(speeds.values()) > 0
 
 
+def test_tuned_candidates_include_both_sizes_of_padded_channels(card: ModelCard) -> None:
+    convolutions = [(1, 10), (10, 20), (20, 4)]
+    layers = [layer for sizes in convolutions for layer in (nn.Conv2d(*sizes, 3), nn.ReLU())]
+    net = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4 * 22 * 22, 10)).eval()
+    speeds = fastest_first(net, card, opset=20, file="m.onnx")[0].speeds
+    assert {"pad_channels:8", "pad_channels:16"} <= {name for candidate in speeds for name in candidate.split(",")}
+
+
 def test_export_command_records_the_passes_and_speeds(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
     options = ("--run", workspace / "runs/residual", "--json")
     tuned = netkit("export", *options, "--tune", "--out", "tuned.onnx")
