@@ -130,9 +130,9 @@ def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, flo
 def _first_with_parity(
     candidates: Iterable[Candidate], reference: Reference, torch_errors: dict[str, float], opset: int
 ) -> tuple[Candidate, tuple[Comparison, ...]]:
-    """Return the first candidate whose comparisons all hold, with these; warn if it is not the first of all.
+    """Return the first candidate that passes all its comparisons, and these comparisons. Warn if another one failed.
 
-    Raises ParityError if there is none; the message names the module that differs.
+    Raises ParityError if every candidate fails. The message names the module that differs.
     """
     failures: list[tuple[Candidate, Comparison]] = []
     for candidate in candidates:

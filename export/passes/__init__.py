@@ -33,7 +33,7 @@ OPTIONAL: Passes = {"depthwise_padding": depthwise_padding}  # faster on some CP
 
 
 def float32_passes(names: Collection[str] = tuple(FLOAT32), *, multiple: int = 1) -> Passes:
-    """The passes in `names`, and "pad_channels:16" if `multiple`, of which the channels become a multiple, is 16.
+    """Return the passes in `names`. With a `multiple` of 16, add "pad_channels:16", which pads channels to 16, 32, ...
 
     `pad_channels` runs before `depthwise_padding`, which applies where the channels fill whole blocks.
     """

@@ -13,7 +13,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from netkit.core.errors import UsageError, first_line
 
-CONNECT_TIMEOUT_S = 300.0  # torch tries twice; the processes may differ in how long they load the images
+CONNECT_TIMEOUT_S = 300.0  # torch tries twice; one process may load the images faster than another
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Ranks:
         return ["torchrun", *nnodes, "--nproc-per-node", str(self.local_world_size), "-m"]
 
     def shard(self, indices: Tensor) -> tuple[Tensor, int]:
-        """Return this rank's indices of a batch (n,), and how many of them, from the first, count.
+        """Return this rank's indices of a batch (n,), and the number of leading indices that count.
 
         Batch norm needs two images, so a rank with fewer also gets images of other ranks, which do not count.
         """

@@ -212,7 +212,7 @@ class Flat(nn.Sequential):
 
 @pytest.mark.slow
 def test_last_batch_with_one_image_for_a_process_trains_batch_norm(tmp_path: Path) -> None:
-    """28 training images in batches of 25 end with a batch of 3, of which the second process gets one."""
+    """With 28 training images, the second batch has 3 images; the second process gets one of them."""
     for index, label in np.ndindex(18, 2):
         (tmp_path / f"photos/{label}").mkdir(parents=True, exist_ok=True)
         pixels = np.full((4, 4), index + 100 * label, np.uint8)
