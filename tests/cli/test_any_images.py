@@ -17,7 +17,7 @@ from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
 from tests.support.commands import Netkit
 
-GUIDE = (Path(__file__).parents[2] / "docs/any-images.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs/networks.md").read_text()
 COLORS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220)}
 SHAPES = ("circle", "square", "triangle")
 
