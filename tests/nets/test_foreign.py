@@ -47,9 +47,9 @@ def tar(content: bytes) -> bytes:
     return file.getvalue()
 
 
-def numpy_file(**arrays: np.ndarray) -> bytes:
+def numpy_file() -> bytes:
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    np.savez(file, w=np.ones(3))
     return file.getvalue()
 
 
@@ -106,9 +106,9 @@ def convert(tmp_path: Path, content: bytes) -> dict[str, Tensor]:
         (lambda: saved(nn.Linear(3, 2)), "contains more than weights: loading torch.nn.modules.linear.Linear could"),
         (lambda: saved({"model": nn.Linear(3, 2)}), "contains more than weights: loading"),
         (lambda: saved({"state_dict": STATE, "losses": np.ones(3)}), "loading numpy._core.multiarray._reconstruct"),
-        (lambda: torchscript(), "contains more than weights: it is a TorchScript program"),
+        (torchscript, "contains more than weights: it is a TorchScript program"),
         (lambda: safetensors.torch.save(STATE), "is a .safetensors file with another suffix; rename it, and pass it"),
-        (lambda: numpy_file(w=np.ones(3)), "is an archive of NumPy arrays"),
+        (numpy_file, "is an archive of NumPy arrays"),
         (lambda: archive(archive_format=b"pt2"), "is a program of torch.export"),
         (lambda: archive(readme=b"text"), "is a zip archive that torch.save did not write; if it contains a file of"),
         (lambda: archive(**{"a/data.pkl": b"\x80\x02}."}), "is damaged, or contains objects that torch.load does"),
