@@ -109,5 +109,5 @@ def figures(path: Path) -> Figures:
     certificate = verify.read_self_test(model).certificate
     first = certificate.comparisons[0]
     session = open_session(model, device="cpu", threads=1)
-    speed = bench.measure(session, batch_size=FULL_BATCH_SIZE, threads=usable_cores()).images_per_s
+    speed = round(bench.measure(session, batch_size=FULL_BATCH_SIZE, threads=usable_cores()).images_per_s)
     return Figures(str(path), certificate.precision, f"{first.accuracy:.2%}", first.changed, len(model.content), speed)

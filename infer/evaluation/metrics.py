@@ -1,6 +1,6 @@
 """Evaluation of a model on labelled images: accuracy, confusion matrix, calibration, and accuracy under corruption."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -8,119 +8,22 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from netkit.core.errors import DataError, one_line
+from netkit.core.errors import DataError
 from netkit.core.progress import Advance
 from netkit.core.system import usable_cores
 from netkit.data.classification import Indices, confusion_matrix, worst_mistakes
 from netkit.data.inspection import Problem, log_problems
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation import corruptions
+from netkit.infer.evaluation.result import Bin, ClassScore, Evaluation, Mistake
 from netkit.infer.pipeline.batches import predict, split_evenly
 from netkit.infer.pipeline.brightness import BrightnessCheck
-from netkit.infer.runtime.providers import NAMES
 from netkit.infer.runtime.session import Session
 
 BINS = 15  # of the expected calibration error, as in Guo et al. 2017 (arXiv:1706.04599)
 MAX_MISTAKES = 24  # in an evaluation
 
 Inputs = Sequence[str] | NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """Precision and recall of a class, from 0 to 1.
-
-    `precision` is None if the class was never predicted, `recall` is None if it has no images.
-    """
-
-    label: str
-    images: int
-    precision: float | None
-    recall: float | None
-
-    @property
-    def cells(self) -> dict[str, str | int]:
-        """A row of the table that is printed."""
-        scores = {"precision": self.precision, "recall": self.recall}
-        texts = {name: "-" if score is None else f"{score:.2%}" for name, score in scores.items()}
-        return {"class": one_line(self.label), "images": self.images, **texts}
-
-
-@dataclass(frozen=True)
-class Bin:
-    """The predictions with a confidence above `above` and up to `up_to`: mean `confidence` and accuracy.
-
-    The confidence is the probability of the predicted class.
-    """
-
-    above: float
-    up_to: float
-    images: int
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A wrong prediction for one image.
-
-    `truth` is the true class, `answer` the predicted class, `probability` that of `answer`. `path` is "" for an array.
-    """
-
-    index: int
-    path: str
-    truth: str
-    answer: str
-    probability: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The result of an evaluation. Accuracies lie in [0, 1] and refer to the `images` that could be read.
-
-    Rows of the `confusion` matrix are true classes, columns predicted classes, in the order of `classes`.
-    `calibration_error` is the expected calibration error (ECE). `mistakes` are those with the largest cross entropy.
-    `corrupted` is the accuracy under each corruption.
-    """
-
-    model: str
-    model_sha256: str
-    arch: str
-    provider: str
-    data: str
-    images: int
-    unreadable: int
-    accuracy: float
-    calibration_error: float
-    classes: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
-    calibration: tuple[Bin, ...]
-    mistakes: tuple[Mistake, ...]
-    corrupted: Mapping[str, float]
-
-    @property
-    def mean_corrupted(self) -> float | None:
-        """The mean accuracy under all corruptions; None if it was not measured."""
-        return float(np.mean(list(self.corrupted.values()))) if self.corrupted else None
-
-    @property
-    def corruption_cells(self) -> list[dict[str, str]]:
-        """Rows of the table that is printed: accuracy, and its change in percentage points, under each corruption."""
-        return [
-            {
-                "corruption": name.replace("_", " "),
-                "accuracy": f"{share:.2%}",
-                "change (points)": f"{100 * (share - self.accuracy):+.2f}",
-            }
-            for name, share in self.corrupted.items()
-        ]
-
-    def __str__(self) -> str:
-        text = f"{one_line(self.data)}: {self.images:,} images, accuracy {self.accuracy:.2%}"
-        if self.mean_corrupted is not None:
-            text += f", mean accuracy under corruption {self.mean_corrupted:.2%}"
-        text += f", expected calibration error (ECE) {self.calibration_error:.4f}, on {NAMES[self.provider]}"
-        return text + (f"; {self.unreadable:,} more could not be read" if self.unreadable else "")
 
 
 @dataclass(frozen=True)

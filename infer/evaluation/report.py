@@ -16,7 +16,8 @@ from netkit.core import atomic_io
 from netkit.core.errors import ImageError, MissingExtraError, UsageError, one_line
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation.corruptions import corrupt
-from netkit.infer.evaluation.metrics import Evaluation, Inputs
+from netkit.infer.evaluation.metrics import Inputs
+from netkit.infer.evaluation.result import Evaluation
 from netkit.infer.runtime.providers import NAMES
 
 EXAMPLES = 6  # images per corruption

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from netkit.infer.model.shapes import Step, attribute
+from netkit.infer.model.tensors import Step, attribute
 
 GRID_SAMPLES = 16  # pixels that cubic interpolation reads for one
 SMALL_RANK = 5  # of images for Conv; with at most three axes of pixels, ONNX Runtime needs no large workspace

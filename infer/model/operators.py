@@ -13,7 +13,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 
 from netkit.core.errors import ModelError
 from netkit.infer.model.cost import cost
-from netkit.infer.model.shapes import MAX_LENGTH, Step, Tensor, attribute, trace
+from netkit.infer.model.shapes import trace
+from netkit.infer.model.tensors import MAX_LENGTH, Step, Tensor, attribute
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 OPSETS = range(18, 24)  # that 'netkit export' writes

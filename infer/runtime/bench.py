@@ -27,7 +27,7 @@ class Speed:
     provider: str
     batch_size: int
     threads: int
-    images_per_s: int
+    images_per_s: float
     p50_ms: float
     p90_ms: float
     p99_ms: float
@@ -54,7 +54,7 @@ def measure(session: Session, *, batch_size: int, threads: int, min_duration_s: 
         latencies_s = np.concatenate(list(pool.map(latencies, range(threads))))
     images_per_s = len(latencies_s) * batch_size / (time.perf_counter() - started)
     p50, p90, p99 = (round(float(value), 3) for value in np.percentile(latencies_s, (50, 90, 99)) * 1000)
-    return Speed(session.provider, batch_size, threads, round(images_per_s), p50, p90, p99)
+    return Speed(session.provider, batch_size, threads, images_per_s, p50, p90, p99)
 
 
 def interleaved_speeds(sessions: Sequence[Session], *, batch_size: int = 64, rounds: int = ROUNDS) -> list[int]:

@@ -9,7 +9,7 @@ from netkit.data import labelled
 from netkit.images.decoder import Decoder
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 from netkit.infer.evaluation import metrics, report
-from netkit.infer.evaluation.metrics import Evaluation
+from netkit.infer.evaluation.result import Evaluation
 from netkit.infer.predictor import open_model
 
 

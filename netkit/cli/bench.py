@@ -59,7 +59,7 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
         speeds = list(benchmark.sweep(model, device=device, batch_sizes=sizes, min_duration_s=seconds))
     if as_json:
         for speed in speeds:
-            print_json(asdict(speed))
+            print_json({**asdict(speed), "images_per_s": round(speed.images_per_s, 1)})
     else:
         print_table([{"device": device_of(speed.provider), **_figures(speed)} for speed in speeds])
     best = benchmark.best(speeds)
@@ -71,4 +71,5 @@ def bench(file: Path, device: str, batch_size: tuple[int, ...], seconds: float, 
 
 def _figures(speed: Speed) -> dict[str, object]:
     """The columns of the table after the device."""
-    return {name: value for name, value in asdict(speed).items() if name != "provider"}
+    rounded = f"{speed.images_per_s:.{0 if speed.images_per_s >= 100 else 1}f}"
+    return {name: value for name, value in asdict(speed).items() if name != "provider"} | {"images_per_s": rounded}

@@ -87,8 +87,9 @@ class Decoder:
                 os.close(fd)
         except FileNotFoundError:
             raise ImageError("not-found", "no such file") from None
-        except ValueError:
-            raise ImageError("unreadable", "cannot be read: the path contains a NUL byte") from None
+        except ValueError as exc:  # raised by os.open for the path
+            cause = "the path contains a NUL byte" if "\0" in path else f"the path is not valid: {exc}"
+            raise ImageError("unreadable", f"cannot be read: {cause}") from None
         except OSError as exc:
             raise ImageError("unreadable", f"cannot be read: {exc.strerror or exc}") from None
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
+from torch.nn.parallel import DistributedDataParallel
 
 from netkit.core.errors import UsageError, first_line
+from netkit.nets.training.checkpoint import load_state
 
 CONNECT_TIMEOUT_S = 300.0  # torch tries twice; one process may load the images faster than another
 
@@ -109,3 +111,18 @@ def process_group(ranks: Ranks, device: torch.device, *, timeout_s: float = CONN
         # abort the process: "terminate called without an active exception".
         gc.collect()
         distributed.destroy_process_group()
+
+
+def data_parallel(model: nn.Module, images: Tensor) -> DistributedDataParallel:
+    """Wrap `model`, so that all ranks train on the mean of their gradients. `images` are an example of its input.
+
+    DDP must know whether some parameters get no gradient, such as those of an auxiliary head. It does not search for
+    them by default, because the search takes time in each step.
+    """
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # batch norm counts the images
+    with torch.random.fork_rng([images.device] if images.is_cuda else []):
+        model.train()(images).sum().backward()
+    unused = any(weight.requires_grad and weight.grad is None for weight in model.parameters())
+    model.zero_grad()
+    load_state(model, state)
+    return DistributedDataParallel(model, find_unused_parameters=unused)

@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from netkit.core.errors import UsageError
@@ -21,7 +20,7 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import Augmentation
 from netkit.nets.training.checkpoint import load_state
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
-from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks
+from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks, data_parallel
 from netkit.nets.training.feed import Feed
 from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, best_epoch, evaluate
 from netkit.nets.training.optim import Optimizer
@@ -88,7 +87,8 @@ class Trainer:
         self._optimizer = Optimizer(self.model, recipe, device=device, scaled=self._dtype == torch.float16)
         ema = get_ema_multi_avg_fn(recipe.ema)
         self._average = AveragedModel(self.model, multi_avg_fn=ema, use_buffers=True) if recipe.ema else None
-        parallel: nn.Module = DistributedDataParallel(self.model) if ranks.world_size > 1 else self.model
+        example = torch.zeros(2, *self.train_images.shape[1:], device=device)
+        parallel = data_parallel(self.model, example) if ranks.world_size > 1 else self.model
         self._forward = torch.compile(parallel) if compiled else parallel
 
     @property

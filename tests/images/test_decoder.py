@@ -214,6 +214,20 @@ def test_a_file_that_cannot_be_decoded_gives_a_code_and_a_message_and_is_closed(
     os.close(lowest_free_fd)
 
 
+@pytest.mark.parametrize(
+    ("path", "cause"),
+    [
+        ("a\0.png", "the path contains a NUL byte"),
+        ("a\ud800.png", "the path is not valid: 'utf-8' codec can't encode character"),
+        ("a" * 300, "File name too long"),
+    ],
+)
+def test_a_path_that_cannot_be_opened_is_unreadable_for_the_true_cause(card: ModelCard, path: str, cause: str) -> None:
+    with pytest.raises(ImageError, match=f"cannot be read: {cause}") as caught:
+        Decoder(card.input)(path)
+    assert caught.value.code == "unreadable"
+
+
 def test_a_file_without_read_permission_is_unreadable(card: ModelCard, tmp_path: Path) -> None:
     write(PNG, "x.png")
     os.chmod("x.png", 0)

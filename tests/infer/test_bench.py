@@ -27,7 +27,7 @@ def test_each_thread_runs_at_least_once_however_short_the_duration(session: Sess
     assert speed.images_per_s > 0 and speed.p50_ms > 0
 
 
-def speed(batch_size: int, images_per_s: int, *, threads: int = 2) -> Speed:
+def speed(batch_size: int, images_per_s: float, *, threads: int = 2) -> Speed:
     return Speed("CPUExecutionProvider", batch_size, threads, images_per_s, 1.0, 1.0, 1.0)
 
 
@@ -37,6 +37,7 @@ def speed(batch_size: int, images_per_s: int, *, threads: int = 2) -> Speed:
         ([speed(1, 100), speed(16, 980), speed(64, 1000)], (16, 2)),
         ([speed(1, 100), speed(16, 900), speed(64, 1000)], (64, 2)),
         ([speed(1, 1000, threads=1), speed(1, 500), speed(16, 999)], (1, 1)),
+        ([speed(1, 1.6), speed(16, 2.4)], (16, 2)),
     ],
 )
 def test_the_smallest_batch_that_is_hardly_slower_is_best(speeds: list[Speed], best: tuple[int, int]) -> None:

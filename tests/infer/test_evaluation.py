@@ -17,7 +17,8 @@ from netkit.core.progress import no_progress
 from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
 from netkit.infer.evaluation.corruptions import CORRUPTIONS, corrupt
-from netkit.infer.evaluation.metrics import Evaluation, evaluate
+from netkit.infer.evaluation.metrics import evaluate
+from netkit.infer.evaluation.result import Evaluation
 from netkit.infer.pipeline.batches import Input
 from netkit.infer.runtime.session import Session
 from tests.support.commands import Netkit

@@ -16,8 +16,8 @@ from PIL import Image
 from netkit.core.model_card import Input
 from netkit.data.dataset import ArrayDataSet
 from netkit.images.decoder import Decoder
-from netkit.infer.evaluation.metrics import ClassScore, Evaluation
 from netkit.infer.evaluation.report import render, write
+from netkit.infer.evaluation.result import ClassScore, Evaluation
 from netkit.infer.runtime.session import Session
 from tests.support.evaluations import evaluate_with_defaults
 

@@ -203,16 +203,22 @@ def test_two_processes_stop_after_the_same_epoch(tmp_path: Path) -> None:
 FLAT_BATCH_NORM = """
 from torch import nn
 
-class Flat(nn.Sequential):
+class Flat(nn.Module):
     def __init__(self, channels, classes, size):
+        super().__init__()
         inputs = channels * size[0] * size[1]
-        super().__init__(nn.Flatten(), nn.Linear(inputs, 8), nn.BatchNorm1d(8), nn.Linear(8, classes))
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 8), nn.BatchNorm1d(8))
+        self.head, self.auxiliary, self.unused = (nn.Linear(8, classes) for _ in range(3))
+
+    def forward(self, x):
+        x = self.features(x)
+        return (self.head(x), self.auxiliary(x)) if self.training else self.head(x)
 """
 
 
 @pytest.mark.slow
-def test_last_batch_with_one_image_for_a_process_trains_batch_norm(tmp_path: Path) -> None:
-    """With 28 training images, the second batch has 3 images; the second process gets one of them."""
+def test_processes_train_a_network_with_unused_layers_on_a_last_batch_of_one_image(tmp_path: Path) -> None:
+    """With 28 training images, the second batch has 3 images; the second process gets one of them for batch norm."""
     for index, label in np.ndindex(18, 2):
         (tmp_path / f"photos/{label}").mkdir(parents=True, exist_ok=True)
         pixels = np.full((4, 4), index + 100 * label, np.uint8)

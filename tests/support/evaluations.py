@@ -4,7 +4,8 @@ import numpy as np
 
 from netkit.core.progress import no_progress
 from netkit.images.decoder import Decoder
-from netkit.infer.evaluation.metrics import Evaluation, evaluate
+from netkit.infer.evaluation.metrics import evaluate
+from netkit.infer.evaluation.result import Evaluation
 from netkit.infer.runtime.session import Session
 
 
