@@ -7,7 +7,7 @@ from pathlib import Path
 from netkit.core.errors import UsageError, unknown_name
 from netkit.core.runs import MODELS, STATE, WEIGHTS, choose
 from netkit.data import registry
-from netkit.export import exporter
+from netkit.export import existing, exporter
 from netkit.export.convert import OPSET
 from netkit.export.parity import report
 from netkit.export.parity.report import Figures
@@ -103,18 +103,19 @@ def export_model(
             f"{weights}: contains the network {card.arch}, not {arch}; pass this file with --weights, without --arch"
         )
     paths = {variant: Path(out) if out is not None else weights.parent / MODELS[variant] for variant in variants}
-    data_set = data_of(weights.parent, card, source=None if data is None else str(data))
-    certificates = exporter.export(
-        net,
-        paths,
-        card=card,
-        data=data_set,
-        opset=opset,
-        max_drop=max_drop / 100,
-        passes=pass_names,
-        multiple=pad_channels,
-        tune=tune,
-    )
+    with existing.noted(paths.values(), net, card):
+        data_set = data_of(weights.parent, card, source=None if data is None else str(data))
+        certificates = exporter.export(
+            net,
+            paths,
+            card=card,
+            data=data_set,
+            opset=opset,
+            max_drop=max_drop / 100,
+            passes=pass_names,
+            multiple=pad_channels,
+            tune=tune,
+        )
     return tuple(
         ExportedModel(
             paths[variant],
