@@ -75,7 +75,8 @@ def export(
     --arch selects the folder runs/ARCH, with - for each /, : and . of ARCH. Without --arch MODULE:CLASS, netkit does
     not import your own network, even if you pass --run or --weights.
 
-    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy.
+    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy. The
+    export stops at the first of the --variants that fails; those before it are written.
 
     Graph passes rewrite an fp32 graph for speed. If the model fails the check, the export tries fewer passes, down to
     none. --passes all also applies depthwise_padding, which speeds up some networks on CPUs with AVX-512 and slows them
