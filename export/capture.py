@@ -3,13 +3,10 @@
 import ast
 import copy
 import inspect
-import io
-import logging
 import os
 import re
-import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from traceback import extract_tb, walk_tb
 
 import onnx
@@ -18,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.export import Dim, ExportedProgram
 
 from netkit.core.errors import ModelError, first_line
+from netkit.export.silence import silent
 from netkit.infer.model.onnx_file import INPUT, OUTPUTS
 from netkit.infer.model.operators import REFUSED
 
@@ -65,7 +63,7 @@ def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram
     errors: list[Exception] = []
     for strict in (False, True):
         try:
-            with _silent(), ExitStack() if strict else _recorded(module, running):
+            with silent(), ExitStack() if strict else _recorded(module, running):
                 return torch.export.export(module, (example,), dynamic_shapes=BATCH, strict=strict)
         except Exception as exc:  # the network's code can raise anything
             errors.append(exc)
@@ -76,7 +74,7 @@ def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram
 def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelProto:
     """Return the program as an ONNX model. Raises ModelError, with a message as in `capture`, if that fails."""
     try:
-        with _silent():
+        with silent():
             converted = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -120,18 +118,6 @@ def _cause(*errors: BaseException, operator: str = "") -> str:
     text = " ".join(map(str, errors)).lower()
     known = (cause.format(operator=operator) for part, cause in CAUSES.items() if part.lower() in text)
     return next(known, first_line(errors[0]))
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    """Discard the log messages, warnings and listings of torch and onnxscript, which fill pages."""
-    disabled, listings = logging.root.manager.disable, io.StringIO()
-    logging.disable()
-    try:
-        with warnings.catch_warnings(action="ignore"), redirect_stdout(listings), redirect_stderr(listings):
-            yield
-    finally:
-        logging.disable(disabled)
 
 
 @contextmanager

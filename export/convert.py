@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.export.capture import capture, copied, reject_scripted, to_onnx
+from netkit.export.ceil_mode import drop_ceil_mode
 from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.infer.model.onnx_file import MAX_FILE_BYTES
 from netkit.nets.normalize import FromPixels
@@ -95,7 +96,9 @@ def translate(
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     classifier = Classifier(FromPixels(_with_spatial_means(copied(net, name=card.arch)), card).to(dtype)).eval()
-    return _fold_constants(to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch))
+    proto = to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch)
+    drop_ceil_mode(proto)
+    return _fold_constants(proto)
 
 
 def _require_one_file(net: nn.Module, name: str) -> None:

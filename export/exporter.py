@@ -64,8 +64,10 @@ def export(
     of `multiple`, see `passes.pad_channels`. If it fails its check, it is checked again with fewer passes. With `tune`,
     the fastest model on this CPU is chosen from several with different passes. Returns the certificate of each file.
 
-    Raises ParityError if a model fails its check, an fp32 model even without passes; its file and the files of later
-    precisions are not changed.
+    Stops at the first precision that fails. The files of earlier precisions are written by then; its own file and those
+    of later precisions are not changed, and parity.md describes the files that are there.
+
+    Raises ParityError if a model fails its check, an fp32 model even without passes.
     Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
@@ -92,9 +94,11 @@ def export(
             raise ParityError(f"{path}: not written: {exc}{unchanged}") from None
         certified = _certified(candidate, reference, comparisons, precision)
         verify.open_verified(certified, device="cpu")
-        atomic_io.write_atomic(path, certified.content)
         certificates[precision] = verify.read_self_test(certified).certificate
-        report.write_page(path.parent)
+        with report.updated(path, certificates[precision]):
+            atomic_io.write_atomic(path, certified.content)
+        if len(paths) > 1:
+            logger.info("wrote %s", path)  # a later precision may fail
     return certificates
 
 

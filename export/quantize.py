@@ -30,6 +30,7 @@ def to_fp16(net: nn.Module, card: ModelCard, *, opset: int) -> bytes:
     try:
         return convert(net, card, opset=opset, dtype=torch.float16, passes=ANY_PRECISION)
     except ModelError as exc:
+        convert(net, card, opset=opset, passes={})  # if float32 fails, too, float16 is not the cause
         hint = "for float16, store constants with register_buffer, not as attributes, and do not cast"
         raise ModelError(f"{exc}; {hint}") from None
 

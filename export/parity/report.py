@@ -1,7 +1,7 @@
 """The parity report parity.md, which describes the certified models of a folder, and the table of variants."""
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,13 +31,22 @@ FP32_BOUND = "`2 * float32 PyTorch error + 1e-6 * max(1, largest absolute logit)
 VARIANT_BOUND = "the largest error of logits and probabilities at export"  # of fp16 and int8 models
 
 
-def write_page(folder: Path) -> None:
-    """Write parity.md in `folder`, with a section for each .onnx file there that has a certificate."""
-    certificates: list[tuple[str, Certificate]] = []
-    for path in sorted(folder.glob("*.onnx")):
-        with suppress(NetkitError):  # a file of another tool, or of another netkit version
-            certificates.append((path.name, verify.read_self_test(onnx_file.read(path)).certificate))
-    atomic_io.write_atomic(folder / PARITY, page(certificates).encode())
+@contextmanager
+def updated(path: Path, certificate: Certificate) -> Iterator[None]:
+    """Replace the parity.md beside `path` once the block has written the model with this certificate to `path`.
+
+    The page has a section for each .onnx file of the folder that has a certificate. It goes to the disk before the
+    block, so that a full disk cannot leave a new model beside an old page.
+    """
+    certificates = {path.name: certificate}
+    for other in path.parent.glob("*.onnx"):
+        if other.name != path.name:
+            with suppress(NetkitError):  # a file of another tool, or of another netkit version
+                certificates[other.name] = verify.read_self_test(onnx_file.read(other)).certificate
+    with atomic_io.open_atomic(path.parent / PARITY) as file:
+        file.write(page(sorted(certificates.items())).encode())
+        file.flush()
+        yield
 
 
 def page(models: Iterable[tuple[str, Certificate]]) -> str:

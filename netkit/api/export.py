@@ -1,13 +1,13 @@
 """netkit.export_model: export a trained network to .onnx files and check their outputs against PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from netkit.core.errors import UsageError, unknown_name
 from netkit.core.runs import MODELS, STATE, WEIGHTS, choose
 from netkit.data import registry
-from netkit.export import exporter
+from netkit.export import existing, exporter
 from netkit.export.convert import OPSET
 from netkit.export.parity import report
 from netkit.export.parity.report import Figures
@@ -15,6 +15,9 @@ from netkit.export.passes import FLOAT32, OPTIONAL
 from netkit.infer.model.certificate import Certificate
 from netkit.nets.training import checkpoint
 from netkit.nets.training.record import data_of
+
+DEFAULT = "default"
+PASSES: Mapping[str, Sequence[str]] = {DEFAULT: tuple(FLOAT32), "none": (), "all": (*FLOAT32, *OPTIONAL)}  # by name
 
 
 @dataclass(frozen=True)
@@ -40,14 +43,16 @@ def export_model(
     variants: Sequence[str] = ("fp32",),
     opset: int = OPSET,
     max_drop: float = 0.1,
-    passes: Sequence[str] | None = None,
+    passes: str | Sequence[str] = DEFAULT,
     pad_channels: int = 1,
     tune: bool = False,
     measure: bool = False,
 ) -> tuple[ExportedModel, ...]:
     """Export a trained network to ONNX, one file per variant, and check each file against PyTorch.
 
-    A variant that fails its check is not written. parity.md in the same folder lists the results of the checks.
+    The export stops at the first variant that fails, whatever the cause. The variants before it are written; all other
+    files stay as they are. If one of them is a model of another network at an output path, a note of the exception
+    (`__notes__`) says so. parity.md in the same folder lists the results of the checks of the models that are there.
 
     Args:
         source: Run folder, or a .safetensors file that `netkit.train` wrote. By default the run in `runs/<arch>`, or
@@ -60,8 +65,9 @@ def export_model(
         variants: Precisions: `fp32`, `fp16` (for CUDA) or `int8`.
         opset: ONNX opset version, 18 to 23.
         max_drop: Largest loss of test accuracy of fp16 and int8, in percentage points.
-        passes: Names of the graph passes that rewrite an fp32 model, see docs/speed.md. By default those
-            that are slower neither with AVX-512 nor with AVX2.
+        passes: Names of the graph passes that rewrite an fp32 model, see docs/speed.md. `default` means those that are
+            slower neither with AVX-512 nor with AVX2, `all` also the optional ones, and `none` leaves the graph as it
+            is.
         pad_channels: Pad the channels of convolutions with zeros to a multiple of this number. For fp32 only.
         tune: Measure an fp32 model with several choices of passes on the CPU of this machine and write the fastest.
         measure: Also measure the file size, and the speed on the CPU of this machine.
@@ -88,26 +94,28 @@ def export_model(
     for variant in variants:
         if variant not in MODELS:
             raise unknown_name("precision", variant, MODELS)
-    _check_float32_options(variants, passes, pad_channels, tune)
+    pass_names = _pass_names(passes)
+    _check_float32_options(variants, passes != DEFAULT, pad_channels > 1, tune)
     weights = _weights(source, arch)
     net, card = checkpoint.load(weights, trusted=arch)
     if arch and card.arch != arch:
         raise UsageError(
             f"{weights}: contains the network {card.arch}, not {arch}; pass this file with --weights, without --arch"
         )
-    data_set = data_of(weights.parent, card, source=None if data is None else str(data))
     paths = {variant: Path(out) if out is not None else weights.parent / MODELS[variant] for variant in variants}
-    certificates = exporter.export(
-        net,
-        paths,
-        card=card,
-        data=data_set,
-        opset=opset,
-        max_drop=max_drop / 100,
-        passes=FLOAT32 if passes is None else passes,
-        multiple=pad_channels,
-        tune=tune,
-    )
+    with existing.noted(paths.values(), net, card):
+        data_set = data_of(weights.parent, card, source=None if data is None else str(data))
+        certificates = exporter.export(
+            net,
+            paths,
+            card=card,
+            data=data_set,
+            opset=opset,
+            max_drop=max_drop / 100,
+            passes=pass_names,
+            multiple=pad_channels,
+            tune=tune,
+        )
     return tuple(
         ExportedModel(
             paths[variant],
@@ -119,13 +127,16 @@ def export_model(
     )
 
 
-def _check_float32_options(
-    variants: Sequence[str], passes: Sequence[str] | None, pad_channels: int, tune: bool
-) -> None:
-    for name in passes or ():
-        if name not in (known := (*FLOAT32, *OPTIONAL)):
-            raise unknown_name("pass", name, known)
-    float32_options = {"--passes": passes is not None, "--pad-channels": pad_channels > 1, "--tune": tune}
+def _pass_names(passes: str | Sequence[str]) -> Sequence[str]:
+    names = PASSES.get(passes, (passes,)) if isinstance(passes, str) else passes
+    for name in names:
+        if name not in PASSES["all"]:
+            raise unknown_name("pass", name, [*PASSES["all"], *PASSES])
+    return names
+
+
+def _check_float32_options(variants: Sequence[str], passes: bool, pad_channels: bool, tune: bool) -> None:
+    float32_options = {"--passes": passes, "--pad-channels": pad_channels, "--tune": tune}
     used = [option for option, is_used in float32_options.items() if is_used]
     if used and "fp32" not in variants:
         raise UsageError(f"{used[0]} requires fp32, not {' and '.join(variants)}")

@@ -15,7 +15,7 @@ from netkit.api.progress import reporting
 from netkit.core.errors import ModelError, unknown_name
 from netkit.core.model_card import ModelCard
 from netkit.core.progress import Progress, cumulative
-from netkit.core.runs import is_external, required_channels, run_folder
+from netkit.core.runs import required_channels, run_folder
 from netkit.data import registry
 from netkit.data.options import AUTO, DEFAULT, MAX_UNREADABLE, VAL_SPLIT, Options
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
@@ -117,8 +117,8 @@ def train(
         compile: Compile the training step with torch.compile.
         deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
         tensorboard: Also write TensorBoard logs to the run folder.
-        export_check: Export a network from outside netkit in memory before the training, to find out whether it can be
-            exported. Needs ONNX Runtime; without it, a warning is logged.
+        export_check: Export the network in memory before the training, to find out whether it can be exported. Needs
+            ONNX Runtime; without it, a warning is logged.
         max_bytes: Largest image file to read, in bytes.
         max_pixels: Largest image to decode, in pixels.
         progress: True for a progress bar, or a function that is called with the number of images done, their total
@@ -195,7 +195,7 @@ def train(
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
         callbacks = Callbacks(
-            on_network=_try_export if export_check and is_external(arch) else (lambda net, card: None),
+            on_network=_try_export if export_check else (lambda net, card: None),
             on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,
@@ -204,13 +204,13 @@ def train(
 
 
 def _try_export(net: nn.Module, card: ModelCard) -> None:
-    """Raise ModelError if the untrained network cannot be exported."""
+    """Raise ModelError if the network, before its training, cannot be exported."""
     if find_spec("onnxruntime") is None:
         logger.warning("the export was not tried, because ONNX Runtime is not installed; install netkit's extra [cpu]")
         return
     from netkit.export.dry_run import dry_run  # imports torch's exporter
 
-    logger.info("%s: trying the export of the untrained network", card.arch)
+    logger.info("%s: trying the export before the training", card.arch)
     try:
         dry_run(net, card)
     except ModelError as exc:

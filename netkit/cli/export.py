@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 MAX_DROP = Number(float, 0, 100)  # percentage points
 MULTIPLE = Number(int, 1, 64)
-PASSES = Converter("NAME,...", lambda text: {"all": None, "none": ()}.get(text, tuple(text.split(","))))
+PASSES = Converter("NAME,...", lambda text: tuple(text.split(",")) if "," in text else text)
 # of the table of variants, in the order of the fields of Figures
 COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU")
 
@@ -54,7 +54,7 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
     help="Allowed accuracy loss in % points.",
 )
 @option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
-@option("--passes", type=PASSES, default="all", help="Graph passes: all, none or names.")
+@option("--passes", type=PASSES, default="default", help="Graph passes by name, none or all.")
 @option("--tune", is_flag=True, help="Measure choices of passes here, keep the fastest.")
 @json_option
 def export(
@@ -75,11 +75,12 @@ def export(
     --arch selects the folder runs/ARCH, with - for each /, : and . of ARCH. Without --arch MODULE:CLASS, netkit does
     not import your own network, even if you pass --run or --weights.
 
-    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy.
+    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy. The
+    export stops at the first of the --variants that fails; those before it are written.
 
     Graph passes rewrite an fp32 graph for speed. If the model fails the check, the export tries fewer passes, down to
-    none. --tune also tries depthwise_padding and padded channels, which speed up some networks on CPUs with AVX-512 and
-    slow them down on others. docs/speed.md lists the passes.
+    none. --passes all also applies depthwise_padding, which speeds up some networks on CPUs with AVX-512 and slows them
+    down on others. --tune tries it, and also padded channels. docs/speed.md lists the passes.
 
     \b
     Example: netkit export --arch inception --variants fp32,int8

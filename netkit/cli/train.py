@@ -72,7 +72,7 @@ FROM_RECIPE, MEASURED, OFF = "recipe", "measured", "off"
 @option("--resume", is_flag=True, help="Continue an interrupted run in the run folder.")
 @option("--compile", is_flag=True, help="Use torch.compile, which starts slowly.")
 @option("--deterministic", is_flag=True, help="Use deterministic, slower algorithms on CUDA.")
-@option("--no-export-check", "unchecked", is_flag=True, help="Skip the trial export of the untrained network.")
+@option("--no-export-check", "unchecked", is_flag=True, help="Skip the trial export before the training.")
 @option("--tensorboard", is_flag=True, help="Also write TensorBoard logs to the run folder.")
 @max_bytes_option
 @max_pixels_option
@@ -92,7 +92,7 @@ def train(arch: str, out: Path | None, unchecked: bool, as_json: bool, **options
     netkit calls CLASS with channels, classes and size=(height, width). MNIST is downloaded once, to $NETKIT_DATA/mnist,
     or to netkit's cache folder if NETKIT_DATA is not set.
 
-    A network that is not netkit's own is first exported in memory, untrained. If that fails, no training starts.
+    The network is first exported in memory, before it is trained. If that fails, no training starts.
 
     Unreadable images are skipped. Training does not start if more than 5 images, and more than the share
     --max-unreadable of all images, are unreadable. With --max-unreadable 0, one is enough.

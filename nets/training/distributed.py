@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,7 +12,7 @@ from torch import Tensor, distributed, nn
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from netkit.core.errors import UsageError, first_line
+from netkit.core.errors import TrainingError, UsageError, first_line
 from netkit.nets.training.checkpoint import load_state
 
 CONNECT_TIMEOUT_S = 300.0  # torch tries twice; one process may load the images faster than another
@@ -56,6 +56,20 @@ class Ranks:
         gathered[..., self.rank :: self.world_size] = values
         distributed.all_reduce(gathered)
         return gathered
+
+    def run_on_main(self, function: Callable[[], None]) -> None:
+        """Call `function` in the main process. If it raises an exception, the others raise TrainingError.
+
+        All ranks must call this at the same point.
+        """
+        failure: Exception | None = None
+        if self.is_main:
+            try:
+                function()
+            except Exception as exc:
+                failure = exc
+        if self.any(failure is not None):
+            raise failure or TrainingError("stopped, because the main process failed")
 
     def any(self, flag: bool) -> bool:
         """Return whether `flag` is true on any rank. All ranks must call this at the same point."""

@@ -3,13 +3,14 @@
 import logging
 import signal
 import time
-from contextlib import AbstractContextManager, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from netkit.core import atomic_io
 from netkit.core.errors import CardError, DataError, Interrupted, MissingExtraError, ModelError, UsageError
@@ -57,7 +58,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
             resume had other arguments, or the recipe needs weights or a validation split that are missing.
         MissingExtraError: tensorboard is not installed.
         DeviceError: the device cannot be used.
-        TrainingError: the loss became NaN or infinite.
+        TrainingError: the loss became NaN or infinite; or, if this is not the main process, `callbacks.on_network`
+            raised an exception there.
         Interrupted: `callbacks.stop` returned a signal; the state is saved.
     """
     if plan.tensorboard and not find_spec("tensorboard"):
@@ -76,9 +78,6 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
     net = build(card)
     if not any(weight.requires_grad for weight in net.parameters()):
         raise UsageError(f"{plan.arch}: has no parameters to train")
-    if ranks.is_main and not plan.resume:
-        with torch.random.fork_rng(devices=[]):
-            callbacks.on_network(net, card)
     weights_sha256 = initial_weights.load_into(net, plan.weights) if plan.weights else None
     arguments = {
         "arch": plan.arch, "data": data.source, "data_sha256": data.sha256, "seed": plan.seed, "device": device.type,
@@ -87,14 +86,16 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         "input": asdict(card.input), "mean": list(card.mean), "std": list(card.std),
         "weights_sha256": weights_sha256,
     }  # fmt: skip
-    _make_folder(plan.out)
     weights = plan.out / WEIGHTS
     if plan.resume and weights.exists() and not (plan.out / STATE).exists():
         record.check_resumable(plan.out, arguments, record.read(plan.out))
         logger.info("%s: this run is already complete", plan.out)
         return TrainedRun(weights, checkpoint.load(weights, trusted=plan.arch)[1])
-    lock = atomic_io.locked_folder(plan.out) if ranks.is_main else nullcontext()
-    with distributed.process_group(ranks, device), lock:
+    with distributed.process_group(ranks, device), ExitStack() as stack:
+        ranks.run_on_main(lambda: _check_network(net, card, plan, callbacks))
+        _make_folder(plan.out)
+        if ranks.is_main:
+            stack.enter_context(atomic_io.locked_folder(plan.out))
         trainer = Trainer(
             FromPixels(net, card), data, recipe=recipe, seed=plan.seed, device=device, ranks=ranks,
             compiled=plan.compiled,
@@ -113,6 +114,12 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
             _finish(trainer, data, plan.out, card, arguments)
         del trainer  # its DDP refers to the process group
     return TrainedRun(weights, card)
+
+
+def _check_network(net: nn.Module, card: ModelCard, plan: Plan, callbacks: Callbacks) -> None:
+    if not (plan.resume and (plan.out / STATE).exists()):
+        with torch.random.fork_rng(devices=[]):
+            callbacks.on_network(net, card)
 
 
 def _start(trainer: Trainer, plan: Plan, arguments: Arguments) -> None:

@@ -71,6 +71,7 @@ def test_progress_counts_images_up_to_their_total(folder: Path) -> None:
         data="digits",
         epochs=1.5,
         out=folder / "run",
+        export_check=False,
         progress=lambda *report: reports.append(report),
         on_epoch=lambda metrics: losses.append(metrics.train_loss),
     )

@@ -59,7 +59,7 @@ def run_ok(netkit: Netkit, *arguments: str) -> str:
 def test_infer_has_the_accuracy_that_training_printed_on_the_same_files(netkit: Netkit, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes/train", 180, side=32)
     write_shapes(tmp_path / "shapes/test", 90, side=40)
-    options = ("--image-size", "24x28", "--resize", "30", "--epochs", "4")
+    options = ("--image-size", "24x28", "--resize", "30", "--epochs", "4", "--no-export-check")
     trained_accuracy = accuracy(run_ok(netkit, "train", "--arch", "residual", "--data", "shapes", *options))
     run_ok(netkit, "export", "--arch", "residual")
     run_ok(netkit, "infer", "shapes/test", "--out", "p.csv")
@@ -107,7 +107,7 @@ def test_the_network_in_the_guide_can_be_trained_exported_and_run(netkit: Netkit
 def test_training_starts_from_imported_weights(netkit: Netkit, tmp_path: Path, workspace: Path) -> None:
     torch.save(safetensors.torch.load_file(workspace / "runs/residual/model.safetensors"), tmp_path / "net.pth")
     assert "net.safetensors" in run_ok(netkit, "import", "net.pth")
-    short = ("train", "--arch", "residual", "--data", "digits", "--epochs", "0.3", "--lr", "0.005")
+    short = ("train", "--arch", "residual", "--data", "digits", "--epochs", "0.3", "--lr", "0.005", "--no-export-check")
     fresh = accuracy(run_ok(netkit, *short, "--out", "fresh"))
     tuned = accuracy(run_ok(netkit, *short, "--out", "tuned", "--weights", "net.safetensors"))
     assert tuned > fresh + 20
@@ -160,14 +160,26 @@ def test_invalid_options_end_with_an_error_message(netkit: Netkit, options: list
 
 def test_train_prints_its_test_accuracy_as_json(netkit: Netkit, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", 90, side=28)
-    stdout = run_ok(netkit, "train", "--arch", "residual", "--data", "shapes", "--epochs", "0.5", "--json")
+    stdout = run_ok(
+        netkit, "train", "--arch", "residual", "--data", "shapes", "--epochs", "0.5", "--no-export-check", "--json"
+    )
     assert 0 <= json.loads(stdout)["test_accuracy"] <= 1
 
 
 def test_export_and_evaluate_skip_the_large_images_that_training_skipped(netkit: Netkit, tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", 180, side=28)
     Image.new("RGB", (60, 60)).save(tmp_path / "shapes/red-circle/large.png")
-    options = ("--image-size", "28", "--max-pixels", "3000", "--max-bytes", "100000", "--epochs", "1")
+    options = (
+        "--image-size",
+        "28",
+        "--max-pixels",
+        "3000",
+        "--max-bytes",
+        "100000",
+        "--epochs",
+        "1",
+        "--no-export-check",
+    )
     done = netkit("train", "--arch", "residual", "--data", "shapes", *options)
     assert done.returncode == 0
     assert "large.png: 60x60 pixels = 3,600, over the limit of 3,000; raise --max-pixels" in done.stderr

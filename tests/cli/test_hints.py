@@ -86,7 +86,7 @@ def test_suggest_again_applies_changes_and_puts_the_launcher_first(
 
 
 LINES = {  # name of the case -> command line to run in `place`, and its stdin
-    "train": ("netkit train --arch residual --data digits --epochs 0.2 --out 'my run'", b""),
+    "train": ("netkit train --arch residual --data digits --epochs 0.2 --no-export-check --out 'my run'", b""),
     "export": ("netkit export --arch residual --json", b""),
     "verify": ("netkit verify runs/residual/model.onnx", b""),
     "infer": ("netkit infer --json -- -x.png $'a\\nb.png' images/", b""),
@@ -183,7 +183,7 @@ def test_every_command_has_a_case() -> None:
 
 def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_path: Path) -> None:
     """The run folder has a space in its name, and runs/ has no model."""
-    line = "netkit train --arch residual --data digits --epochs 0.2 --out 'my run'"
+    line = "netkit train --arch residual --data digits --epochs 0.2 --no-export-check --out 'my run'"
     for expected in (
         "netkit export --run 'my run'",
         "netkit evaluate 'my run/model.onnx' --data digits",

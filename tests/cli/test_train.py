@@ -30,7 +30,7 @@ def test_options_override_the_printed_and_saved_recipe(netkit: Netkit, tmp_path:
 
 
 def test_half_an_epoch_trains_on_half_of_the_images(netkit: Netkit, tmp_path: Path) -> None:
-    options = ("--arch", "residual", "--data", "digits", "--epochs", "1.5", "--batch-size", "103")
+    options = ("--arch", "residual", "--data", "digits", "--epochs", "1.5", "--batch-size", "103", "--no-export-check")
     done = netkit("train", *options)
     assert done.returncode == 0, done.stderr
     assert "epochs 1.5," in done.stderr
@@ -42,7 +42,7 @@ def test_half_an_epoch_trains_on_half_of_the_images(netkit: Netkit, tmp_path: Pa
 
 
 def test_a_home_folder_that_is_not_writable_causes_no_warning(tmp_path: Path) -> None:
-    options = ("--arch", "residual", "--data", "digits", "--recipe", "baseline", "--epochs", "0.1")
+    options = ("--arch", "residual", "--data", "digits", "--recipe", "baseline", "--epochs", "0.1", "--no-export-check")
     done = run_netkit("train", *options, cwd=tmp_path, HOME="/proc/none", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
     assert done.returncode == 0, done.stderr
     assert "atplotlib" not in done.stderr and (tmp_path / "runs/residual/curves.png").exists()
@@ -58,7 +58,7 @@ def test_an_invalid_number_of_epochs_prints_one_line(netkit: Netkit, epochs: str
 
 @pytest.mark.slow
 def test_a_compiled_step_reaches_the_same_accuracy(netkit: Netkit, tmp_path: Path) -> None:
-    options = ("--arch", "residual", "--data", "digits", "--epochs", "3", "--precision", "fp32")
+    options = ("--arch", "residual", "--data", "digits", "--epochs", "3", "--precision", "fp32", "--no-export-check")
     accuracies = []
     for flags in ((), ("--compile",)):
         done = netkit("train", *options, *flags, "--json")
@@ -70,7 +70,8 @@ def test_a_compiled_step_reaches_the_same_accuracy(netkit: Netkit, tmp_path: Pat
 
 
 def test_a_log_has_few_lines_for_many_epochs_and_always_the_last(netkit: Netkit) -> None:
-    done = netkit("train", "--arch", "residual", "--data", "digits", "--epochs", "32", "--batch-size", "1442")
+    options = ("--arch", "residual", "--data", "digits", "--epochs", "32", "--batch-size", "1442", "--no-export-check")
+    done = netkit("train", *options)
     assert done.returncode == 0, done.stderr
     epochs = [int(epoch) for epoch in re.findall(r"^epoch (\d+): ", done.stderr, re.MULTILINE)]
     assert epochs == [*range(1, 11), 20, 30, 32]
@@ -101,20 +102,33 @@ def test_photos_are_augmented_unlike_grey_images(
     netkit: Netkit, tmp_path: Path, mode: str, options: tuple[str, ...], augmented: set[str]
 ) -> None:
     write_noise(tmp_path / "noise", mode=mode)
-    done = netkit("train", "--arch", "residual", "--data", "noise", "--channels", "3", "--epochs", "1", *options)
+    command = (
+        "train",
+        "--arch",
+        "residual",
+        "--data",
+        "noise",
+        "--channels",
+        "3",
+        "--epochs",
+        "1",
+        "--no-export-check",
+    )
+    done = netkit(*command, *options)
     assert done.returncode == 0, done.stderr
     recipe = json.loads((tmp_path / "runs/residual/run.json").read_text())["recipe"]
     names = ("translate", "degrees", "scale", "shear", "crop", "flip", "jitter")
     assert {name for name in names if recipe[name]} == augmented
-    resumed = netkit("train", "--arch", "residual", "--data", "noise", "--channels", "3", "--epochs", "1", "--resume")
+    resumed = netkit(*command, "--resume")
     assert (resumed.returncode == 0) == (not options)
 
 
 def test_a_head_can_be_trained_on_the_frozen_weights_of_another_run(netkit: Netkit, tmp_path: Path) -> None:
     write_noise(tmp_path / "noise", mode="RGB")
-    options = ("train", "--arch", "residual", "--data", "noise", "--epochs", "2", "--class-weights", "balanced")
-    assert netkit(*options, "--out", "first").returncode == 0
-    done = netkit(*options, "--out", "second", "--freeze", "--weights", "first/model.safetensors")
+    options = ("--epochs", "2", "--class-weights", "balanced", "--no-export-check")
+    command = ("train", "--arch", "residual", "--data", "noise", *options)
+    assert netkit(*command, "--out", "first").returncode == 0
+    done = netkit(*command, "--out", "second", "--freeze", "--weights", "first/model.safetensors")
     assert done.returncode == 0, done.stderr
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("first", "second"))
     assert {name for name in first if not torch.equal(first[name], second[name])} == {"linear.weight", "linear.bias"}
@@ -147,7 +161,7 @@ def test_options_that_cannot_be_used_end_with_an_error_message(
 
 def test_few_images_get_100_epochs_and_the_reason_is_printed(netkit: Netkit, tmp_path: Path) -> None:
     write_noise(tmp_path / "noise", mode="L", count=5)
-    done = netkit("train", "--arch", "residual", "--data", "noise")
+    done = netkit("train", "--arch", "residual", "--data", "noise", "--no-export-check")
     assert done.returncode == 0, done.stderr
     assert "8 training images: training 100 epochs (100 steps), because the recipe's 8 epochs have only 8 steps (" in (
         done.stderr
@@ -155,4 +169,4 @@ def test_few_images_get_100_epochs_and_the_reason_is_printed(netkit: Netkit, tmp
     assert done.stderr.count("from epoch 11 on, every 10th epoch is printed") == 1
     assert done.stderr.count(" on, every ") == 1
     assert done.stderr.count("\nepoch ") == 19  # 1 to 10, 20, 30, ..., 100
-    assert "training images:" not in netkit("train", "--data", "noise", "--epochs", "1").stderr
+    assert "training images:" not in netkit("train", "--data", "noise", "--epochs", "1", "--no-export-check").stderr

@@ -17,6 +17,8 @@ from netkit.export.candidates import fallbacks, fastest_first
 from netkit.export.exporter import export
 from netkit.export.passes.ir import Writer
 from netkit.infer.model import onnx_file
+from netkit.infer.model.onnx_file import Model
+from netkit.infer.model.verify import read_self_test
 from tests.support.commands import Netkit
 
 
@@ -113,6 +115,18 @@ def test_export_command_records_the_passes_and_speeds(netkit: Netkit, workspace:
     fields = json.loads(tuned.stdout)
     assert (",".join(fields["passes"]) or "none") == max(fields["speeds"], key=fields["speeds"].get)
     assert netkit("verify", "tuned.onnx").returncode == 0
-    named = netkit("export", *options, "--passes", "two_step_mean,depthwise_padding", "--out", "named.onnx")
-    fields = json.loads(named.stdout)
-    assert (fields["passes"], fields["speeds"]) == (["depthwise_padding"], {})
+
+
+def test_passes_are_chosen_by_name_or_all_at_once(netkit: Netkit, workspace: Path, model: Model) -> None:
+    by_default = read_self_test(model).certificate.passes
+    assert "depthwise_padding" not in by_default
+    for names, expected in (
+        ("two_step_mean,depthwise_padding", ["depthwise_padding"]),
+        ("all", [*by_default, "depthwise_padding"]),
+        ("none", []),
+    ):
+        options = ("--run", workspace / "runs/residual", "--json", "--out", "m.onnx")
+        done = netkit("export", *options, "--passes", names)
+        assert done.returncode == 0, done.stderr
+        fields = json.loads(done.stdout)
+        assert (fields["passes"], fields["speeds"]) == (expected, {})

@@ -22,7 +22,7 @@ from netkit.infer.model.certificate import Comparison
 from netkit.infer.runtime.session import open_session
 from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit
-from tests.support.export_networks import FloatConstant
+from tests.support.export_networks import FloatConstant, IfOnValues
 
 REDUCED = ("fp16", "int8")
 
@@ -181,3 +181,8 @@ def test_several_precisions_give_one_table_and_one_report(netkit: Netkit, worksp
 def test_float16_with_a_float32_constant_is_refused_with_the_reason(card: ModelCard) -> None:
     with pytest.raises(ModelError, match=r"^residual: its ONNX graph is not valid: .*; for float16, store constants"):
         quantize.to_fp16(FloatConstant(1, 10, (28, 28)), card, opset=20)
+
+
+def test_a_network_that_cannot_be_exported_in_float32_either_gets_no_advice_about_float16(card: ModelCard) -> None:
+    with pytest.raises(ModelError, match=r"^residual: .*torch\.where \(export_networks\.py, line \d+\)$"):
+        quantize.to_fp16(IfOnValues(1, 10, (28, 28)), card, opset=20)

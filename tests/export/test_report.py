@@ -26,9 +26,17 @@ def test_at_most_twenty_images_at_risk_are_listed(model: Model, at_risk: tuple[i
     assert line.endswith(listed)
 
 
-def test_files_without_a_certificate_are_skipped(model: Model, tmp_path: Path) -> None:
+def test_the_page_describes_the_new_model_and_the_certified_ones_beside_it(model: Model, tmp_path: Path) -> None:
     (tmp_path / "certified.onnx").write_bytes(model.content)
     (tmp_path / "other.onnx").write_bytes(b"not ONNX")
-    report.write_page(tmp_path)
+    with report.updated(tmp_path / "new.onnx", read_self_test(model).certificate):
+        pass
     page = (tmp_path / "parity.md").read_text()
-    assert [line for line in page.splitlines() if line.startswith("##")] == ["## certified.onnx"]
+    assert [line for line in page.splitlines() if line.startswith("##")] == ["## certified.onnx", "## new.onnx"]
+
+
+def test_the_page_stays_if_the_model_cannot_be_written(model: Model, tmp_path: Path) -> None:
+    (tmp_path / "parity.md").write_text("before")
+    with pytest.raises(OSError), report.updated(tmp_path / "new.onnx", read_self_test(model).certificate):
+        raise OSError("the disk is full")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["before"]

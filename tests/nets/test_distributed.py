@@ -108,7 +108,7 @@ def train(folder: Path, processes: int, arch: str) -> subprocess.CompletedProces
     """Train one epoch on the digits: 8 steps of 179 images, an odd number, and one step of 10 images."""
     program = [sys.executable, "-m"] if processes == 1 else TORCHRUN
     options = ["--arch", arch, "--data", "digits", "--recipe", "baseline", "--epochs", "1", "--batch-size", "179"]
-    options += ["--out", arch]
+    options += ["--out", arch, "--no-export-check"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*program, "netkit", "train", *options],
@@ -144,7 +144,19 @@ def test_two_processes_train_the_same_weights_as_one(tmp_path: Path, arch: str) 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the worker processes in /proc")
 def test_two_killed_processes_resume_to_the_same_weights(tmp_path: Path) -> None:
-    command = [*TORCHRUN, "netkit", "train", "--arch", "residual", "--data", "digits", "--epochs", "40", "--out"]
+    command = [
+        *TORCHRUN,
+        "netkit",
+        "train",
+        "--arch",
+        "residual",
+        "--data",
+        "digits",
+        "--epochs",
+        "40",
+        "--no-export-check",
+        "--out",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     state = tmp_path / "killed/training.safetensors"
     process = subprocess.Popen([*command, "killed"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE)
@@ -234,3 +246,33 @@ def test_processes_train_a_network_with_unused_layers_on_a_last_batch_of_one_ima
         timeout=200,
     )
     assert done.returncode == 0, done.stderr
+
+
+VALUES = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, channels, classes, size):
+        super().__init__()
+        self.linear = nn.Linear(channels * size[0] * size[1], classes)
+
+    def forward(self, images):
+        return self.linear((images if images.mean() > 0 else -images).flatten(1))
+"""
+
+
+@pytest.mark.slow
+def test_a_network_that_cannot_be_exported_stops_all_processes_with_one_message(tmp_path: Path) -> None:
+    (tmp_path / "values.py").write_text(VALUES)
+    done = subprocess.run(
+        [*TORCHRUN, "netkit", "train", "--arch", "values:Net", "--data", "digits", "--epochs", "1"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode != 0
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("netkit: ")]
+    assert message.startswith("netkit: rank 0: values:Net: ") and "--no-export-check" in message
+    assert not (tmp_path / "runs").exists()

@@ -114,6 +114,22 @@ class BracesInError(UserNetwork):
         return x
 
 
+class OffInExport(UserNetwork):
+    """Computes other values during the export."""
+
+    def body(self, x: Tensor) -> Tensor:
+        return 1.01 * x if torch.compiler.is_exporting() else x
+
+
+class InterruptedInExport(UserNetwork):
+    """Is interrupted during the export, as by Ctrl-C."""
+
+    def body(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise KeyboardInterrupt
+        return x
+
+
 class AssertsFloat32(UserNetwork):
     def body(self, x: Tensor) -> Tensor:
         assert x.dtype == torch.float32
