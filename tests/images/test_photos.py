@@ -160,6 +160,20 @@ def test_a_jpeg_that_cannot_be_divided_or_is_under_six_times_the_target_is_decod
     assert np.array_equal(decode(content, tmp_path, Decoder(DRAFTED)), full)
 
 
+@pytest.mark.parametrize(
+    ("width", "height", "draft"),
+    [
+        (6016, 4016, False), (6048, 4024, False), (6048, 4024, True), (8000, 6000, True), (8192, 6144, True),
+        (9504, 6336, True), (11648, 8736, True),
+    ],
+)  # fmt: skip
+def test_photos_of_cameras_and_phones_are_decoded_within_the_default_limits(
+    width: int, height: int, draft: bool
+) -> None:
+    content = encode(Image.new("L", (width, height), 100), "JPEG")
+    assert {*Decoder(Input(3, 224, 224, draft=draft))(content).flat} == {100}
+
+
 @pytest.mark.parametrize("max_memory_bytes", [10**9, 0])
 def test_training_and_inference_decode_large_photos_to_equal_pixels(tmp_path: Path, max_memory_bytes: int) -> None:
     paths = [tmp_path / label / f"{number}.jpg" for label in "ab" for number in range(5)]
