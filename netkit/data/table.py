@@ -1,7 +1,7 @@
 """Read .csv and .tsv tables that list image files: columns `path`, `label` and optionally `split`.
 
 Cells are separated by commas, semicolons or tabs. The text is UTF-8, or UTF-16 with a byte order mark. Paths are
-relative to the table, absolute, or URLs.
+relative to the table, absolute, or URLs. A first line such as `sep=;`, which Excel reads, is skipped.
 """
 
 import codecs
@@ -24,6 +24,7 @@ SPLIT_COLUMN = "split"
 SPLIT_COLUMNS = (SPLIT_COLUMN, "set", "subset", "partition", "dataset", "data set", "data_set")
 SUFFIXES = (".csv", ".tsv")  # in upper or lower case
 DELIMITERS = (",", ";", "\t")
+EXCEL_SEPARATOR = "sep="  # at the start of a first line that names the separator
 UTF_16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 OPTIONS = ("--path-column", "--label-column")
 MAX_EXAMPLES = 3  # in a message
@@ -123,7 +124,10 @@ def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> It
     """
     try:
         with _open(table) as file:
-            delimiter, header = _header(file.readline(), [*columns, *optional])
+            first_line = file.readline()
+            header_line = 2 if first_line.lower().startswith(EXCEL_SEPARATOR) else 1
+            line = file.readline() if header_line == 2 else first_line
+            delimiter, header = _header(line, [*columns, *optional])
     except (OSError, UnicodeError, csv.Error) as exc:
         raise _unreadable(table, exc) from None
     if not header:
@@ -136,14 +140,15 @@ def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> It
             f"choose with {' and '.join(options[column] for column in missing)}"
         )
     indices = [keys.index(key) if (key := _key(column)) in keys else None for column in (*columns, *optional)]
-    return _rows(table, delimiter, indices)
+    return _rows(table, delimiter, indices, header_line=header_line)
 
 
-def _rows(table: Path, delimiter: str, indices: Sequence[int | None]) -> Iterator[_Row]:
+def _rows(table: Path, delimiter: str, indices: Sequence[int | None], *, header_line: int) -> Iterator[_Row]:
     try:
         with _open(table) as file:
             reader = csv.reader(file, delimiter=delimiter)
-            next(reader)
+            for _ in range(header_line):
+                next(reader)
             for row in reader:
                 if row:  # not an empty line
                     cells = [row[index] if index is not None and index < len(row) else "" for index in indices]

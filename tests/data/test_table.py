@@ -40,6 +40,14 @@ def test_separators_encodings_and_header_spellings_are_recognized(
     assert registry.load(str(table)).labels == ("b", "ä")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_line_that_names_the_separator_for_excel_is_skipped(images: Path, encoding: str) -> None:
+    table = table_of(images, "sep=;\r\npath;label\r\n0.png;a\r\n1.png;\r\n", encoding=encoding)
+    with pytest.raises(DataError, match="line 4: a row needs a value"):
+        image_files.list_images(table)
+    assert list(read_paths(table, "path")) == [f"{images}/0.png", f"{images}/1.png"]
+
+
 def test_columns_can_be_chosen(images: Path) -> None:
     rows = [f"{number}.png,{'ab'[number % 2]},cd" for number in range(8)]
     table = table_of(images, "\n".join(["file,species,label", *rows]))
