@@ -16,7 +16,7 @@ from netkit.core.errors import ImageError
 from netkit.core.model_card import Input
 from netkit.data import image_files
 from netkit.data.options import Options
-from netkit.images.decoder import Decoder
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.images.limits import MAX_PIXELS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
@@ -171,7 +171,8 @@ def test_photos_of_cameras_and_phones_are_decoded_within_the_default_limits(
     width: int, height: int, draft: bool
 ) -> None:
     content = encode(Image.new("L", (width, height), 100), "JPEG")
-    assert {*Decoder(Input(3, 224, 224, draft=draft))(content).flat} == {100}
+    with suppress_pillow_warnings():
+        assert {*Decoder(Input(3, 224, 224, draft=draft))(content).flat} == {100}
 
 
 @pytest.mark.parametrize("max_memory_bytes", [10**9, 0])
