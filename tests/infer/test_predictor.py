@@ -226,8 +226,9 @@ def test_a_pillow_image_without_pixels_is_rejected(classify: Classifier) -> None
         classify(Image.new("L", (0, 5)))
 
 
-def test_content_over_the_limit_is_a_row_with_an_error(session: Session, files: dict[str, Path]) -> None:
-    limited = Classifier(session, Decoder(session.card.input, max_bytes=20), batch_size=8, top_k=1, device="cpu")
+@pytest.mark.parametrize("limit", ["max_bytes", "max_pixels"])
+def test_content_over_the_limit_is_a_row_with_an_error(model_path: Path, files: dict[str, Path], limit: str) -> None:
+    limited = load(model_path, device="cpu", **{limit: 20})  # type: ignore[arg-type]
     assert limited(files["grey.png"].read_bytes()).status == limited(files["grey.png"]).status == "too-large"
 
 
