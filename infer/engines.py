@@ -10,7 +10,7 @@ from typing import Protocol
 
 from netkit.core.errors import MissingExtraError, UsageError
 from netkit.core.progress import Advance, Progress, cumulative
-from netkit.core.remote import is_remote
+from netkit.core.remote import is_remote, local_path
 from netkit.core.system import usable_cores
 from netkit.data.image_entry import TEST, VAL, split_of
 from netkit.images.decoder import Decoder
@@ -181,7 +181,7 @@ def infer(
 
 def _may_be_training_data(path: str, data: str) -> bool:
     """Whether an input is in a folder called `data`, but not in its test or validation split."""
-    names = os.path.abspath(path).split(os.sep)
+    names = os.path.abspath(local_path(path)).split(os.sep)
     if data not in names:
         return False
     from netkit.data.registry import BUILT_IN  # here, because the import takes 20 ms

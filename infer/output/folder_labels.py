@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from netkit.core.remote import CHAIN, GLOB_CHARACTERS, folder_above_pattern, is_remote
+from netkit.core.remote import CHAIN, GLOB_CHARACTERS, folder_above_pattern, is_remote, local_path
 
 CACHED_FOLDERS = 1024  # most rows are in the same folder as the row before
 TrueLabel = Callable[[str], str | None]
@@ -45,6 +45,7 @@ def _folder_of(path: str) -> str:
 
 def _names(folder: str) -> tuple[str, ...]:
     """Return the names in the absolute path of a folder. Those in a URL follow the archive that contains the folder."""
+    folder = local_path(folder)
     if not is_remote(folder):
         return Path(os.path.abspath(folder)).parts
     inner, _, archive = folder.partition(CHAIN)

@@ -50,16 +50,18 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
         if (first := next(paths, None)) is None:
             raise UsageError("-: stdin contains no paths; write paths to it, e.g. ls images/*.png | netkit infer -")
         return chain([first], paths)
-    if _is_parquet(argument):
+    local = remote.local_path(argument)
+    if _is_parquet(local):
         from netkit.infer.output import parquet  # needs an extra
 
-        return parquet.read_paths(argument, column=path_column)
-    if table.is_table(argument) and os.path.isfile(argument):
-        return table.read_paths(Path(argument), path_column)
+        return parquet.read_paths(local, column=path_column)
+    if table.is_table(local) and os.path.isfile(local):
+        return table.read_paths(Path(local), path_column)
+    if local != argument:  # a file:// URL; that of a single file stays unchanged
+        found = _local_paths(local, skipped)
+        return [argument] if found == [local] else map(LOCAL_SCHEME.__add__, found)
     if remote.is_remote(argument) and table.is_table(argument):
         raise UsageError(f"{argument}: a table cannot be a URL; copy it to this machine, or save it as Parquet")
-    if argument.startswith(LOCAL_SCHEME):
-        return map(LOCAL_SCHEME.__add__, _local_paths(argument.removeprefix(LOCAL_SCHEME), skipped))
     if remote.is_remote(argument):
         urls = remote.find(argument, select=skipped.select)
         if (first := next(urls, None)) is None:

@@ -4,11 +4,19 @@ from pathlib import Path
 
 from netkit.api.arguments import check_device
 from netkit.images.decoder import Decoder
+from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
 from netkit.infer.predictor import Classifier, open_model
 
 
 def load(
-    model: str | Path, *, device: str = "auto", batch_size: int = 64, top_k: int = 1, invert: bool = False
+    model: str | Path,
+    *,
+    device: str = "auto",
+    batch_size: int = 64,
+    top_k: int = 1,
+    invert: bool = False,
+    max_bytes: int = MAX_FILE_BYTES,
+    max_pixels: int = MAX_PIXELS,
 ) -> Classifier:
     """Open a model, check it as `netkit.verify` does, and return a classifier for images.
 
@@ -18,6 +26,8 @@ def load(
         batch_size: Number of images per batch.
         top_k: Number of labels per image, the most probable first.
         invert: Invert the pixel values, for dark ink on white paper.
+        max_bytes: Largest file to read, in bytes.
+        max_pixels: Largest image to decode, in pixels.
 
     Returns:
         A Classifier. Call it with one image, which gives one Row, or with several, which give a list. An image is a
@@ -40,5 +50,5 @@ def load(
     """
     check_device(device)
     session = open_model(Path(model), device=device)
-    decoder = Decoder(session.card.input, invert=invert)
+    decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     return Classifier(session, decoder, batch_size=batch_size, top_k=top_k, device=device)

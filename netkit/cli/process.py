@@ -104,7 +104,8 @@ def fail(message: str, code: int, *, notes_of: BaseException | None = None) -> i
 
 
 def _line(message: str) -> str:
-    rank = f"rank {os.environ['RANK']}: " if os.environ.get("RANK") else ""
+    set_by_torchrun = all(os.environ.get(name, "").isdecimal() for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+    rank = f"rank {os.environ['RANK']}: " if set_by_torchrun else ""  # other tools set RANK, too
     return f"netkit: {rank}{one_line(message)}\n"
 
 

@@ -1,22 +1,41 @@
 """Read files and list folders at URLs such as s3://bucket/images with fsspec (netkit's extra [remote])."""
 
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from netkit.core.errors import ImageError, MissingExtraError, NetkitError, UsageError, first_line
 from netkit.core.walk import Entry, is_skipped, walk
 
 CHAIN = "::"  # separates the parts of a chained URL: zip://a.png::s3://bucket/all.zip is a.png in that archive
 GLOB_CHARACTERS = frozenset("*?[")
+FILE_URL = re.compile(r"file://(?:localhost)?(?=/)", re.IGNORECASE)  # the part before the path
 MIN_CONCURRENT_READS = 16  # network round trips take most of the time, whatever the number of cores
 
 
 def is_remote(path: str) -> bool:
     """Whether `path` is a URL."""
     return "://" in path
+
+
+def local_path(path: str) -> str:
+    """Return the path that a file:// URL names, which may also be a glob pattern. Return any other path unchanged.
+
+    Percent escapes are decoded, such as %20 for a blank, unless the path exists as it is written.
+    """
+    if not (start := FILE_URL.match(path)) or CHAIN in path:
+        return path
+    written = path[start.end() :]
+    decoded = os.fsdecode(unquote_to_bytes(os.fsencode(written)))
+    for candidate in (written, decoded):
+        folder = folder_above_pattern(candidate)
+        if os.path.lexists(candidate) or (GLOB_CHARACTERS & {*candidate} and os.path.lexists(folder)):
+            return candidate
+    return decoded
 
 
 def read(url: str, *, max_bytes: int) -> bytes:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from netkit.core.errors import DataError, UsageError
 from netkit.core.model_card import ModelCard
+from netkit.core.remote import local_path
 from netkit.data import image_files, registry
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.image_entry import TEST, VAL, ImageEntry, split_of
@@ -43,6 +44,7 @@ def load(source: str | None, card: ModelCard, reading: Mapping[str, Any] | None 
     validation split, or else by those that were kept for testing if the model was trained on these files, or else all.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
+    source = None if source is None else local_path(source)
     registry.require_fitting(card.origin.data if source is None else source, reading or ())
     if source is not None and registry.has_image_files(source):
         entries, note = _test_entries(Path(source), card, reading or {})

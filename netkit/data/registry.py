@@ -8,7 +8,7 @@ import numpy as np
 
 from netkit.core.errors import CardError, UsageError, unknown_name
 from netkit.core.model_card import Input
-from netkit.core.remote import is_remote
+from netkit.core.remote import is_remote, local_path
 from netkit.data import digits, idx, image_files, mnist
 from netkit.data.dataset import ArrayDataSet, DataSet
 from netkit.data.options import DEFAULT, Options
@@ -22,11 +22,12 @@ ACCEPTED = "pass mnist, digits, a folder, or a table (.csv or .tsv)"
 def load(source: str, options: Options = DEFAULT) -> DataSet:
     """Load the data set that --data names: "mnist", "digits", a folder of files in MNIST's format, or image files.
 
-    Image files are in class folders or listed in a table (.csv or .tsv).
+    Image files are in class folders or listed in a table (.csv or .tsv). A file:// URL counts as its path.
     Raises UsageError if there is no such source, DataError if its files are missing or damaged.
     """
     if not source:
         raise UsageError(f"--data: the name is empty; {ACCEPTED}")
+    source = local_path(source)
     if is_remote(source):
         raise UsageError(f"{source}: a data set cannot be a URL; copy it to this machine, or list URLs in a .csv file")
     path = Path(source)
@@ -47,6 +48,7 @@ def load(source: str, options: Options = DEFAULT) -> DataSet:
 
 def require_fitting(source: str, reading: Iterable[str]) -> None:
     """Raise UsageError if a field of Options in `reading`, such as "layout", is not for a data set like `source`."""
+    source = local_path(source)
     if source not in BUILT_IN and not Path(source).exists():
         return  # `load` raises the exception
     for name in reading:
@@ -59,7 +61,7 @@ def require_fitting(source: str, reading: Iterable[str]) -> None:
 
 def has_image_files(source: str) -> bool:
     """Whether --data names image files: class folders, or a table that lists them."""
-    path = Path(source)
+    path = Path(local_path(source))
     exists = path.is_dir() or (is_table(source) and path.exists())
     return exists and source not in ("", *BUILT_IN) and not idx.exists(path)
 

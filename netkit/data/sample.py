@@ -14,11 +14,11 @@ def write_sample(data: DataSet, folder: Path, *, count: int | None = None) -> in
     """Write the first `count` test images (default: all) as folder/<label>/<index>.png. Return the number of files.
 
     Raises UsageError if the folder contains any other file, which would be mistaken for a part of the sample, or if a
-    label cannot be the name of a folder.
+    label cannot be the name of a class folder: it contains a separator, or walks skip it, as they skip "..".
     """
     for label in data.labels:
-        if label in (os.curdir, os.pardir) or {os.sep, os.altsep, "\0"} & {*label}:
-            raise UsageError(f"the label {label!r} cannot be the name of a folder; rename it in the data set")
+        if is_skipped(label) or {os.sep, os.altsep, "\0"} & {*label}:
+            raise UsageError(f"the label {label!r} cannot be the name of a class folder; rename it in the data set")
     images = data.test_images[:count]
     paths = [
         folder / data.labels[label] / f"{index}.png" for index, label in enumerate(data.test_labels[:count].tolist())

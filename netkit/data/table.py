@@ -1,7 +1,7 @@
 """Read .csv and .tsv tables that list image files: columns `path`, `label` and optionally `split`.
 
 Cells are separated by commas, semicolons or tabs. The text is UTF-8, or UTF-16 with a byte order mark. Paths are
-relative to the table, absolute, or URLs.
+relative to the table, absolute, or URLs. A first line such as `sep=;`, which Excel reads, is skipped.
 """
 
 import codecs
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from netkit.core.errors import DataError, UsageError
-from netkit.core.remote import is_remote
+from netkit.core.remote import is_remote, local_path
 from netkit.data.image_entry import TEST, TRAIN, VAL, ImageEntry, Splits, split_of
 from netkit.data.options import DEFAULT, Options
 
@@ -24,6 +24,7 @@ SPLIT_COLUMN = "split"
 SPLIT_COLUMNS = (SPLIT_COLUMN, "set", "subset", "partition", "dataset", "data set", "data_set")
 SUFFIXES = (".csv", ".tsv")  # in upper or lower case
 DELIMITERS = (",", ";", "\t")
+EXCEL_SEPARATOR = "sep="  # at the start of a first line that names the separator
 UTF_16_STARTS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 OPTIONS = ("--path-column", "--label-column")
 MAX_EXAMPLES = 3  # in a message
@@ -42,22 +43,26 @@ def is_table(path: str) -> bool:
 
 
 def read_paths(table: Path, column: str) -> Iterator[str]:
-    """Yield the path in each row, "" for an empty cell. Raises UsageError before the first path without the column."""
+    """Yield the path in each row, "" for an empty cell. Blanks around paths are removed unless the file has them.
+
+    Raises UsageError before the first path without the column.
+    """
     rows = _read(table, [column], optional=())
-    return (_located(table, row.cells[0]) if row.cells[0] else "" for row in rows)
+    names = (_without_blanks(table, row.cells[0]) for row in rows)
+    return (_located(table, name) if name else "" for name in names)
 
 
 def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
-    Blanks around labels are removed. Equal rows are used once. Raises DataError if the table cannot be read, a
-    row lacks a path or a label, or has an unknown split or a label that is not UTF-8, or a file has two labels or is in
-    two splits; UsageError if a column is missing.
+    Blanks around labels are removed, and those around paths unless the file has them. Equal rows are used once. Raises
+    DataError if the table cannot be read, a row lacks a path or a label, or has an unknown split or a label that is not
+    UTF-8, or a file has two labels or is in two splits; UsageError if a column is missing.
     """
     columns = [options.path_column, options.label_column]
     splits: dict[str, list[ImageEntry]] = {TRAIN: [], VAL: [], TEST: []}
     places: dict[str, tuple[str, str]] = {}  # file -> label, split
-    conflicts, with_blanks, repeated = [], [], 0
+    conflicts, blank_paths, blank_labels, repeated = [], [], [], 0
     rows = list(_read(table, columns, optional=SPLIT_COLUMNS))
     split_column = _split_column(rows)
     for (name, label, *split_cells), line in rows:
@@ -69,10 +74,12 @@ def read_table(table: Path, options: Options) -> Splits:
         split = split_of(split_name) if split_name.strip() else TRAIN
         if split is None:
             raise DataError(f"{table}, line {line}: split must be train, val or test, not {split_name!r}")
-        if label != label.strip():
-            with_blanks.append(label)
-        entry = ImageEntry(_located(table, name), name, label.strip())
-        file = entry.path if is_remote(entry.path) else os.path.abspath(entry.path)
+        clean_name = _without_blanks(table, name)
+        entry = ImageEntry(_located(table, clean_name), clean_name, label.strip())
+        blank_paths += [name] if name != entry.name else []
+        blank_labels += [label] if label != entry.label else []
+        path = local_path(entry.path)
+        file = path if is_remote(path) else os.path.abspath(path)
         place = entry.label, split
         earlier = places.get(file)
         if earlier is None:
@@ -87,8 +94,9 @@ def read_table(table: Path, options: Options) -> Splits:
             f"{table}: {len(conflicts):,} rows repeat a file with another label or split: {_first(conflicts)}; "
             "keep one row for each file"
         )
-    if with_blanks:
-        logger.info("%s: blanks around %s labels removed, such as %r", table, f"{len(with_blanks):,}", with_blanks[0])
+    for kind, cells in (("paths", blank_paths), ("labels", blank_labels)):
+        if cells:
+            logger.info("%s: blanks around %s %s removed, such as %r", table, f"{len(cells):,}", kind, cells[0])
     if repeated:
         logger.info("%s: %s rows are repeated and are used once", table, f"{repeated:,}")
     sources = dict.fromkeys(splits, f"column {SPLIT_COLUMNS[split_column]}") if splits[VAL] or splits[TEST] else {}
@@ -116,7 +124,10 @@ def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> It
     """
     try:
         with _open(table) as file:
-            delimiter, header = _header(file.readline(), [*columns, *optional])
+            first_line = file.readline()
+            header_line = 2 if first_line.lower().startswith(EXCEL_SEPARATOR) else 1
+            line = file.readline() if header_line == 2 else first_line
+            delimiter, header = _header(line, [*columns, *optional])
     except (OSError, UnicodeError, csv.Error) as exc:
         raise _unreadable(table, exc) from None
     if not header:
@@ -129,14 +140,15 @@ def _read(table: Path, columns: Sequence[str], *, optional: Sequence[str]) -> It
             f"choose with {' and '.join(options[column] for column in missing)}"
         )
     indices = [keys.index(key) if (key := _key(column)) in keys else None for column in (*columns, *optional)]
-    return _rows(table, delimiter, indices)
+    return _rows(table, delimiter, indices, header_line=header_line)
 
 
-def _rows(table: Path, delimiter: str, indices: Sequence[int | None]) -> Iterator[_Row]:
+def _rows(table: Path, delimiter: str, indices: Sequence[int | None], *, header_line: int) -> Iterator[_Row]:
     try:
         with _open(table) as file:
             reader = csv.reader(file, delimiter=delimiter)
-            next(reader)
+            for _ in range(header_line):
+                next(reader)
             for row in reader:
                 if row:  # not an empty line
                     cells = [row[index] if index is not None and index < len(row) else "" for index in indices]
@@ -164,6 +176,12 @@ def _open(table: Path) -> TextIO:
     with open(table, "rb") as file:
         encoding = "utf-16" if file.read(2) in UTF_16_STARTS else "utf-8-sig"
     return open(table, newline="", encoding=encoding, errors="surrogateescape")
+
+
+def _without_blanks(table: Path, name: str) -> str:
+    """Return the path `name` without blanks around it, unless it is that of a file with blanks."""
+    stripped = name.strip()
+    return name if name != stripped and os.path.lexists(table.parent / name) else stripped
 
 
 def _located(table: Path, name: str) -> str:

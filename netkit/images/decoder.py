@@ -65,6 +65,7 @@ class Decoder:
 
     def read(self, path: str) -> bytes:
         """Return the content of a file. Raises ImageError if it cannot be read, is empty or is too large."""
+        path = remote.local_path(path)
         if remote.is_remote(path):
             return remote.read(path, max_bytes=self.max_bytes)
         try:

@@ -54,7 +54,7 @@ class Plan:
         if self.recipe.patience and data.val_images is None:
             raise UsageError(
                 f"--patience {self.recipe.patience} needs validation images, and {data.source} has none; "
-                "add a folder val/ beside train/ and test/"
+                "add a folder val/ beside train/, or rows with the split val to a table"
             )
 
 

@@ -1,6 +1,7 @@
 """The last line of each command, `next: ...`, is a command that runs as printed."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -201,6 +202,22 @@ def test_following_the_hints_leads_from_train_to_results(run_line: RunLine, tmp_
     ):
         line = suggested(run_line(line, tmp_path))
         assert line == expected
+
+
+@pytest.mark.parametrize("folder", ["..", "{parent}", "-x"])
+def test_the_hints_for_a_data_set_run_from_any_folder(
+    run_line: RunLine, tmp_path: Path, digits_data: ArrayDataSet, folder: str
+) -> None:
+    """The paths of the data set and of the run are relative or absolute, and need quoting."""
+    write_sample(digits_data, tmp_path / "my 'photos'", count=40)
+    (tmp_path / "work").mkdir()
+    out = shlex.quote(f"{folder.format(parent=tmp_path)}/it's my $run")
+    line = f"netkit train --arch residual --data ../my\\ \\'photos\\' --epochs 1 --out={out}"
+    for command in ("export", "evaluate", "evaluate"):
+        line = suggested(run_line(line, tmp_path / "work"))
+        assert words_in(line)[1] == command
+    run_line(line, tmp_path / "work")
+    assert (tmp_path / "work/report.html").exists()
 
 
 @pytest.mark.slow

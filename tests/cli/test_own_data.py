@@ -87,5 +87,5 @@ def test_a_sample_does_not_leave_its_folder(netkit: Netkit, tmp_path: Path, labe
     rows = [f"images/blue/{n}.png,{label}\nimages/red/2021/{n}.png,red" for n in range(2)]
     (tmp_path / "all.csv").write_text("\n".join(["path,label", *rows]))
     done = netkit("sample", "deep/er/out", "--data", "all.csv")
-    assert done.returncode == 2 and "cannot be the name of a folder" in done.stderr
+    assert done.returncode == 2 and "cannot be the name of a class folder" in done.stderr
     assert not (tmp_path / "deep").exists()

@@ -94,10 +94,18 @@ def test_a_signal_during_an_import_shows_the_hidden_cursor_again(tmp_path: Path)
     assert "\x1b[?25l" in shown and shown.endswith("\x1b[?25hnetkit: interrupted\r\n")
 
 
-def test_processes_of_torchrun_print_their_rank() -> None:
+@pytest.mark.parametrize(
+    ("environment", "line"),
+    [
+        ({"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}, b"netkit: rank 1: no\n"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, b"netkit: no\n"),  # of another tool
+        ({"RANK": "x", "LOCAL_RANK": "", "WORLD_SIZE": ""}, b"netkit: no\n"),
+    ],
+)
+def test_only_processes_of_torchrun_print_their_rank(environment: dict[str, str], line: bytes) -> None:
     program = f"{START}process.run(lambda: process.fail('no', 2))"
-    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, "RANK": "1"}, capture_output=True)
-    assert (done.returncode, done.stderr) == (2, b"netkit: rank 1: no\n")
+    done = subprocess.run([sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True)
+    assert (done.returncode, done.stderr) == (2, line)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGTERM"])

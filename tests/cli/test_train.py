@@ -41,9 +41,10 @@ def test_half_an_epoch_trains_on_half_of_the_images(netkit: Netkit, tmp_path: Pa
     assert resumed.returncode == 0 and "this run is already complete" in resumed.stderr
 
 
-def test_a_home_folder_that_is_not_writable_causes_no_warning(tmp_path: Path) -> None:
+def test_a_home_folder_that_is_not_writable_or_a_missing_plot_backend_causes_no_warning(tmp_path: Path) -> None:
     options = ("--arch", "residual", "--data", "digits", "--recipe", "baseline", "--epochs", "0.1", "--no-export-check")
-    done = run_netkit("train", *options, cwd=tmp_path, HOME="/proc/none", XDG_CONFIG_HOME="", XDG_CACHE_HOME="")
+    environment = {"HOME": "/proc/none", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": "", "MPLBACKEND": "missing"}
+    done = run_netkit("train", *options, cwd=tmp_path, **environment)
     assert done.returncode == 0, done.stderr
     assert "atplotlib" not in done.stderr and (tmp_path / "runs/residual/curves.png").exists()
 

@@ -93,12 +93,12 @@ def test_hidden_files_in_the_folder_are_ignored(digits_data: ArrayDataSet, tmp_p
     assert write_sample(digits_data, tmp_path, count=1) == 1
 
 
-@pytest.mark.parametrize("label", ["../../escaped", "..", ".", "/tmp/x", "a/b", "a\0"])
+@pytest.mark.parametrize("label", ["../../escaped", "..", ".", "/tmp/x", "a/b", "a\0", ".hidden", "@eaDir"])
 def test_a_label_that_is_not_the_name_of_a_folder_is_rejected(
     digits_data: ArrayDataSet, tmp_path: Path, label: str
 ) -> None:
     data = replace(digits_data, labels=(label, *digits_data.labels[1:]))
-    with pytest.raises(UsageError, match="cannot be the name of a folder; rename it in the data set"):
+    with pytest.raises(UsageError, match="cannot be the name of a class folder; rename it in the data set"):
         write_sample(data, tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 

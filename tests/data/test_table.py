@@ -9,6 +9,7 @@ from PIL import Image
 from netkit.core.errors import DataError, NetkitError, UsageError
 from netkit.data import image_files, registry
 from netkit.data.options import Options
+from netkit.data.table import read_paths
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,14 @@ def test_separators_encodings_and_header_spellings_are_recognized(
     assert registry.load(str(table)).labels == ("b", "ä")
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_the_line_that_names_the_separator_for_excel_is_skipped(images: Path, encoding: str) -> None:
+    table = table_of(images, "sep=;\r\npath;label\r\n0.png;a\r\n1.png;\r\n", encoding=encoding)
+    with pytest.raises(DataError, match="line 4: a row needs a value"):
+        image_files.list_images(table)
+    assert list(read_paths(table, "path")) == [f"{images}/0.png", f"{images}/1.png"]
+
+
 def test_columns_can_be_chosen(images: Path) -> None:
     rows = [f"{number}.png,{'ab'[number % 2]},cd" for number in range(8)]
     table = table_of(images, "\n".join(["file,species,label", *rows]))
@@ -51,6 +60,19 @@ def test_blanks_around_labels_are_removed_with_a_message(images: Path, caplog: p
     table = table_of(images, "path,label\n0.png, a\n1.png,b\n2.png,a\t\n3.png,b\n")
     assert {entry.label for entry in image_files.list_images(table).train} == {"a", "b"}
     assert caplog.messages == [f"{table}: blanks around 2 labels removed, such as ' a'"]
+
+
+def test_blanks_around_paths_are_removed_unless_a_file_has_them(images: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    (images / "4.png ").touch()
+    (images / " sub").mkdir()
+    (images / " sub/5.png").touch()
+    rows = [" 0.png,a", "1.png\t,b", "4.png ,a", " sub/5.png,b", f" {(images / '6.png').as_uri()} ,a"]
+    table = table_of(images, "\n".join(["path,label", *rows]))
+    paths = [f"{images}/{name}" for name in ("0.png", "1.png", "4.png ", " sub/5.png")] + [f"file://{images}/6.png"]
+    assert [entry.path for entry in image_files.list_images(table).train] == paths
+    assert caplog.messages == [f"{table}: blanks around 3 paths removed, such as ' 0.png'"]
+    assert list(read_paths(table, "path")) == paths
 
 
 def test_equal_rows_are_used_once(images: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,9 +94,10 @@ def test_missing_files_are_reported_in_one_line(images: Path, caplog: pytest.Log
 
 
 def test_the_same_file_under_two_spellings_is_an_error(images: Path) -> None:
-    table = table_of(images, f"path,label\n0.png,a\n{images}/0.png,b\n1.png,a\nx/../1.png,b\n2.png,b\n")
+    urls = f"file://{images}/%32.png,b\n"
+    table = table_of(images, f"path,label\n0.png,a\n{images}/0.png,b\n1.png,a\nx/../1.png,b\n2.png,a\n{urls}")
     with pytest.raises(
-        DataError, match=r"2 rows repeat a file with another label or split: .*0\.png \(a and b\), x/\.\./1\.png"
+        DataError, match=r"3 rows repeat a file with another label or split: .*0\.png \(a and b\), x/\.\./1\.png"
     ):
         image_files.list_images(table)
 
@@ -105,10 +128,21 @@ def test_a_table_that_cannot_be_used_is_an_error_that_says_why(images: Path, con
         registry.load(str(images / "all.csv"))
 
 
-@pytest.mark.parametrize("source", ["file:///photos", "s3://bucket/all.csv"])
+@pytest.mark.parametrize("source", ["http://host/photos", "s3://bucket/all.csv"])
 def test_a_data_set_at_a_url_is_an_error_that_says_what_to_do(source: str) -> None:
     with pytest.raises(UsageError, match="a data set cannot be a URL; copy it to this machine, or list URLs"):
         registry.load(source)
+
+
+def test_a_data_set_may_be_a_file_url(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "my photos").mkdir()
+    rows = [f"{images}/{number}.png,{'ab'[number % 2]}" for number in range(8)]
+    table = table_of(tmp_path / "my photos", "\n".join(["path,label", *rows]))
+    assert registry.load(table.as_uri()).source == str(table)
+    assert registry.has_image_files(table.as_uri()) and registry.has_image_files(table.parent.as_uri())
+    registry.require_fitting(table.as_uri(), ["path_column"])
+    with pytest.raises(UsageError, match="--layout is for a folder of images"):
+        registry.require_fitting(table.as_uri(), ["layout"])
 
 
 def test_paths_may_be_urls_or_absolute(images: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from netkit.core.errors import ImageError
 from netkit.core.model_card import Input
 from netkit.data import image_files
 from netkit.data.options import Options
-from netkit.images.decoder import Decoder
+from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.images.limits import MAX_PIXELS
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
@@ -158,6 +158,21 @@ def test_a_jpeg_that_cannot_be_divided_or_is_under_six_times_the_target_is_decod
     content = encode(photo(width, height), "JPEG")
     full = decode(content, tmp_path, Decoder(replace(DRAFTED, draft=False)))
     assert np.array_equal(decode(content, tmp_path, Decoder(DRAFTED)), full)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "draft"),
+    [
+        (6016, 4016, False), (6048, 4024, False), (6048, 4024, True), (8000, 6000, True), (8192, 6144, True),
+        (9504, 6336, True), (11648, 8736, True),
+    ],
+)  # fmt: skip
+def test_photos_of_cameras_and_phones_are_decoded_within_the_default_limits(
+    width: int, height: int, draft: bool
+) -> None:
+    content = encode(Image.new("L", (width, height), 100), "JPEG")
+    with suppress_pillow_warnings():
+        assert {*Decoder(Input(3, 224, 224, draft=draft))(content).flat} == {100}
 
 
 @pytest.mark.parametrize("max_memory_bytes", [10**9, 0])

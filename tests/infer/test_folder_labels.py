@@ -55,6 +55,8 @@ def folder_called_dog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("s3://cow/1.png", "s3://cow/1.png", None),  # a URL is not in the current folder
         ("memory://1.png", "memory://1.png", None),
         ("file:///in", "file:///in/cat/dog/1.png", "cat"),
+        ("file:///my%20in", "file:///my in/cat/dog/1.png", "cat"),
+        ("file:///my%20in/c%61t/dog/1.png", "file:///my%20in/c%61t/1.png", "cat"),
         ("zip://::file:///cat.zip", "zip://dog/cat/1.png::file:///cat.zip", "dog"),
         ("zip://*/*::s3://dog/all.zip", "zip://cat/dog/1.png::s3://dog/all.zip", "cat"),
         ("zip://dog::s3://a.zip", "zip://dog/cat/dog/1.png::s3://b.zip", "dog"),  # another archive

@@ -3,8 +3,10 @@
 import os
 import tracemalloc
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
+from PIL import Image
 
 from netkit.core.errors import ImageError, UsageError
 from netkit.core.model_card import ModelCard
@@ -155,6 +157,30 @@ def test_file_urls_are_searched_like_paths() -> None:
     assert list(find_inputs([f"{root}/none.png"])) == [f"{root}/none.png"]
     with pytest.raises(UsageError, match="in/none: no such file or folder"):
         find_inputs([f"{root}/none"])
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.png", "a#b.png", "a%20b.png", "100%.png", "q?x.png", "s[1].png", "a+b.png", "ü.png"]
+)
+def test_file_urls_name_files_with_or_without_percent_escapes(card: ModelCard, name: str) -> None:
+    Path("a dir").mkdir()
+    Image.new("L", (28, 28), 77).save(path := Path("a dir", name).absolute())
+    for url in (path.as_uri(), path.as_uri().replace("///", "//localhost/"), f"file://{path}"):
+        assert list(find_inputs([url])) == [url]
+        assert set(Decoder(card.input)(url).flat) == {77}
+    for folder in (path.parent.as_uri(), f"{path.parent.as_uri()}/*.png", f"{path.parent.as_uri()}/{quote(name[0])}*"):
+        assert list(find_inputs([folder])) == [f"file://{path}"]
+    Path("a dir/list.csv").write_text(f"path\n{path.as_uri()}\n")
+    assert list(find_inputs([Path("a dir/list.csv").absolute().as_uri()])) == [path.as_uri()]
+
+
+def test_a_file_that_exists_as_written_precedes_the_one_with_decoded_escapes(card: ModelCard) -> None:
+    for name, level in (("a b.png", 1), ("a%20b.png", 2)):
+        Image.new("L", (28, 28), level).save(name)
+    levels = [
+        Decoder(card.input)(f"file://{os.getcwd()}/{name}").max() for name in ("a b.png", "a%20b.png", "a%2520b.png")
+    ]
+    assert levels == [1, 2, 2]
 
 
 def test_a_folder_without_readable_images_is_rejected_with_what_it_contains() -> None:

@@ -226,9 +226,16 @@ def test_a_pillow_image_without_pixels_is_rejected(classify: Classifier) -> None
         classify(Image.new("L", (0, 5)))
 
 
-def test_content_over_the_limit_is_a_row_with_an_error(session: Session, files: dict[str, Path]) -> None:
-    limited = Classifier(session, Decoder(session.card.input, max_bytes=20), batch_size=8, top_k=1, device="cpu")
+@pytest.mark.parametrize("limit", ["max_bytes", "max_pixels"])
+def test_content_over_the_limit_is_a_row_with_an_error(model_path: Path, files: dict[str, Path], limit: str) -> None:
+    limited = load(model_path, device="cpu", **{limit: 20})  # type: ignore[arg-type]
     assert limited(files["grey.png"].read_bytes()).status == limited(files["grey.png"]).status == "too-large"
+
+
+def test_pillows_warning_of_many_pixels_is_suppressed(classify: Classifier) -> None:
+    stream = io.BytesIO()
+    Image.new("1", (9_500, 9_500)).save(stream, "PNG")
+    assert "over the limit of 64,000,000; raise --max-pixels" in classify(stream.getvalue()).message
 
 
 def test_a_pickled_classifier_gives_the_same_rows_in_another_process(
