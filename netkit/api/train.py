@@ -118,7 +118,7 @@ def train(
         deterministic: Use deterministic algorithms on CUDA. On the CPU, training is always deterministic.
         tensorboard: Also write TensorBoard logs to the run folder.
         export_check: Export the network in memory before the training, to find out whether it can be exported. Needs
-            ONNX Runtime; without it, a warning is logged.
+            ONNX Runtime; without it, a message is logged.
         max_bytes: Largest image file to read, in bytes.
         max_pixels: Largest image to decode, in pixels.
         progress: True for a progress bar, or a function that is called with the number of images done, their total
@@ -206,7 +206,7 @@ def train(
 def _try_export(net: nn.Module, card: ModelCard) -> None:
     """Raise ModelError if the network, before its training, cannot be exported."""
     if find_spec("onnxruntime") is None:
-        logger.warning("the export was not tried, because ONNX Runtime is not installed; install netkit's extra [cpu]")
+        logger.info("the export was not tried, because ONNX Runtime is not installed; install netkit's extra [cpu]")
         return
     from netkit.export.dry_run import dry_run  # imports torch's exporter
 
