@@ -81,7 +81,7 @@ class LazyGroup(click.Group):
             exc.show()
             code = exc.exit_code
         except click.Abort as exc:  # its cause is the KeyboardInterrupt
-            code = process.fail("interrupted", process.INTERRUPTED, notes_of=exc.__cause__)
+            code = process.fail("interrupted", process.INTERRUPTED, exc.__cause__)
         except click.UsageError as exc:
             command = exc.ctx.command_path if exc.ctx else "netkit"
             message = _without_wild_guess(exc).removesuffix(".")

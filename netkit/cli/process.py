@@ -66,9 +66,9 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
                 raise stop from None
             raise
     except Terminated as exc:
-        return fail("terminated", 128 + exc.number, notes_of=exc)
+        return fail("terminated", 128 + exc.number, exc)
     except NetkitError as exc:
-        return fail(str(exc), exc.exit_code, notes_of=exc)
+        return fail(str(exc), exc.exit_code, exc)
     except ModuleNotFoundError as exc:
         package = (exc.name or "").partition(".")[0]
         if package not in EXTRAS:
@@ -76,10 +76,10 @@ def _exit_code(command: Callable[[], int | None]) -> int | None:
         missing = MissingExtraError(package, EXTRAS[package])
         return fail(str(missing), missing.exit_code)
     except MemoryError as exc:
-        return fail("out of memory", NetkitError.exit_code, notes_of=exc)
+        return fail("out of memory", NetkitError.exit_code, exc)
     except OSError as exc:
         where = exc.filename or "input or output failed"  # standard output, for example, has no file name
-        return fail(f"{where}: {exc.strerror or first_line(exc)}", NetkitError.exit_code, notes_of=exc)
+        return fail(f"{where}: {exc.strerror or first_line(exc)}", NetkitError.exit_code, exc)
 
 
 def _signal_exception(exc: BaseException | None) -> BaseException | None:
@@ -92,12 +92,12 @@ def _signal_exception(exc: BaseException | None) -> BaseException | None:
     return exc
 
 
-def fail(message: str, code: int, *, notes_of: BaseException | None = None) -> int:
-    """Print `message` and the notes of an exception, each as one line on stderr. Returns `code`.
+def fail(message: str, code: int, exc: BaseException | None = None) -> int:
+    """Print `message` and the notes of `exc`, each as one line on stderr. Returns `code`.
 
     The lines contain the rank if torchrun started this process.
     """
-    lines = [message, *getattr(notes_of, "__notes__", ())]
+    lines = [message, *getattr(exc, "__notes__", ())]
     # a single write, because another thread may print at the same time
     print("".join(map(_line, lines)), end="", file=sys.stderr, flush=True)
     return code

@@ -43,7 +43,9 @@ class Plan:
     save_every_s: float = SAVE_EVERY_S
 
     def check(self, data: DataSet) -> None:
-        """Raise UsageError if the data set or the weights do not fit the options of the plan."""
+        """Raise UsageError if the data set or the weights do not fit the options of the plan, or `out` is a file."""
+        if self.out.exists() and not self.out.is_dir():
+            raise UsageError(f"--out {self.out}: is a file; pass a folder")
         channels = data.train_images.shape[1]
         if data.fixed_mean_and_std and len(mean := data.fixed_mean_and_std[0]) != channels:
             raise UsageError(

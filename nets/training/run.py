@@ -243,7 +243,5 @@ def _untrained_card(arch: str, data: DataSet, recipe: Recipe, seed: int) -> Mode
 def _make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except FileExistsError:
-        raise UsageError(f"--out {out}: is a file; pass a folder") from None
     except OSError as exc:
         raise UsageError(f"--out {out}: the folder cannot be created: {exc.strerror}") from None

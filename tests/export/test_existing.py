@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -43,6 +44,7 @@ def folder(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> Pat
 def save(folder: Path, network: str, card: ModelCard, data: ArrayDataSet) -> None:
     """Write the weights of a network of export_networks to model.safetensors, and a module with its class."""
     (folder / "mine.py").write_text(f"from tests.support.export_networks import {network} as Net\n")
+    sys.modules.pop("mine", None)  # of an earlier test
     torch.manual_seed(0)
     net = getattr(export_networks, network)(channels=1, classes=10, size=(28, 28))
     card = replace(card, arch=ARCH, origin=replace(card.origin, data_sha256=data.sha256))
