@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from types import FrameType
+from collections.abc import Callable, Iterator
+from types import CodeType, FrameType
 from typing import NoReturn
 
 from netkit.core.errors import MissingExtraError, NetkitError, first_line, one_line
@@ -121,18 +121,20 @@ def _handle_signals() -> None:
             signal.signal(number, _stop)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    if _is_importing(frame):
+def _stop(number: int, frame: FrameType | None) -> None:
+    running = set(_running_code(frame))
+    if any(code.co_filename == "<frozen importlib._bootstrap>" for code in running):
         _exit_at_once(number)
+    if _resend_signal.__code__ in running:  # Python would discard the exception again
+        _send_later(number)
+        return
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
-def _is_importing(frame: FrameType | None) -> bool:
+def _running_code(frame: FrameType | None) -> Iterator[CodeType]:
     while frame is not None:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return True
+        yield frame.f_code
         frame = frame.f_back
-    return False
 
 
 def _exit_at_once(number: int) -> NoReturn:
@@ -150,15 +152,15 @@ def _exit_at_once(number: int) -> NoReturn:
 
 
 def _resend_signal(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Send a signal again if Python discarded its exception, as it does in destructors.
-
-    A thread sends it after a short delay, because exceptions are also discarded while this hook runs.
-    """
+    """Send a signal again if Python discarded its exception, as it does in destructors."""
     exc = unraisable.exc_value
-    if not isinstance(exc, KeyboardInterrupt | Terminated):
+    if isinstance(exc, KeyboardInterrupt | Terminated):
+        _send_later(exc.number if isinstance(exc, Terminated) else signal.SIGINT)
+    else:
         sys.__unraisablehook__(unraisable)
-        return
-    number = exc.number if isinstance(exc, Terminated) else signal.SIGINT
+
+
+def _send_later(number: int) -> None:
     timer = threading.Timer(RESEND_AFTER_S, os.kill, (os.getpid(), number))
     timer.daemon = True
     timer.start()

@@ -58,6 +58,18 @@ def test_a_signal_ends_a_command_even_if_its_exception_is_discarded(
     assert (done.returncode, done.stdout, done.stderr) == (code, "", stderr)
 
 
+def test_a_signal_that_is_sent_again_too_early_ends_a_command() -> None:
+    """Python also discards exceptions in the hook that sends the signal again."""
+    program = f"{START}import time\npauses_s = [0.2]\n"
+    program += "class Early(threading.Timer):\n"
+    program += "    def start(self): super().start(); time.sleep(pauses_s.pop() if pauses_s else 0)\n"
+    program += "threading.Timer = Early\n"
+    program += "class Late:\n    def __del__(self): os.kill(os.getpid(), signal.SIGTERM)\n"
+    program += "def work(): Late(); time.sleep(60); print('continued')\nprocess.run(work)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "netkit: terminated\n")
+
+
 DISCARDS = """
 import os, signal
 try:
