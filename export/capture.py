@@ -32,26 +32,33 @@ CAUSES = {
         "its Python code depends on values of a tensor, as 'if' and .item() do, which ONNX cannot express; "
         "compute both results and choose with torch.where"
     ),
-    "specialized it to be a constant": "it fixes the batch size; write x.shape[0] or -1 instead of a number or len(x)",
+    "specialized it to be a constant": (
+        "it fixes the batch size; write x.shape[0] or -1 instead of a number or len(x), and no loop over the images"
+    ),
+    "constraints violated (batch)": (
+        "it computes large batches in another way than small ones, as torch.cdist does; for distances, write "
+        "(x[:, None] - y).norm(dim=-1)"
+    ),
+    "unsupported attribute type": (
+        "an option of the operator, such as the groups of a convolution, depends on the batch size; compute each image "
+        "in the same way"
+    ),
     "adaptive_max_pool": "its output size does not divide the size of its input; use nn.MaxPool2d",
     "No ONNX function found": "ONNX has no counterpart of {operator}; use other operators",
 }
 
 
 def copied(net: nn.Module, *, name: str) -> nn.Module:
-    """Return a copy of the network. Raises ModelError if it has a tensor that PyTorch cannot copy."""
+    """Return a copy of the network.
+
+    Raises ModelError if torch.jit.script compiled a part of it, or if it has a tensor that PyTorch cannot copy.
+    """
+    _reject_scripted(net, name)
     try:
         return copy.deepcopy(net)
     except Exception as exc:  # the network's attributes can raise anything
         fix = "compute tensors in forward(), or store them with register_buffer"
         raise ModelError(f"{name}: cannot be copied for the export: {first_line(exc)}; {fix}") from None
-
-
-def reject_scripted(net: nn.Module, *, name: str) -> None:
-    """Raise ModelError if the network contains a module that torch.jit.script compiled."""
-    for path, layer in net.named_modules():
-        if isinstance(layer, torch.jit.ScriptModule):
-            raise _error(name, path, layer.original_name, "torch.jit.script compiled it; use the original module")
 
 
 def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram:
@@ -104,6 +111,17 @@ def _reject_refused(proto: onnx.ModelProto, name: str) -> None:
         (*_, path, _), (*_, class_name, _) = (ast.literal_eval(metadata[key]) for key in (SCOPES_KEY, CLASSES_KEY))
         reason = f"the ONNX operator {node.op_type} {REFUSED[node.op_type]}; use other operators"
         raise _error(name, path, _class_name(class_name), reason)
+
+
+def _reject_scripted(net: nn.Module, name: str) -> None:
+    """Raise ModelError for a module, or a function in an attribute, that torch.jit.script compiled."""
+    for path, layer in net.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise _error(name, path, layer.original_name, "torch.jit.script compiled it; use the original module")
+        for key, value in vars(layer).items():
+            if isinstance(value, torch.jit.ScriptFunction):
+                cause = f"torch.jit.script compiled its attribute {key!r}; use the original function"
+                raise _error(name, path, type(layer).__name__, cause)
 
 
 def _class_name(qualified: object) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.export.capture import capture, copied, reject_scripted, to_onnx
+from netkit.export.capture import capture, copied, to_onnx
 from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.infer.model.onnx_file import MAX_FILE_BYTES
 from netkit.nets.normalize import FromPixels
@@ -90,12 +91,13 @@ def translate(
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
-    reject_scripted(net, name=card.arch)
     _require_one_file(net, card.arch)
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     classifier = Classifier(FromPixels(_with_spatial_means(copied(net, name=card.arch)), card).to(dtype)).eval()
-    return _fold_constants(to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch))
+    proto = to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch)
+    _center_instance_norms(proto)
+    return _fold_constants(proto)
 
 
 def _require_one_file(net: nn.Module, name: str) -> None:
@@ -121,6 +123,29 @@ def _with_spatial_means(net: nn.Module) -> nn.Module:
 
 def _is_global_pool(module: nn.Module) -> bool:
     return isinstance(module, nn.AdaptiveAvgPool2d) and module.output_size in (1, (1, 1))
+
+
+def _center_instance_norms(proto: onnx.ModelProto) -> None:
+    """Subtract the mean before each InstanceNormalization, which torch's exporter also uses for group norms.
+
+    The result is the same, but exact: ONNX Runtime computes the mean in float32, and PyTorch in float64. Where the
+    pixels of a channel differ little, the logit error was 2 to 5 times PyTorch's, and is about PyTorch's with the mean
+    subtracted.
+    """
+    ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in proto.graph.value_info}
+    nodes: list[onnx.NodeProto] = []
+    for node in proto.graph.node:
+        maps = node.input[0] if node.op_type == "InstanceNormalization" else ""
+        if maps in ranks:
+            axes, mean, centered = (f"{node.output[0]}.{name}" for name in ("axes", "mean", "centered"))
+            pixel_axes = np.arange(2, ranks[maps], dtype=np.int64)
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(pixel_axes, axes))
+            nodes.append(onnx.helper.make_node("ReduceMean", [maps, axes], [mean], name=mean))
+            nodes.append(onnx.helper.make_node("Sub", [maps, mean], [centered], name=centered))
+            node.input[0] = centered
+        nodes.append(node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
 
 
 def _fold_constants(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -15,9 +15,12 @@ from tests.support.export_networks import (
     BracesInError,
     ComputedAttribute,
     CountsNonzero,
+    Distances,
+    DynamicKernels,
     FixedBatch,
     IfOnValues,
     MaxPoolTo,
+    ScriptedFunction,
     SingularValues,
     UserNetwork,
     WithLayer,
@@ -48,6 +51,12 @@ from tests.support.export_networks import (
         (
             lambda **shape: WithLayer(torch.jit.script(nn.Conv2d(8, 8, 1)), **shape),
             r"layer 'layer' \(Conv2d\) .* torch\.jit\.script compiled it; use the original module",
+        ),
+        (ScriptedFunction, r"the network .* torch\.jit\.script compiled its attribute 'swish'; use the original func"),
+        (Distances, r"the network .* large batches in another way.*; for distances, write \(x\[:, None\] - y\)"),
+        (
+            DynamicKernels,
+            r"the network .* groups of a convolution, depends on the batch size.* \(export_networks\.py, line",
         ),
     ],
 )
