@@ -26,6 +26,10 @@ TORCH = os.path.dirname(torch.__file__) + os.sep
 SCOPES_KEY, CLASSES_KEY = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 BATCH = ({0: Dim("batch")},)  # the dynamic axis of the only input
 NETWORK = "model.net"  # the path of the network in convert.Classifier
+FILLS = {
+    torch.ops.aten.index_put.default: torch.ops.aten.masked_fill.Tensor,
+    torch.ops.aten.index_put_.default: torch.ops.aten.masked_fill_.Tensor,
+}
 # a part of torch's message -> what is wrong, and what to write instead
 CAUSES = {
     "data-dependent": (
@@ -82,6 +86,7 @@ def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram
 
 def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelProto:
     """Return the program as an ONNX model. Raises ModelError, with a message as in `capture`, if that fails."""
+    _fill_by_mask(program)
     try:
         with _silent():
             converted = torch.onnx.export(
@@ -101,6 +106,18 @@ def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelPro
     assert converted is not None  # it is None only without dynamo
     _reject_refused(converted.model_proto, name)
     return converted.model_proto
+
+
+def _fill_by_mask(program: ExportedProgram) -> None:
+    """Replace assignments of one number by a mask, as in x[x < 0] = 0, by fills; torch.onnx would use NonZero."""
+    for node in program.graph.nodes:
+        if node.target in FILLS and len(node.args) == 3:  # a fourth argument adds instead
+            x, (mask, *more), value = node.args
+            shapes = [argument.meta["val"].shape for argument in (x, mask, value) if isinstance(argument, fx.Node)]
+            is_mask = len(shapes) == 3 and not more and mask.meta["val"].dtype == torch.bool
+            if is_mask and len(shapes[0]) == len(shapes[1]) and not shapes[2]:
+                node.target, node.args = FILLS[node.target], (x, mask, value)
+    program.graph_module.recompile()
 
 
 def _reject_refused(proto: onnx.ModelProto, name: str) -> None:

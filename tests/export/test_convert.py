@@ -21,7 +21,7 @@ from netkit.infer.model import onnx_file, operators
 from netkit.infer.model.onnx_file import Model
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.normalize import FromPixels
-from tests.support.export_networks import WithLayer
+from tests.support.export_networks import Clips, WithLayer
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +119,16 @@ def test_every_network_computes_the_same_in_onnx_as_in_pytorch(card: ModelCard, 
     logits, probabilities = runtime.run(None, {"images": images})
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
+
+
+def test_assignments_by_a_mask_give_the_same_logits_as_in_pytorch(card: ModelCard) -> None:
+    torch.manual_seed(0)
+    net = Clips(1, 10, (28, 28)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), np.uint8)
+    with torch.no_grad():
+        expected = FromPixels(net, card)(torch.from_numpy(images)).numpy()
+    logits, _ = ort.InferenceSession(convert(net, card)).run(None, {"images": images})
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8), nn.GroupNorm(8, 8)])
