@@ -61,8 +61,9 @@ def copied(net: nn.Module, *, name: str) -> nn.Module:
     try:
         return copy.deepcopy(net)
     except Exception as exc:  # the network's attributes can raise anything
-        fix = "compute tensors in forward(), or store them with register_buffer"
-        raise ModelError(f"{name}: cannot be copied for the export: {first_line(exc)}; {fix}") from None
+        computed = "it keeps a tensor computed from its weights; compute it in forward(), or store it after .detach()"
+        cause = computed if "graph leaves" in str(exc) else first_line(exc)
+        raise ModelError(f"{name}: cannot be copied for the export: {cause}") from None
 
 
 def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram:

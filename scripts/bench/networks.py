@@ -13,6 +13,7 @@ import argparse
 import inspect
 import json
 import multiprocessing
+import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -41,29 +42,28 @@ from netkit.nets.normalize import FromPixels
 
 # NAME, or NAME:SIDE for images of another size than SIDE
 TORCHVISION = (
-    "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t:224 "
+    "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3:128 maxvit_t:224 "
     "mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_y_400mf resnet18 resnext50_32x4d shufflenet_v2_x0_5 "
     "squeezenet1_1 swin_t swin_v2_t vgg11 vit_b_32 wide_resnet50_2"
 )
 TIMM = (
-    "beit_base_patch16_224:64 halonet_h1:256 mobileone_s1 cait_xxs24_224 coat_lite_tiny convit_tiny "
-    "convmixer_768_32:64 convnext_atto cpubone_nano crossvit_tiny_240:240 csatv2 cs3darknet_focus_s cspnext_tiny "
-    "davit_tiny:64 deepseek_vit_412m:56 deit_tiny_distilled_patch16_224 densenet121 dla46x_c dpn48b edgenext_xx_small "
-    "efficientformer_l1:224 efficientformerv2_s0 efficientnet_b0 efficientvim_m1 efficientvit_b0 efficientvit_m0 "
-    "eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 focalnet_tiny_srf:64 gcvit_xxtiny gemma4_vit_167m:48 ghostnet_050 "
-    "hardcorenas_a hgnetv2_b0 hiera_tiny_224:64 hieradet_small:64 hrnet_w18_small iformer_t inception_next_atto "
-    "inception_resnet_v2:96 inception_v3 inception_v4:96 lcnetv2_small levit_128s lowformer_b0 mambaout_femto "
-    "maxvit_pico_rw_256 poolformerv2_s12 gmlp_ti16_224 mobilenetv3_small_050 mobilenetv5_base:64 mobilevit_xxs "
-    "mvitv2_tiny:64 naflexvit_base_patch16_gap:64 nasnetalarge:64 nest_tiny nextvit_small:64 nf_regnet_b0 pit_ti_224 "
-    "pnasnet5large:64 pvt_v2_b0 qwen3_vit_88m:64 rdnet_tiny:64 regnetx_002 repghostnet_050 repvit_m1 "
-    "res2net50_14w_8s:64 resnest14d resnet10t resnetv2_18 rexnet_100 selecsls42 legacy_seresnet18 sequencer2d_s:64 "
-    "shvit_s1 skresnet18 starnet_s050 swiftformer_xs swin_s3_tiny_224:64 swinv2_tiny_window8_256:64 "
-    "swinv2_cr_tiny_224:64 tiny_vit_5m_224 tnt_s_legacy_patch16_224:64 tresnet_m:64 twins_svt_small:64 vgg11:64 "
-    "visformer_tiny vit_tiny_patch16_224 vit_tiny_r_s16_p8_224 vit_relpos_small_patch16_224:64 "
-    "samvit_base_patch16_224:64 vitamin_small_224:64 volo_d1_224:64 ese_vovnet19b_dw legacy_xception:96 xception41:96 "
-    "xcit_nano_12_p16_224"
+    "beit_base_patch16_224 halonet_h1:256 mobileone_s1 cait_xxs24_224 coat_lite_tiny:128 convit_tiny convmixer_768_32 "
+    "convnext_atto cpubone_nano crossvit_tiny_240:240 csatv2:128 cs3darknet_focus_s cspnext_tiny davit_tiny "
+    "deepseek_vit_412m:56 deit_tiny_distilled_patch16_224 densenet121 dla46x_c dpn48b edgenext_xx_small "
+    "efficientformer_l1:224 efficientformerv2_s0:128 efficientnet_b0 efficientvim_m1 efficientvit_b0 "
+    "efficientvit_m0:128 eva02_tiny_patch14_224 fasternet_t0 fastvit_t8 focalnet_tiny_srf gcvit_xxtiny:128 "
+    "gemma4_vit_167m:48 ghostnet_050 hardcorenas_a hgnetv2_b0 hiera_tiny_224 hieradet_small hrnet_w18_small iformer_t "
+    "inception_next_atto inception_resnet_v2:96 inception_v3:128 inception_v4:96 lcnetv2_small levit_128s:128 "
+    "lowformer_b0 mambaout_femto maxvit_pico_rw_256:128 poolformerv2_s12 gmlp_ti16_224 mobilenetv3_small_050 "
+    "mobilenetv5_base mobilevit_xxs mvitv2_tiny naflexvit_base_patch16_gap nasnetalarge nest_tiny:128 nextvit_small "
+    "nf_regnet_b0 pit_ti_224:128 pnasnet5large pvt_v2_b0 qwen3_vit_88m rdnet_tiny regnetx_002 repghostnet_050 "
+    "repvit_m1 res2net50_14w_8s resnest14d resnet10t resnetv2_18 rexnet_100 selecsls42 legacy_seresnet18 "
+    "sequencer2d_s shvit_s1 skresnet18 starnet_s050 swiftformer_xs swin_s3_tiny_224 swinv2_tiny_window8_256 "
+    "swinv2_cr_tiny_224 tiny_vit_5m_224:128 tnt_s_legacy_patch16_224 tresnet_m twins_svt_small vgg11 visformer_tiny "
+    "vit_tiny_patch16_224 vit_tiny_r_s16_p8_224 vit_relpos_small_patch16_224 samvit_base_patch16_224 "
+    "vitamin_small_224 volo_d1_224 ese_vovnet19b_dw legacy_xception:96 xception41:96 xcit_nano_12_p16_224"
 )
-SIDE, USER_SIDE = 128, 32  # pixels
+SIDE, USER_SIDE = 64, 32  # pixels
 IMAGES, USER_IMAGES = 32, 256
 CLASSES = 10
 MAX_DROP = 0.05  # of accuracy, in int8; one image of 32
@@ -134,9 +134,10 @@ def measure(arch: str, precision: str, side: int) -> Row:
 
 
 def _reason(exc: NetkitError, *prefixes: str) -> str:
-    reason = str(exc)
-    for prefix in reversed(prefixes):
-        reason = reason.removeprefix(f"{prefix}: ").removeprefix("not written: ")
+    """Return the message without the names of the network and the file, and without the line of code."""
+    reason = re.sub(r" \(\w+\.py, line \d+\)$", "", str(exc))
+    for prefix in (*reversed(prefixes), "not written", "the network cannot be exported"):
+        reason = reason.removeprefix(f"{prefix}: ")
     return reason
 
 
