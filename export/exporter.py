@@ -2,7 +2,7 @@
 
 import logging
 import platform
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,19 +53,22 @@ def export(
     passes: Collection[str] = tuple(FLOAT32),
     multiple: int = 1,
     tune: bool = False,
+    on_written: Callable[[str, Certificate], None] | None = None,
 ) -> dict[str, Certificate]:
     """Write `net` as an ONNX file for each precision in `paths`, and describe all models of the folder in parity.md.
 
     Before a file is written, its graph runs on each provider that works here, with ONNX Runtime's optimizations and
     without. The logits of an fp32 model must match PyTorch in float64 within a bound, on test images and synthetic
-    images. The test accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's.
+    images. The test accuracy of fp16 and int8 models may be at most `max_drop` (in [0, 1]) below PyTorch's. An int8
+    model must be faster or smaller than the fp32 model, see `quantize.no_gain`.
 
     The graph of an fp32 model is rewritten by the graph passes in `passes`, and its channels are padded to a multiple
     of `multiple`, see `passes.pad_channels`. If it fails its check, it is checked again with fewer passes. With `tune`,
-    the fastest model on this CPU is chosen from several with different passes. Returns the certificate of each file.
+    the fastest model on this CPU is chosen from several with different passes. Returns the certificate of each file, by
+    precision; `on_written` gets each of them as soon as its file is written.
 
-    Raises ParityError if a model fails its check, an fp32 model even without passes; its file and the files of later
-    precisions are not changed.
+    Raises ParityError if a model fails its check, an fp32 model even without passes, or if int8 does not pay; its file
+    and the files of later precisions are not changed.
     Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
@@ -84,9 +87,8 @@ def export(
                 )  # fmt: skip
                 candidate, comparisons = _first_with_parity(candidates, reference, torch_errors, opset)
             else:
-                candidate = Candidate(onnx_file.check(_model_bytes(reference, data, precision, opset), str(path)))
-                comparisons = tuple(map(_bound_by_own_error, _comparisons(candidate.model, reference, torch_errors)))
-                require_accuracy(comparisons, torch_accuracy=reference.accuracy, max_drop=max_drop)
+                models = _reduced_models(reference, data, precision, opset, str(path))
+                candidate, comparisons = _first_accurate(models, reference, torch_errors, max_drop)
         except ParityError as exc:
             unchanged = "; the existing file is unchanged" if path.exists() else ""
             raise ParityError(f"{path}: not written: {exc}{unchanged}") from None
@@ -95,6 +97,8 @@ def export(
         atomic_io.write_atomic(path, certified.content)
         certificates[precision] = verify.read_self_test(certified).certificate
         report.write_page(path.parent)
+        if on_written:
+            on_written(precision, certificates[precision])
     return certificates
 
 
@@ -110,11 +114,35 @@ def require_accuracy(comparisons: tuple[Comparison, ...], *, torch_accuracy: flo
             )
 
 
-def _model_bytes(reference: Reference, data: DataSet, precision: str, opset: int) -> bytes:
+def _reduced_models(reference: Reference, data: DataSet, precision: str, opset: int, file: str) -> Iterator[Model]:
+    """Yield the fp16 model, or the int8 models to try, the fastest first."""
     net, card = reference.net, reference.card
     if precision == "fp16":
-        return quantize.to_fp16(net, card, opset=opset)
-    return quantize.to_int8(net, card, data.train_images[: reference.max_images], opset=opset)
+        yield onnx_file.check(quantize.to_fp16(net, card, opset=opset), file)
+    else:
+        images_u8 = data.train_images[: reference.max_images]
+        yield from quantize.int8_candidates(net, card, images_u8, opset=opset, file=file)
+
+
+def _first_accurate(
+    models: Iterable[Model], reference: Reference, torch_errors: dict[str, float], max_drop: float
+) -> tuple[Candidate, tuple[Comparison, ...]]:
+    """Return the first model that keeps the accuracy, and its comparisons. Warn if another one did not.
+
+    Raises ParityError if no model keeps the accuracy.
+    """
+    failures: list[ParityError] = []
+    for model in models:
+        comparisons = tuple(map(_bound_by_own_error, _comparisons(model, reference, torch_errors)))
+        try:
+            require_accuracy(comparisons, torch_accuracy=reference.accuracy, max_drop=max_drop)
+        except ParityError as exc:
+            failures.append(exc)
+            continue
+        if failures:
+            logger.warning("with int8 matrices, %s; exported with int8 convolutions only", failures[0])
+        return Candidate(model), comparisons
+    raise failures[-1]
 
 
 def _comparisons(model: Model, reference: Reference, torch_errors: dict[str, float]) -> Iterator[Comparison]:

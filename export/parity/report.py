@@ -1,4 +1,4 @@
-"""The parity report parity.md, which describes the certified models of a folder, and the table of variants."""
+"""The parity report parity.md, which describes the certified models of a folder, and the table of models."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -8,10 +8,9 @@ from pathlib import Path
 from netkit.core import atomic_io
 from netkit.core.errors import NetkitError
 from netkit.core.runs import PARITY
-from netkit.core.system import usable_cores
-from netkit.export.parity.compare import FULL_BATCH_SIZE
 from netkit.infer.model import onnx_file, verify
 from netkit.infer.model.certificate import Certificate, Comparison
+from netkit.infer.model.onnx_file import Model
 from netkit.infer.runtime import bench
 from netkit.infer.runtime.session import open_session
 
@@ -93,7 +92,7 @@ def _listed(indices: tuple[int, ...]) -> str:
 
 @dataclass(frozen=True)
 class Figures:
-    """A row of the table of variants: accuracy, size of the file in bytes, and speed on this CPU."""
+    """A row of the table of models: accuracy, size of the file in bytes, and speed on one core of this CPU."""
 
     model: str
     precision: str
@@ -103,11 +102,15 @@ class Figures:
     images_per_s: int
 
 
-def figures(path: Path) -> Figures:
-    """Read the model's certificate and measure the model's speed on the CPU."""
-    model = onnx_file.read(path)
+def figures(paths: Iterable[Path]) -> list[Figures]:
+    """Read the certificates of models of one network, and measure their speeds in turns."""
+    models = [onnx_file.read(path) for path in paths]
+    speeds = bench.interleaved_speeds([open_session(model, device="cpu", threads=1) for model in models])
+    return [_figures(model, round(speed)) for model, speed in zip(models, speeds, strict=True)]
+
+
+def _figures(model: Model, images_per_s: int) -> Figures:
     certificate = verify.read_self_test(model).certificate
     first = certificate.comparisons[0]
-    session = open_session(model, device="cpu", threads=1)
-    speed = bench.measure(session, batch_size=FULL_BATCH_SIZE, threads=usable_cores()).images_per_s
-    return Figures(str(path), certificate.precision, f"{first.accuracy:.2%}", first.changed, len(model.content), speed)
+    accuracy, size = f"{first.accuracy:.2%}", len(model.content)
+    return Figures(model.name, certificate.precision, accuracy, first.changed, size, images_per_s)

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from netkit.core.system import usable_cores
 from netkit.infer.model.onnx_file import Model
@@ -15,7 +16,8 @@ from netkit.infer.runtime.session import Session, open_sessions
 
 BATCH_SIZES = (1, 4, 16, 64, 256)
 WARM_UP_RUNS = 3  # the first one allocates buffers
-ROUNDS = 21  # of sessions that take turns
+ROUNDS, MIN_ROUNDS = 21, 5  # of sessions that take turns
+MAX_ROUNDS_S = 1.5  # CPU time after which there are no further rounds, unless there were fewer than MIN_ROUNDS
 MAX_BATCH_BYTES = 2**21  # of images, for sessions that take turns
 MAX_SPEED_LOSS = 0.03  # relative to the best speed: a smaller batch that loses no more is preferred
 
@@ -57,23 +59,33 @@ def measure(session: Session, *, batch_size: int, threads: int, min_duration_s: 
     return Speed(session.provider, batch_size, threads, round(images_per_s), p50, p90, p99)
 
 
-def interleaved_speeds(sessions: Sequence[Session], *, batch_size: int = 64, rounds: int = ROUNDS) -> list[int]:
+def interleaved_speeds(sessions: Sequence[Session], *, batch_size: int = 64, rounds: int = ROUNDS) -> list[float]:
     """The images/s of sessions for the same card, each opened on the CPU with one thread.
 
     The sessions take turns on random images, and each speed is a median. The time is that of this thread on the CPU,
-    so other programs on the machine distort the result less. Batches are smaller than `batch_size` for large images.
+    so other programs on the machine distort the result less. For large images and slow models, the batches are smaller
+    than `batch_size` and the rounds fewer.
     """
     card = sessions[0].card
     shape = card.channels, card.height, card.width
-    batch_size = max(1, min(batch_size, MAX_BATCH_BYTES // math.prod(shape)))
-    images_u8 = np.random.default_rng(0).integers(0, 256, (batch_size, *shape), np.uint8)
-    durations_s = np.empty((rounds, len(sessions)))
-    for turn in range(-WARM_UP_RUNS, rounds):
-        for index, session in enumerate(sessions):
-            started = time.thread_time()
-            session.run(images_u8)
-            durations_s[max(turn, 0), index] = time.thread_time() - started
-    return [round(batch_size / duration_s) for duration_s in np.median(durations_s, axis=0)]
+    batch_size = min(batch_size, MAX_BATCH_BYTES // math.prod(shape))
+    images_u8 = np.random.default_rng(0).integers(0, 256, (max(1, batch_size), *shape), np.uint8)
+    for _ in range(2):  # the first run allocates buffers
+        round_s = sum(_run_s(session, images_u8[:1]) for session in sessions)
+    images_u8 = images_u8[: max(1, int(MAX_ROUNDS_S / (rounds * round_s)))]
+    for session in sessions:
+        _run_s(session, images_u8)
+    durations_s: list[list[float]] = []
+    while len(durations_s) < MIN_ROUNDS or (len(durations_s) < rounds and np.sum(durations_s) < MAX_ROUNDS_S):
+        durations_s.append([_run_s(session, images_u8) for session in sessions])
+    return [len(images_u8) / duration_s for duration_s in np.median(durations_s, axis=0).tolist()]
+
+
+def _run_s(session: Session, images_u8: NDArray[np.uint8]) -> float:
+    """Run the session; return the seconds that this thread had the CPU."""
+    started = time.thread_time()
+    session.run(images_u8)
+    return time.thread_time() - started
 
 
 def sweep(model: Model, *, device: str, batch_sizes: Iterable[int], min_duration_s: float) -> Iterator[Speed]:

@@ -1,7 +1,7 @@
 """netkit.export_model: export a trained network to .onnx files and check their outputs against PyTorch."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from netkit.core.errors import UsageError, unknown_name
@@ -44,10 +44,12 @@ def export_model(
     pad_channels: int = 1,
     tune: bool = False,
     measure: bool = False,
+    on_written: Callable[[ExportedModel], None] | None = None,
 ) -> tuple[ExportedModel, ...]:
     """Export a trained network to ONNX, one file per variant, and check each file against PyTorch.
 
-    A variant that fails its check is not written. parity.md in the same folder lists the results of the checks.
+    A variant that fails its check is not written, and later variants are not tried. parity.md in the same folder lists
+    the results of the checks.
 
     Args:
         source: Run folder, or a .safetensors file that `netkit.train` wrote. By default the run in `runs/<arch>`, or
@@ -59,12 +61,14 @@ def export_model(
             of the weights.
         variants: Precisions: `fp32`, `fp16` (for CUDA) or `int8`.
         opset: ONNX opset version, 18 to 23.
-        max_drop: Largest loss of test accuracy of fp16 and int8, in percentage points.
+        max_drop: Largest loss of test accuracy of fp16 and int8, in percentage points. If an int8 model loses more, the
+            export tries int8 for convolutions only.
         passes: Names of the graph passes that rewrite an fp32 model, see docs/speed.md. By default those
             that are slower neither with AVX-512 nor with AVX2.
         pad_channels: Pad the channels of convolutions with zeros to a multiple of this number. For fp32 only.
         tune: Measure an fp32 model with several choices of passes on the CPU of this machine and write the fastest.
-        measure: Also measure the file size, and the speed on the CPU of this machine.
+        measure: Also measure the file sizes, and the speeds on one core of this machine, in turns.
+        on_written: Gets each model, without `figures`, as soon as its file is written.
 
     Returns:
         One ExportedModel per variant, in the order of `variants`.
@@ -74,7 +78,7 @@ def export_model(
         ModelError: The weights are damaged.
         DataError: The data set is missing, or is not the one that the network was trained on.
         ParityError: The outputs of a model differ from those of PyTorch even without graph passes, or it loses too
-            much accuracy.
+            much accuracy; or int8 does not pay, because the model is neither faster nor smaller.
 
     Example:
         >>> (model,) = netkit.export_model("runs/residual")
@@ -97,7 +101,14 @@ def export_model(
         )
     data_set = data_of(weights.parent, card, source=None if data is None else str(data))
     paths = {variant: Path(out) if out is not None else weights.parent / MODELS[variant] for variant in variants}
-    certificates = exporter.export(
+    models: list[ExportedModel] = []
+
+    def add(variant: str, certificate: Certificate) -> None:
+        models.append(ExportedModel(paths[variant], registry.data_argument(data_set), certificate))
+        if on_written:
+            on_written(models[-1])
+
+    exporter.export(
         net,
         paths,
         card=card,
@@ -107,16 +118,12 @@ def export_model(
         passes=FLOAT32 if passes is None else passes,
         multiple=pad_channels,
         tune=tune,
+        on_written=add,
     )
-    return tuple(
-        ExportedModel(
-            paths[variant],
-            registry.data_argument(data_set),
-            certificate,
-            report.figures(paths[variant]) if measure else None,
-        )
-        for variant, certificate in certificates.items()
-    )
+    if measure:
+        figures = report.figures(model.path for model in models)
+        return tuple(replace(model, figures=row) for model, row in zip(models, figures, strict=True))
+    return tuple(models)
 
 
 def _check_float32_options(

@@ -23,18 +23,20 @@ from netkit.cli.params import (
     json_option,
     option,
 )
-from netkit.core.errors import UsageError
+from netkit.core.errors import ParityError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from netkit.api.export import ExportedModel
+    from netkit.export.parity.report import Figures
 
 MAX_DROP = Number(float, 0, 100)  # percentage points
 MULTIPLE = Number(int, 1, 64)
 PASSES = Converter("NAME,...", lambda text: {"all": None, "none": ()}.get(text, tuple(text.split(","))))
-# of the table of variants, in the order of the fields of Figures
-COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU")
+# of the table of models, in the order of the fields of Figures
+COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on one core")
 
 
 @click.command()
@@ -75,7 +77,9 @@ def export(
     --arch selects the folder runs/ARCH, with - for each /, : and . of ARCH. Without --arch MODULE:CLASS, netkit does
     not import your own network, even if you pass --run or --weights.
 
-    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy.
+    fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy, and int8 models
+    only if they are faster or smaller than float32 on this CPU. For each model that is written, netkit prints its size,
+    its accuracy and its speed on one core.
 
     Graph passes rewrite an fp32 graph for speed. If the model fails the check, the export tries fewer passes, down to
     none. --tune also tries depthwise_padding and padded channels, which speed up some networks on CPUs with AVX-512 and
@@ -92,19 +96,32 @@ def export(
         raise UsageError("--precision and --variants exclude each other: pass only one of them")
     if {*(variants or [precision])} == {"fp32"} and _is_passed("max_drop"):
         raise UsageError("--max-drop is for fp16 and int8; omit it, or pass --precision or --variants")
+    from netkit.export.parity import report  # loads torch, which not every error above needs
+
+    models: list[ExportedModel] = []
+    failure: ParityError | None = None
     with open_terminal().status("exporting and comparing with PyTorch in float64"):
-        models = netkit.export_model(
-            run or weights, variants=variants or (precision,), measure=bool(variants), **options
-        )
-    if as_json:
-        for model in models:
-            figures = asdict(model.figures) if model.figures else {}
-            print_json({"model": str(model.path), **asdict(model.certificate), **figures})
-    elif variants:
-        print_table([dict(zip(COLUMNS, astuple(model.figures), strict=True)) for model in models if model.figures])
-    else:
-        click.echo(f"{models[0].path}: {models[0].certificate}")
+        try:
+            netkit.export_model(run or weights, variants=variants or (precision,), on_written=models.append, **options)
+        except ParityError as exc:
+            if not models:
+                raise
+            failure = exc
+        figures = report.figures(model.path for model in models)
+    _print(models, figures, as_json=as_json)
+    if failure:
+        raise failure
     _suggest(models[0])
+
+
+def _print(models: Sequence[ExportedModel], figures: Sequence[Figures], *, as_json: bool) -> None:
+    if as_json:
+        for model, row in zip(models, figures, strict=True):
+            print_json({"model": str(model.path), **asdict(model.certificate), **asdict(row)})
+        return
+    for model in models:
+        click.echo(f"{model.path}: {model.certificate}")
+    print_table([dict(zip(COLUMNS, astuple(row), strict=True)) for row in figures])
 
 
 def _is_passed(name: str) -> bool:

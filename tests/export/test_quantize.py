@@ -2,6 +2,8 @@
 
 import copy
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,10 +21,13 @@ from netkit.data.dataset import ArrayDataSet
 from netkit.export import exporter, quantize
 from netkit.infer.model import onnx_file, verify
 from netkit.infer.model.certificate import Comparison
+from netkit.infer.model.onnx_file import Model
 from netkit.infer.runtime.session import open_session
+from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit
-from tests.support.export_networks import FloatConstant
+from tests.support.export_networks import FloatConstant, UserNetwork
+from tests.support.networks import OutlierFeature, SmallConvolutions, Transformer
 
 REDUCED = ("fp16", "int8")
 
@@ -96,13 +101,13 @@ def test_calibration_uses_training_images_only(
     tmp_path: Path, trained: tuple[nn.Module, ModelCard], digits_data: ArrayDataSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calibration_images: list[Any] = []
-    to_int8 = quantize.to_int8
+    int8_candidates = quantize.int8_candidates
 
-    def recording(net: nn.Module, card: ModelCard, images_u8: Any, *, opset: int) -> bytes:
+    def recording(net: nn.Module, card: ModelCard, images_u8: Any, **options: Any) -> Iterator[Model]:
         calibration_images.append(images_u8)
-        return to_int8(net, card, images_u8, opset=opset)
+        return int8_candidates(net, card, images_u8, **options)
 
-    monkeypatch.setattr(quantize, "to_int8", recording)
+    monkeypatch.setattr(quantize, "int8_candidates", recording)
     net, card = trained
     exporter.export(net, {"int8": tmp_path / "m.onnx"}, card=card, data=digits_data, max_drop=0.02)
     assert len(calibration_images) == 1 and np.array_equal(calibration_images[0], digits_data.train_images)
@@ -160,15 +165,82 @@ def test_variant_that_fails_leaves_the_fp32_model_and_its_report(
     assert "## model.onnx" in page and "int8" not in page
 
 
+def labelled_by(net: nn.Module, card: ModelCard, data: ArrayDataSet) -> ArrayDataSet:
+    """The data with the network's own predictions as labels. Shifts the logits so that they are of many classes."""
+    model = FromPixels(net, card).eval()
+    with torch.no_grad():
+        net.head.bias -= model(torch.from_numpy(data.train_images)).mean(0)  # type: ignore[union-attr]
+        labels = model(torch.from_numpy(data.test_images)).argmax(1).numpy()
+    return replace(data, test_labels=labels)
+
+
+def int8_shapes(path: Path) -> set[tuple[int, ...]]:
+    return {tuple(t.dims) for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.INT8 and t.dims}
+
+
+def test_int8_transformer_is_smaller_and_keeps_its_attention_in_float32(
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    net, path = Transformer(), tmp_path / "model.onnx"
+    data = labelled_by(net, card, digits_data)
+    certificate = exporter.export(net, {"int8": path}, card=card, data=data, max_drop=0.05)["int8"]
+    assert certificate.torch_accuracy == 1 and certificate.comparisons[0].accuracy >= 0.95
+    assert path.stat().st_size < 0.6 * sum(weight.nbytes for weight in net.parameters())
+    assert int8_shapes(path) >= {(64, 192), (64, 64), (64, 256), (256, 64)}
+    nodes = {output: node for node in onnx.load(path).graph.node for output in node.output}
+    scores = next(node for node in nodes.values() if node.op_type == "Softmax").input[0]
+    assert "DequantizeLinear" not in {nodes[name].op_type for name in nodes[scores].input}
+    assert not [record for record in caplog.records if record.name.startswith("netkit")]
+
+
+def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    net, path = OutlierFeature(), tmp_path / "model.onnx"
+    data = labelled_by(net, card, digits_data)
+    certificate = exporter.export(net, {"int8": path}, card=card, data=data, max_drop=0.05)["int8"]
+    assert certificate.comparisons[0].accuracy >= 0.95
+    assert (64, 64, 3, 3) in int8_shapes(path) and (64, 64) not in int8_shapes(path)
+    (warning,) = [record.getMessage() for record in caplog.records if record.name == "netkit.export.exporter"]
+    assert re.match(
+        r"with int8 matrices, accuracy on 359 test images is .*; exported with int8 convolutions only$", warning
+    )
+
+
+@pytest.mark.parametrize(
+    ("net", "reason"),
+    [
+        (UserNetwork(1, 10, (28, 28)), "no convolution has 8 input channels, and no matrix 4,096 weights"),
+        (
+            SmallConvolutions(),
+            r"its file is [1-9]\.\d\d times the size and runs at 0\.\d\d times the speed of float32 on this",
+        ),
+    ],
+)
+def test_int8_that_does_not_pay_is_not_written(
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, net: nn.Module, reason: str
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"an earlier model")
+    with pytest.raises(ParityError, match=rf"model\.onnx: not written: int8 does not pay: {reason}"):
+        exporter.export(net.eval(), {"int8": path}, card=card, data=digits_data, max_drop=1)
+    assert path.read_bytes() == b"an earlier model"
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.slow
 def test_several_precisions_give_one_table_and_one_report(netkit: Netkit, workspace: Path, tmp_path: Path) -> None:
+    names = ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
     arguments = ("--run", workspace / "runs/residual", "--variants", "fp32,fp16,int8", "--max-drop", "2")
     done = netkit("export", *arguments)
     assert done.returncode == 0, done.stderr
-    head, *rows = done.stdout.splitlines()
-    columns = ["model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on the CPU"]
+    *sentences, head = done.stdout.splitlines()[:4]
+    rows = done.stdout.splitlines()[4:]
+    assert [Path(sentence.partition(":")[0]).name for sentence in sentences] == names
+    columns = ["model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on one core"]
     assert re.split(r"  +", head.strip()) == columns
-    names = ["model.onnx", "model.fp16.onnx", "model.int8.onnx"]
     assert [Path(row.split()[0]).name for row in rows] == names
     page = (workspace / "runs/residual/parity.md").read_text()
     assert [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")] == sorted(names)
