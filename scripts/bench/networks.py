@@ -16,7 +16,7 @@ import multiprocessing
 import re
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,8 @@ ROUNDS = 21
 LIMIT_S = 900  # for one export
 HEADER = "| network | image size | export | error | bound | speed | int8 |\n|---|---|---|---|---|---|---|"
 
+USER_GROUP = "Networks as users write them"
+PRECISIONS = ("fp32", "int8")
 PROCESSES = multiprocessing.get_context("forkserver")
 
 Row = dict[str, Any]
@@ -85,7 +87,7 @@ def architectures() -> dict[str, tuple[str, int]]:
     for module in (user_networks, unusual_networks):
         for name, value in vars(module).items():
             if getattr(value, "__module__", "") == module.__name__ and _takes_image_size(value):
-                networks[f"{module.__name__}:{name}"] = ("user", USER_SIDE)
+                networks[f"{module.__name__}:{name}"] = (USER_GROUP, USER_SIDE)
     return networks
 
 
@@ -165,7 +167,8 @@ def _send_row(sender: Connection, arch: str, precision: str, side: int) -> None:
         raise
 
 
-def measure_missing(out: Path, names: Iterable[str], precisions: Iterable[str]) -> dict[tuple[str, str], Row]:
+def measure_missing(out: Path, names: Iterable[str], precisions: Iterable[str]) -> Mapping[tuple[str, str], Row]:
+    """Append the missing rows to `out`, and return all rows; int8 only of networks that are exported in float32."""
     lines = out.read_text().splitlines() if out.exists() else []
     rows = {(line["arch"], line["precision"]): line for line in map(json.loads, lines)}
     for arch in names:
@@ -180,7 +183,8 @@ def measure_missing(out: Path, names: Iterable[str], precisions: Iterable[str]) 
     return rows
 
 
-def table(group: str, names: Iterable[str], rows: dict[tuple[str, str], Row]) -> str:
+def table(group: str, names: Iterable[str], rows: Mapping[tuple[str, str], Row]) -> str:
+    """Return the measured rows of a group as a Markdown table."""
     lines = [HEADER]
     for arch in names:
         network_group, side = architectures()[arch]
@@ -194,24 +198,32 @@ def _line(arch: str, side: int, row: Row, int8: Row | None) -> str:
     if "refused" in row:
         return f"| {name} | {side} | refused: {row['refused']} | | | | |"
     if "failed" in row:
-        return f"| {name} | {side} | FAILED: {row['failed']} | | | | |"
-    speed = f"{row['speed']:.2f}" if row["speed"] else "same graph"
-    small = int8.get("failed") or f"{int8['nbytes'] / row['nbytes']:.2f}, {int8['speed']:.2f}" if int8 else ""
-    size = f"{row['nbytes'] / 1e6:.1f} MB"
-    return f"| {name} | {side} | {size} | {row['error']:.1e} | {row['bound']:.1e} | {speed} | {small} |"
+        return f"| {name} | {side} | **failed after the trial:** {row['failed']} | | | | |"
+    size, speed = f"{row['nbytes'] / 1e6:.1f} MB", f"{row['speed']:.2f}" if row["speed"] else "same graph"
+    return f"| {name} | {side} | {size} | {row['error']:.1e} | {row['bound']:.1e} | {speed} | {_int8(int8, row)} |"
+
+
+def _int8(int8: Row | None, fp32: Row) -> str:
+    if int8 is None:
+        return "not measured"
+    if "failed" in int8:
+        return (
+            "no: " + int8["failed"].removeprefix("int8 does not pay: ").removesuffix(" on this CPU").partition(";")[0]
+        )
+    return f"size {int8['nbytes'] / fp32['nbytes']:.2f}, speed {int8['speed']:.2f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     networks = architectures()
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    parser.add_argument("--out", type=Path, required=True, metavar="ROWS")
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("names", nargs="*", default=list(networks), metavar="NAME")
     arguments = parser.parse_args()
     PROCESSES.set_forkserver_preload(["networks", "torchvision", "timm", "torch.onnx", "torch._dynamo"])
     rows = measure_missing(arguments.out, arguments.names, arguments.precisions)
-    for group in ("torchvision", "timm", "user"):
-        print(f"\n{group}\n\n{table(group, arguments.names, rows)}")
+    for group in dict.fromkeys(group for group, _ in networks.values()):
+        print(f"\n## {group}\n\n{table(group, arguments.names, rows)}")
 
 
 if __name__ == "__main__":
