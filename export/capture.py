@@ -24,32 +24,44 @@ TORCH = os.path.dirname(torch.__file__) + os.sep
 SCOPES_KEY, CLASSES_KEY = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 BATCH = ({0: Dim("batch")},)  # the dynamic axis of the only input
 NETWORK = "model.net"  # the path of the network in convert.Classifier
+FILLS = {
+    torch.ops.aten.index_put.default: torch.ops.aten.masked_fill.Tensor,
+    torch.ops.aten.index_put_.default: torch.ops.aten.masked_fill_.Tensor,
+}
 # a part of torch's message -> what is wrong, and what to write instead
 CAUSES = {
     "data-dependent": (
         "its Python code depends on values of a tensor, as 'if' and .item() do, which ONNX cannot express; "
         "compute both results and choose with torch.where"
     ),
-    "specialized it to be a constant": "it fixes the batch size; write x.shape[0] or -1 instead of a number or len(x)",
+    "specialized it to be a constant": (
+        "it fixes the batch size; write x.shape[0] or -1 instead of a number or len(x), and no loop over the images"
+    ),
+    "constraints violated (batch)": (
+        "it computes large batches in another way than small ones, as torch.cdist does; for distances, write "
+        "(x[:, None] - y).norm(dim=-1)"
+    ),
+    "unsupported attribute type": (
+        "an option of the operator, such as the groups of a convolution, depends on the batch size; compute each image "
+        "in the same way"
+    ),
     "adaptive_max_pool": "its output size does not divide the size of its input; use nn.MaxPool2d",
     "No ONNX function found": "ONNX has no counterpart of {operator}; use other operators",
 }
 
 
 def copied(net: nn.Module, *, name: str) -> nn.Module:
-    """Return a copy of the network. Raises ModelError if it has a tensor that PyTorch cannot copy."""
+    """Return a copy of the network.
+
+    Raises ModelError if torch.jit.script compiled a part of it, or if it has a tensor that PyTorch cannot copy.
+    """
+    _reject_scripted(net, name)
     try:
         return copy.deepcopy(net)
     except Exception as exc:  # the network's attributes can raise anything
-        fix = "compute tensors in forward(), or store them with register_buffer"
-        raise ModelError(f"{name}: cannot be copied for the export: {first_line(exc)}; {fix}") from None
-
-
-def reject_scripted(net: nn.Module, *, name: str) -> None:
-    """Raise ModelError if the network contains a module that torch.jit.script compiled."""
-    for path, layer in net.named_modules():
-        if isinstance(layer, torch.jit.ScriptModule):
-            raise _error(name, path, layer.original_name, "torch.jit.script compiled it; use the original module")
+        computed = "it keeps a tensor computed from its weights; compute it in forward(), or store it after .detach()"
+        cause = computed if "graph leaves" in str(exc) else first_line(exc)
+        raise ModelError(f"{name}: cannot be copied for the export: {cause}") from None
 
 
 def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram:
@@ -73,6 +85,7 @@ def capture(module: nn.Module, example: Tensor, *, name: str) -> ExportedProgram
 
 def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelProto:
     """Return the program as an ONNX model. Raises ModelError, with a message as in `capture`, if that fails."""
+    _fill_by_mask(program)
     try:
         with silent():
             converted = torch.onnx.export(
@@ -94,6 +107,18 @@ def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelPro
     return converted.model_proto
 
 
+def _fill_by_mask(program: ExportedProgram) -> None:
+    """Replace assignments of one number by a mask, as in x[x < 0] = 0, by fills; torch.onnx would use NonZero."""
+    for node in program.graph.nodes:
+        if node.target in FILLS and len(node.args) == 3:  # a fourth argument adds instead
+            x, (mask, *more), value = node.args
+            shapes = [argument.meta["val"].shape for argument in (x, mask, value) if isinstance(argument, fx.Node)]
+            is_mask = len(shapes) == 3 and not more and mask.meta["val"].dtype == torch.bool
+            if is_mask and len(shapes[0]) == len(shapes[1]) and not shapes[2]:
+                node.target, node.args = FILLS[node.target], (x, mask, value)
+    program.graph_module.recompile()
+
+
 def _reject_refused(proto: onnx.ModelProto, name: str) -> None:
     """Raise ModelError for the first operator that no model file may contain; here the layer is still known."""
     node = next((node for node in proto.graph.node if node.op_type in REFUSED), None)
@@ -102,6 +127,17 @@ def _reject_refused(proto: onnx.ModelProto, name: str) -> None:
         (*_, path, _), (*_, class_name, _) = (ast.literal_eval(metadata[key]) for key in (SCOPES_KEY, CLASSES_KEY))
         reason = f"the ONNX operator {node.op_type} {REFUSED[node.op_type]}; use other operators"
         raise _error(name, path, _class_name(class_name), reason)
+
+
+def _reject_scripted(net: nn.Module, name: str) -> None:
+    """Raise ModelError for a module, or a function in an attribute, that torch.jit.script compiled."""
+    for path, layer in net.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise _error(name, path, layer.original_name, "torch.jit.script compiled it; use the original module")
+        for key, value in vars(layer).items():
+            if isinstance(value, torch.jit.ScriptFunction):
+                cause = f"torch.jit.script compiled its attribute {key!r}; use the original function"
+                raise _error(name, path, type(layer).__name__, cause)
 
 
 def _class_name(qualified: object) -> str:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
-from netkit.export.capture import capture, copied, reject_scripted, to_onnx
+from netkit.export.capture import capture, copied, to_onnx
 from netkit.export.ceil_mode import drop_ceil_mode
+from netkit.export.instance_norm import center_instance_norms
 from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.infer.model.onnx_file import MAX_FILE_BYTES
 from netkit.nets.normalize import FromPixels
@@ -91,13 +92,13 @@ def translate(
     """
     if opset not in OPSETS:
         raise UsageError(f"--opset {opset}: netkit exports opsets {OPSETS.start} to {OPSETS.stop - 1}")
-    reject_scripted(net, name=card.arch)
     _require_one_file(net, card.arch)
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     classifier = Classifier(FromPixels(_with_spatial_means(copied(net, name=card.arch)), card).to(dtype)).eval()
     proto = to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch)
     drop_ceil_mode(proto)
+    center_instance_norms(proto)
     return _fold_constants(proto)
 
 

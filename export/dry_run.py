@@ -24,8 +24,9 @@ def dry_run(net: nn.Module, card: ModelCard) -> None:
     """
     kinds = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=IMAGES_PER_KIND)
     images_u8 = np.concatenate(list(kinds.values()))
-    model = onnx_file.check(convert(net, card, passes={}), card.arch)  # passes take time and need no trial
+    content = convert(net, card, passes={})  # passes take time and need no trial
     exact, _ = float64_logits(net, card, images_u8)
+    model = onnx_file.check(content, card.arch)
     limit = max(MAX_ERROR * max(1.0, max_abs(exact)), error_bound(logits_error(net, card, images_u8, exact), exact))
     session = open_session(model, device="cpu")
     for size in BATCH_SIZES:

@@ -19,7 +19,7 @@ from netkit.export import quantize
 from netkit.export.candidates import Candidate, fallbacks, fastest_first
 from netkit.export.convert import OPSET
 from netkit.export.parity import report
-from netkit.export.parity.compare import BATCH_SIZES, compare, session_logits, worst_images
+from netkit.export.parity.compare import BATCH_SIZES, compare, session_logits, with_other_torch_error, worst_images
 from netkit.export.parity.divergence import first_divergence
 from netkit.export.parity.reference import Reference, compute_reference, float32_error
 from netkit.export.parity.samples import choose_probes
@@ -167,6 +167,8 @@ def _first_with_parity(
     failures: list[tuple[Candidate, Comparison]] = []
     for candidate in candidates:
         comparisons = tuple(_comparisons(candidate.model, reference, torch_errors))
+        if not all(comparison.holds for comparison in comparisons):
+            comparisons = tuple(with_other_torch_error(comparisons, reference))
         failed = next((comparison for comparison in comparisons if not comparison.holds), None)
         if failed is None:
             if failures:

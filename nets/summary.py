@@ -60,7 +60,8 @@ def parameters(net: nn.Module) -> int:
 
 def multiply_adds(net: nn.Module, image: Shape) -> int:
     """Count the multiply-adds of a forward pass for one image, without biases, normalization and pooling."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    # with no_grad, the counter fails if a module is called with a view of a parameter
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         net.eval()(torch.zeros(1, *image))
     return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two operations
 

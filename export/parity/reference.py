@@ -6,6 +6,7 @@ An exported model may have about twice the float32 error of PyTorch; `error_boun
 import copy
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,9 +113,17 @@ def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: in
     }
 
 
-def float32_error(reference: Reference, device: str) -> float:
-    """The largest absolute error of PyTorch's float32 logits on `device`, "cpu" or "cuda"."""
-    return logits_error(reference.net, reference.card, reference.images_u8, reference.logits, device=device)
+def float32_error(reference: Reference, device: str, *, onednn: bool = True) -> float:
+    """The largest absolute error of PyTorch's float32 logits on `device`, "cpu" or "cuda".
+
+    `onednn` tells whether PyTorch uses oneDNN on the CPU.
+    """
+    backend: Any = torch.backends.mkldnn  # its context manager, flags(), warns about an option for GPUs
+    enabled, backend.enabled = backend.enabled, onednn and backend.enabled
+    try:
+        return logits_error(reference.net, reference.card, reference.images_u8, reference.logits, device=device)
+    finally:
+        backend.enabled = enabled
 
 
 def logits_error(

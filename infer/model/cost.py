@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+
 from netkit.infer.model.tensors import Step, attribute
 
 GRID_SAMPLES = 16  # pixels that cubic interpolation reads for one
@@ -106,6 +108,15 @@ def _quadratic(step: Step) -> Cost:
     return Cost(written(step) * longest, 2 * written(step))
 
 
+def _fourier(step: Step) -> Cost:
+    """Return the cost of a transform along one axis, which takes as many steps for an element as the axis has."""
+    axis = step.inputs[2].constant if len(step.inputs) > 2 and step.inputs[2] else attribute(step.node, "axis")
+    if axis is None or np.size(axis) != 1:
+        return _quadratic(step)
+    lengths = [tensor.shape[np.asarray(axis).item()] for tensor in (step.inputs[0], step.outputs[0]) if tensor]
+    return Cost(written(step) * max(lengths), 2 * written(step))
+
+
 def _interpolate(step: Step) -> Cost:
     return Cost(written(step) * GRID_SAMPLES)
 
@@ -116,7 +127,7 @@ RULES: Mapping[str, Callable[[Step], Cost]] = {
     "Conv": _convolution,
     "ConvInteger": _convolution,
     "ConvTranspose": _transposed,
-    "DFT": _quadratic,
+    "DFT": _fourier,
     "DeformConv": _convolution,
     "Det": _quadratic,
     "Einsum": _einsum,

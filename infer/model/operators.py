@@ -207,8 +207,8 @@ def _require_proportional(one: list[Step], many: list[Step]) -> None:
     for step, larger in zip(one, many, strict=True):
         if any(after > MANY * max(before, 1) for before, after in zip(_amounts(step), _amounts(larger), strict=True)):
             raise ModelError(
-                f"{step.label}: needs more than {MANY} times as much for {MANY} images as for one; process each image "
-                "by itself"
+                f"{step.label}: needs more than {MANY} times as much for {MANY} images as for one, as if it combined "
+                "the images of a batch; process each image by itself"
             )
 
 

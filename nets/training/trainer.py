@@ -61,7 +61,9 @@ class Trainer:
         if recipe.freeze:
             freeze_all_but_last_layer(self.model)
         if recipe.channels_last:
-            self.model.to(memory_format=torch.channels_last)
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
+                if tensor.ndim == 4:  # Module.to() fails if a tensor has five axes
+                    tensor.data = tensor.data.to(memory_format=torch.channels_last)
         if copied := sorted(shared - shared_parameters(self.model.net)):
             raise UsageError(
                 f"{copied[0]} is a view of another parameter, which PyTorch copies when it moves or reorders "

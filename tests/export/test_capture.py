@@ -15,9 +15,12 @@ from tests.support.export_networks import (
     BracesInError,
     ComputedAttribute,
     CountsNonzero,
+    Distances,
+    DynamicKernels,
     FixedBatch,
     IfOnValues,
     MaxPoolTo,
+    ScriptedFunction,
     SingularValues,
     UserNetwork,
     WithLayer,
@@ -35,7 +38,7 @@ from tests.support.export_networks import (
         (SingularValues, r"the network .* ONNX has no counterpart of aten\._linalg_svd.* \(export_networks\.py, line"),
         (CountsNonzero, r"the network .* operator NonZero has an output whose shape depends on the pixels"),
         (BracesInError, r"the network .* bad options \{'a': 1\} \(export_networks\.py, line"),
-        (ComputedAttribute, r"cannot be copied for the export: .*; compute tensors in forward\(\), or store"),
+        (ComputedAttribute, r"cannot be copied for the export: it keeps a tensor computed from its weights; compute"),
         (FixedBatch, r"the network .* it fixes the batch size; write x\.shape\[0\] or -1"),
         (
             partial(WithLayer, nn.Sequential(nn.ReLU(), nn.FractionalMaxPool2d(2, output_size=5))),
@@ -48,6 +51,12 @@ from tests.support.export_networks import (
         (
             lambda **shape: WithLayer(torch.jit.script(nn.Conv2d(8, 8, 1)), **shape),
             r"layer 'layer' \(Conv2d\) .* torch\.jit\.script compiled it; use the original module",
+        ),
+        (ScriptedFunction, r"the network .* torch\.jit\.script compiled its attribute 'swish'; use the original func"),
+        (Distances, r"the network .* large batches in another way.*; for distances, write \(x\[:, None\] - y\)"),
+        (
+            DynamicKernels,
+            r"the network .* groups of a convolution, depends on the batch size.* \(export_networks\.py, line",
         ),
     ],
 )

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.export.convert import convert
-from netkit.export.parity.compare import compare, paired_interval, worst_images
+from netkit.export.parity.compare import compare, paired_interval, with_other_torch_error, worst_images
 from netkit.export.parity.reference import Reference, compute_reference, float32_error
 from netkit.infer.model import onnx_file
 from netkit.infer.model.certificate import Comparison
 from netkit.infer.runtime.session import Session, open_session
 from netkit.nets.build import build
+from netkit.nets.normalize import FromPixels
 
 
 def open_model(content: bytes, *, optimised: bool = True) -> Session:
@@ -59,6 +60,23 @@ def test_correct_export_passes_with_the_expected_statistics(
     assert (result.agreeing, result.accuracy, result.interval) == (355, reference.accuracy, (-3 / 355, 3 / 355))
     assert 0 < result.error < 1e-5 and 0 < result.torch_error < 1e-5
     assert result.bound - 2 * torch_error == pytest.approx(1e-6, rel=1e-3)  # an untrained network's logits are below 1
+
+
+def test_the_error_of_pytorch_without_onednn_raises_the_bound_on_the_cpu_only(
+    reference: Reference, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = compare(reference, open_model(content), optimised=True, torch_error=0)
+    on_gpu = replace(before, provider="CUDAExecutionProvider")
+    pixels = torch.from_numpy(reference.images_u8)
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+    with torch.no_grad():
+        logits = FromPixels(reference.net, reference.card)(pixels).numpy()
+    monkeypatch.undo()
+    on_cpu, unchanged = with_other_torch_error([before, on_gpu], reference)
+    assert on_cpu.torch_error == pytest.approx(np.abs(logits - reference.logits).max(), rel=0.5)
+    assert on_cpu.bound == pytest.approx(before.bound + 2 * on_cpu.torch_error)
+    assert unchanged == on_gpu
+    assert next(with_other_torch_error([replace(before, torch_error=1)], reference)).torch_error == 1
 
 
 @pytest.mark.parametrize("factor", [1.01, float("nan")])

@@ -1,6 +1,7 @@
 """The converted model has the documented inputs, outputs and metadata, and computes the same as PyTorch."""
 
 import ast
+import copy
 import json
 from dataclasses import replace
 
@@ -10,14 +11,17 @@ import onnxruntime as ort
 import pytest
 import torch
 import torchvision
+from torch import nn
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
 from netkit.export.convert import OPSETS, convert
+from netkit.export.parity.reference import error_bound
 from netkit.infer.model import onnx_file, operators
 from netkit.infer.model.onnx_file import Model
 from netkit.nets.build import ARCHITECTURES, build
 from netkit.nets.normalize import FromPixels
+from tests.support.export_networks import Clips, WithLayer
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +119,31 @@ def test_every_network_computes_the_same_in_onnx_as_in_pytorch(card: ModelCard, 
     logits, probabilities = runtime.run(None, {"images": images})
     np.testing.assert_allclose(logits, expected.numpy(), atol=1e-5)
     np.testing.assert_allclose(probabilities, expected.softmax(1).numpy(), atol=1e-6)
+
+
+def test_assignments_by_a_mask_give_the_same_logits_as_in_pytorch(card: ModelCard) -> None:
+    torch.manual_seed(0)
+    net = Clips(1, 10, (28, 28)).eval()
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 28, 28), np.uint8)
+    with torch.no_grad():
+        expected = FromPixels(net, card)(torch.from_numpy(images)).numpy()
+    logits, _ = ort.InferenceSession(convert(net, card)).run(None, {"images": images})
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", [nn.InstanceNorm2d(8), nn.GroupNorm(8, 8)])
+def test_norms_of_one_image_are_as_exact_as_in_pytorch(card: ModelCard, norm: nn.Module) -> None:
+    torch.manual_seed(0)
+    net = WithLayer(nn.Sequential(norm, nn.ReLU()), 1, 10, (28, 28)).eval()
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (100, 1, 1, 1)) + rng.integers(0, 2, (100, 1, 28, 28))  # pixels differ by one
+    pixels = torch.from_numpy(images.astype(np.uint8))
+    with torch.no_grad():
+        float32, float64 = FromPixels(net, card)(pixels), FromPixels(copy.deepcopy(net), card).double()(pixels)
+    runtime = ort.InferenceSession(convert(net, card), providers=["CPUExecutionProvider"])
+    logits, _ = runtime.run(None, {"images": pixels.numpy()})
+    error, torch_error = (np.abs(values - float64.numpy()).max() for values in (logits, float32.numpy()))
+    assert error <= error_bound(torch_error, float64.numpy())
 
 
 def test_networks_for_color_and_non_square_images_can_be_converted(card: ModelCard) -> None:

@@ -20,7 +20,13 @@ from netkit.core.model_card import ModelCard
 from netkit.export.dry_run import dry_run
 from netkit.nets.build import build
 from netkit.nets.residual import ResidualNet
-from tests.support.export_networks import BfloatInside, IfOnValues, MinusBatchMean, UserNetwork
+from tests.support.export_networks import (
+    ActiveDropout,
+    BfloatInside,
+    IfOnValues,
+    MinusBatchMean,
+    UserNetwork,
+)
 
 
 def test_dry_run_accepts_a_network_of_netkit_and_does_not_change_it(card: ModelCard) -> None:
@@ -36,9 +42,18 @@ def test_dry_run_allows_the_errors_that_the_parity_check_allows(card: ModelCard)
     dry_run(BfloatInside(1, 10, (28, 28)), card)
 
 
-@pytest.mark.parametrize("network", [IfOnValues, MinusBatchMean])
-def test_dry_run_refuses_a_network_that_cannot_be_exported(card: ModelCard, network: type[IfOnValues]) -> None:
-    with pytest.raises(ModelError, match=r"^residual: "):
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (IfOnValues, r"the network cannot be exported: its Python code depends on values of a tensor"),
+        (MinusBatchMean, "the logits of an image depend on the other images of its batch"),
+        (ActiveDropout, "the logits of the same images differ .* a dropout that stays active"),
+    ],
+)
+def test_dry_run_refuses_a_network_that_cannot_be_exported(
+    card: ModelCard, network: type[UserNetwork], reason: str
+) -> None:
+    with pytest.raises(ModelError, match=f"^residual: {reason}"):
         dry_run(network(channels=1, classes=10, size=(28, 28)), card)
 
 

@@ -76,6 +76,7 @@ EVERYDAY: dict[str, tuple[str, dict[str, Any]]] = {
         {"s": [0, 28, 28]},
     ),
     "Dropout": ("y = Dropout (cast, half, no)", {"half": 0.5, "no": np.array(False)}),
+    "DFT": ("x = Reshape (cast, s); y = DFT (x, , axis)", {"s": [-1, 28, 28, 1], "axis": 2}),
 }
 
 
@@ -134,6 +135,11 @@ HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {  # message, nodes, const
     ),
     "sum over the batch": (GROWS, MEAN + '; y = Einsum <equation="i,j,k->"> (vector, vector, vector)', {"axis1": [1]}),
     "attention over the batch": (GROWS, "t = Transpose (pixels); y = MatMul (pixels, t)", {}),
+    "Fourier transform over the batch": (
+        GROWS,
+        "x = Reshape (cast, s); y = DFT (x, , axis)",
+        {"s": [-1, 28, 28, 1], "axis": 0},
+    ),
     "N squared": (GROWS, N + "; nn = Mul (n, n); y = ConstantOfShape (nn)", {}),
     "a table of lengths": (
         DEPENDS,

@@ -103,6 +103,12 @@ def test_a_network_with_unused_layers_is_trained(card: ModelCard, data: ArrayDat
     assert not torch.equal(after["first.weight"], before["first.weight"])
 
 
+def test_a_network_with_weights_of_five_axes_is_trained(card: ModelCard, data: ArrayDataSet) -> None:
+    torch.manual_seed(0)
+    before = build(replace(card, arch=arch("Volume"))).state_dict()
+    assert not torch.equal(trained("Volume", card, data)["volume.weight"], before["volume.weight"])
+
+
 def test_auxiliary_heads_are_ignored_in_training(
     card: ModelCard, data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:

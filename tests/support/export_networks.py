@@ -147,3 +147,44 @@ class ComputedAttribute(UserNetwork):
 class BfloatInside(UserNetwork):
     def body(self, x: Tensor) -> Tensor:
         return x.to(torch.bfloat16).float()
+
+
+class ScriptedFunction(UserNetwork):
+    """Keeps a function that torch.jit.script compiled."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__(channels, classes, size)
+        self.swish = torch.jit.script(swish)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.swish(x)
+
+
+def swish(x: Tensor) -> Tensor:
+    return x * torch.sigmoid(x)
+
+
+class Distances(UserNetwork):
+    """Returns distances, which PyTorch computes in another way for more than 25 images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return -torch.cdist(self.first(images).mean((2, 3)), self.head.weight)
+
+
+class DynamicKernels(UserNetwork):
+    """Applies a kernel of its own to each image, by a convolution with one group per image."""
+
+    def body(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        kernels = x.mean((2, 3)).reshape(n * c, 1, 1, 1).expand(-1, c, -1, -1)
+        return F.conv2d(x.reshape(1, n * c, h, w), kernels, groups=n).view(n, c, h, w)
+
+
+class Clips(UserNetwork):
+    """Assigns to the pixels of a mask, and to parts of a tensor."""
+
+    def body(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[x > 0.2] = 0.2
+        x[:, :2, ::2] = -1
+        return x

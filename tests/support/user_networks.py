@@ -93,6 +93,18 @@ class Unused(TwoConvolutions):
         self.left_over = nn.Sequential(nn.Conv2d(WIDTH, WIDTH, 3), nn.Linear(WIDTH, WIDTH))
 
 
+class Volume(TwoConvolutions):
+    """Convolves over channels, height and width, so a weight has five axes."""
+
+    def __init__(self, channels: int, classes: int, size: tuple[int, int]) -> None:
+        super().__init__(channels, classes, size)
+        self.volume = nn.Conv3d(1, 1, 3, padding=1)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = F.relu(self.first(F.relu(self.stem(x))))
+        return F.relu(self.volume(x.unsqueeze(1)).squeeze(1)).mean((2, 3))
+
+
 class ValuesDecide(TwoConvolutions):
     """Has control flow that depends on the images."""
 
