@@ -174,10 +174,18 @@ def labelled_by(net: nn.Module, card: ModelCard, data: ArrayDataSet) -> ArrayDat
     return replace(data, test_labels=labels)
 
 
+@pytest.fixture
+def any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size alone decides whether int8 pays, so that the test does not depend on the speed of the machine."""
+    monkeypatch.setattr(quantize, "MIN_SPEEDUP", float("inf"))
+    monkeypatch.setattr(quantize, "MIN_SPEED_RATIO", 0)
+
+
 def int8_shapes(path: Path) -> set[tuple[int, ...]]:
     return {tuple(t.dims) for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.INT8 and t.dims}
 
 
+@pytest.mark.usefixtures("any_speed")
 def test_int8_transformer_is_smaller_and_keeps_its_attention_in_float32(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -194,6 +202,7 @@ def test_int8_transformer_is_smaller_and_keeps_its_attention_in_float32(
     assert not [record for record in caplog.records if record.name.startswith("netkit")]
 
 
+@pytest.mark.usefixtures("any_speed")
 def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,6 +218,7 @@ def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
     )
 
 
+@pytest.mark.usefixtures("any_speed")
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
