@@ -24,7 +24,7 @@ TORCH = os.path.dirname(torch.__file__) + os.sep
 SCOPES_KEY, CLASSES_KEY = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
 BATCH = ({0: Dim("batch")},)  # the dynamic axis of the only input
 NETWORK = "model.net"  # the path of the network in convert.Classifier
-FILLS = {
+FILLS = {  # an assignment with a boolean mask -> the fill that does the same
     torch.ops.aten.index_put.default: torch.ops.aten.masked_fill.Tensor,
     torch.ops.aten.index_put_.default: torch.ops.aten.masked_fill_.Tensor,
 }
@@ -108,9 +108,12 @@ def to_onnx(program: ExportedProgram, *, opset: int, name: str) -> onnx.ModelPro
 
 
 def _fill_by_mask(program: ExportedProgram) -> None:
-    """Replace assignments of one number by a mask, as in x[x < 0] = 0, by fills; torch.onnx would use NonZero."""
+    """Replace each index_put of a scalar with a boolean mask, as in x[x < 0] = 0, by masked_fill.
+
+    torch.onnx would convert it to NonZero, which a model file may not contain.
+    """
     for node in program.graph.nodes:
-        if node.target in FILLS and len(node.args) == 3:  # a fourth argument adds instead
+        if node.target in FILLS and len(node.args) == 3:  # the fourth argument, accumulate, adds instead
             x, (mask, *more), value = node.args
             shapes = [argument.meta["val"].shape for argument in (x, mask, value) if isinstance(argument, fx.Node)]
             is_mask = len(shapes) == 3 and not more and mask.meta["val"].dtype == torch.bool

@@ -1,7 +1,8 @@
-"""Pools with ceil_mode=True whose last window would start in the padding: PyTorch and ONNX Runtime leave it out.
+"""Remove ceil_mode from pools whose last window would start in the padding.
 
-The shape inference of onnx (1.23) counts it. The model would be invalid if a linear layer follows, so such pools are
-written without ceil_mode, and with padding at the end where it has an effect.
+PyTorch and ONNX Runtime leave out this window, but the shape inference of onnx (1.23) counts it. If a linear layer
+follows, the model is then invalid. Such pools are written without ceil_mode. Along an axis where ceil_mode has an
+effect, padding at the end replaces it.
 """
 
 import operator
@@ -11,10 +12,10 @@ from onnx import helper
 
 
 def drop_ceil_mode(proto: onnx.ModelProto) -> None:
-    """Change these pools in `proto`.
+    """Rewrite these pools in `proto`, in place.
 
-    If ceil_mode has an effect on another axis, only a MaxPool changes, because padding changes averages. ONNX Runtime
-    allows less padding than the size of the kernel.
+    If ceil_mode has an effect on another axis, an AveragePool does not change, because padding would change its
+    averages. A MaxPool does not change if the padding would be as large as its kernel, which ONNX Runtime rejects.
     """
     graph = proto.graph
     shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
@@ -40,7 +41,7 @@ def drop_ceil_mode(proto: onnx.ModelProto) -> None:
 
 
 def _missing(size: int, width: int, stride: int, begin: int, end: int) -> int | None:
-    """The padding that the last window of an axis needs beyond `end`. None if it would start in the padding."""
+    """Return the padding beyond `end` that the last window of an axis needs; None if it would start in the padding."""
     padded = begin + size + end
     start = -(-(padded - width) // stride) * stride
     return start + width - padded if start < begin + size else None

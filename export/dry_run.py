@@ -24,7 +24,7 @@ def dry_run(net: nn.Module, card: ModelCard) -> None:
     """
     kinds = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=IMAGES_PER_KIND)
     images_u8 = np.concatenate(list(kinds.values()))
-    content = convert(net, card, passes={})  # passes take time and need no trial
+    content = convert(net, card, passes={})  # no passes: they take time, and an export can leave them out
     exact, _ = float64_logits(net, card, images_u8)
     model = onnx_file.check(content, card.arch)
     limit = max(MAX_ERROR * max(1.0, max_abs(exact)), error_bound(logits_error(net, card, images_u8, exact), exact))

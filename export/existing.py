@@ -1,4 +1,4 @@
-"""Notes on models of other networks that lie at the output paths of a failed export."""
+"""Notes about models of other networks at the output paths of a failed export."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -17,13 +17,13 @@ from netkit.nets.training import checkpoint
 def noted(paths: Iterable[Path], net: nn.Module, card: ModelCard) -> Iterator[None]:
     """Add a note to any exception in the block for each model file at `paths` that is not an export of `net`.
 
-    A failed export leaves the files that were there, and a user could take them for models of `net`.
+    A failed export does not change existing files, and a user could mistake them for exports of `net`.
     """
     try:
         yield
     except BaseException as exc:  # KeyboardInterrupt, too
         for path in paths:
-            with suppress(Exception):  # a damaged file, or one of another program: `exc` is all that matters
+            with suppress(Exception):  # a missing or damaged file, or one of another program, gets no note
                 if note := _note(path, net, card):
                     exc.add_note(note)
         raise

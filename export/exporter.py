@@ -65,12 +65,13 @@ def export(
     The graph of an fp32 model is rewritten by the graph passes in `passes`, and its channels are padded to a multiple
     of `multiple`, see `passes.pad_channels`. If it fails its check, it is checked again with fewer passes. With `tune`,
     the fastest model on this CPU is chosen from several with different passes. Returns the certificate of each file, by
-    precision; `on_written` gets each of them as soon as its file is written.
+    precision. Calls `on_written` with the precision and the certificate as soon as a file is written.
 
-    Stops at the first precision that fails. The files of earlier precisions are written by then; its own file and those
-    of later precisions are not changed, and parity.md describes the files that are there.
+    Stops at the first precision that fails. Files of earlier precisions are already written. The file of this precision
+    and those of later precisions do not change. parity.md describes all models in the folder.
 
-    Raises ParityError if a model fails its check, an fp32 model even without passes, or if int8 does not pay.
+    Raises ParityError if a model fails its check (an fp32 model: even without passes), or if an int8 model is neither
+    faster nor smaller.
     Raises UsageError if a path cannot be written or does not end in .onnx.
     """
     for path in paths.values():
@@ -117,7 +118,7 @@ def require_accuracy(comparisons: tuple[Comparison, ...], *, torch_accuracy: flo
 
 
 def _reduced_models(reference: Reference, data: DataSet, precision: str, opset: int, file: str) -> Iterator[Model]:
-    """Yield the fp16 model, or the int8 models to try, the fastest first."""
+    """Yield the fp16 model, or the int8 models in the order in which to try them."""
     net, card = reference.net, reference.card
     if precision == "fp16":
         yield onnx_file.check(quantize.to_fp16(net, card, opset=opset), file)
@@ -129,7 +130,7 @@ def _reduced_models(reference: Reference, data: DataSet, precision: str, opset: 
 def _first_accurate(
     models: Iterable[Model], reference: Reference, torch_errors: dict[str, float], max_drop: float
 ) -> tuple[Candidate, tuple[Comparison, ...]]:
-    """Return the first model that keeps the accuracy, and its comparisons. Warn if another one did not.
+    """Return the first model that keeps the accuracy, and its comparisons. Log a warning if an earlier one does not.
 
     Raises ParityError if no model keeps the accuracy.
     """

@@ -1,4 +1,4 @@
-"""Instance norms that are as exact in ONNX Runtime as in PyTorch."""
+"""Make instance norms as accurate in ONNX Runtime as in PyTorch."""
 
 import numpy as np
 import onnx
@@ -7,9 +7,9 @@ import onnx
 def center_instance_norms(proto: onnx.ModelProto) -> None:
     """Subtract the mean before each InstanceNormalization, which torch's exporter also uses for group norms.
 
-    The result is the same, but exact: ONNX Runtime computes the mean in float32, and PyTorch in float64. Where the
-    pixels of a channel differ little, the logit error was 2 to 5 times PyTorch's, and is about PyTorch's with the mean
-    subtracted.
+    The result is equal up to rounding, but more accurate: the operator computes the mean in float32 in ONNX Runtime,
+    and in float64 in PyTorch. If the pixels of a channel differ little, the logit error was 2 to 5 times that of
+    PyTorch. With the mean subtracted, it is about that of PyTorch.
     """
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in proto.graph.value_info}
     nodes: list[onnx.NodeProto] = []

@@ -1,7 +1,7 @@
 """Float16 and int8 variants of a model, for speed and size.
 
 Their outputs differ from the network's by more than rounding, so the exporter checks their accuracy. An int8 model must
-also pay: be faster or smaller than the float32 model.
+also be faster or smaller than the float32 model.
 """
 
 import tempfile
@@ -27,11 +27,11 @@ from netkit.infer.runtime.session import open_session
 MAX_CALIBRATION_IMAGES = 1000  # the first training images; their activations set the int8 ranges
 CALIBRATION_BATCH_SIZE = 100
 MAX_CALIBRATION_BATCH_BYTES = 2**21  # of images
-MATRIX_OPS = ("Gemm", "MatMul")  # with a constant matrix: in float32, attention is faster and more accurate
+MATRIX_OPS = ("Gemm", "MatMul")  # only with a constant matrix; attention is faster and more accurate in float32
 INT8_OPS = ("Conv", "Relu", "Add", *MATRIX_OPS)  # with pools and concatenations as well, densenet was 6 % slower
 MIN_INT8_CHANNELS = 8  # input channels; a Conv with 1 took 12.5 us in int8 and 2.3 us in float32
 MIN_INT8_WEIGHTS = 4096  # of a matrix; see the table in docs/speed.md, by scripts/bench/int8.py
-MIN_SPEEDUP, MAX_SIZE_RATIO = 1.1, 0.9  # relative to float32: one of them makes int8 pay
+MIN_SPEEDUP, MAX_SIZE_RATIO = 1.1, 0.9  # relative to float32; an int8 model must meet one of these limits
 MIN_SPEED_RATIO = 0.9  # of a smaller model; two measurements of one model differ by a few percent
 
 
@@ -50,7 +50,8 @@ def int8_candidates(
 ) -> Iterator[Model]:
     """Yield the model of `to_int8` and then, if it has int8 matrices, the model with int8 convolutions only.
 
-    Skips the second model if it does not pay. `file` is for messages. Raises ParityError if the first does not pay.
+    Skips the second model if it is neither faster nor smaller than float32; raises ParityError if the first is not.
+    `file` is for messages.
     """
     exported = translate(net, card, opset=opset)
     float32 = onnx_file.check(serialize(apply_passes(exported, FLOAT32), card), file)
@@ -64,7 +65,7 @@ def int8_candidates(
 
 
 def no_gain(int8: Model, float32: Model) -> str | None:
-    """Return why the int8 model does not pay, with its size and its speed on one core of this CPU; None if it pays."""
+    """Return why int8 has no gain, with its size and its speed on one core of this CPU; None if it has one."""
     if not any(node.op_type == "QuantizeLinear" for node in onnx.load_model_from_string(int8.content).graph.node):
         return (
             f"no convolution has {MIN_INT8_CHANNELS} input channels, and no matrix {MIN_INT8_WEIGHTS:,} weights, "
@@ -149,7 +150,7 @@ def _is_wide_conv(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -
 
 
 def _has_large_matrix(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether the node multiplies by a constant matrix; ONNX Runtime rejects int8 tensors with more axes."""
+    """Whether the node multiplies by a constant matrix; ONNX Runtime rejects int8 weights with more than two axes."""
     shape = shapes.get(node.input[1], ()) if node.op_type in MATRIX_OPS else ()
     return len(shape) == 2 and prod(shape) >= MIN_INT8_WEIGHTS
 

@@ -1,4 +1,4 @@
-"""Silence for torch's exporter, whose messages fill pages. What other threads print and log is kept."""
+"""Suppress the messages of torch's exporter, which fill pages, without losing what other threads print and log."""
 
 import logging
 import sys

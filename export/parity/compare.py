@@ -47,10 +47,10 @@ def compare(reference: Reference, session: Session, *, optimised: bool, torch_er
 
 
 def with_other_torch_error(comparisons: Iterable[Comparison], reference: Reference) -> Iterator[Comparison]:
-    """Measure PyTorch's float32 error on the CPU again, without oneDNN, and bound the CPU's errors by the larger one.
+    """Measure PyTorch's float32 error on the CPU again, without oneDNN; compute the CPU's bounds from the larger error.
 
-    The largest of so many rounding errors differs by chance, for example 0.6e-6 and 2.4e-6 in a small network that ends
-    in a softmax.
+    The largest of many rounding errors varies by chance, for example between 0.6e-6 and 2.4e-6 in a small network that
+    ends in a softmax.
     """
     other = float32_error(reference, "cpu", onednn=False)
     for comparison in comparisons:

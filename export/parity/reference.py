@@ -116,7 +116,7 @@ def synthetic_inputs(channels: int, height: int, width: int, *, max_per_kind: in
 def float32_error(reference: Reference, device: str, *, onednn: bool = True) -> float:
     """The largest absolute error of PyTorch's float32 logits on `device`, "cpu" or "cuda".
 
-    `onednn` tells whether PyTorch uses oneDNN on the CPU.
+    With `onednn=False`, PyTorch does not use oneDNN, its default library of CPU kernels.
     """
     backend: Any = torch.backends.mkldnn  # its context manager, flags(), warns about an option for GPUs
     enabled, backend.enabled = backend.enabled, onednn and backend.enabled

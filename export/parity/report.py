@@ -32,10 +32,10 @@ VARIANT_BOUND = "the largest error of logits and probabilities at export"  # of 
 
 @contextmanager
 def updated(path: Path, certificate: Certificate) -> Iterator[None]:
-    """Replace the parity.md beside `path` once the block has written the model with this certificate to `path`.
+    """Replace parity.md in the folder of `path` after the block has written a model with `certificate` to `path`.
 
-    The page has a section for each .onnx file of the folder that has a certificate. It goes to the disk before the
-    block, so that a full disk cannot leave a new model beside an old page.
+    The page has a section for each .onnx file of the folder that has a certificate. It is written to a temporary file
+    before the block, so a full disk cannot cause a new model next to an old page.
     """
     certificates = {path.name: certificate}
     for other in path.parent.glob("*.onnx"):

@@ -109,7 +109,7 @@ def _quadratic(step: Step) -> Cost:
 
 
 def _fourier(step: Step) -> Cost:
-    """Return the cost of a transform along one axis, which takes as many steps for an element as the axis has."""
+    """Return the cost of a transform along one axis: for each element, one multiply-add per element of the axis."""
     axis = step.inputs[2].constant if len(step.inputs) > 2 and step.inputs[2] else attribute(step.node, "axis")
     if axis is None or np.size(axis) != 1:
         return _quadratic(step)

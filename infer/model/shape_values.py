@@ -1,6 +1,6 @@
-"""The integers of an ONNX graph that set shapes, computed from constants and from lengths of axes.
+"""The integers of an ONNX graph that determine shapes, computed from constants and lengths of axes.
 
-They may be sums and products of these, but never negative. So no length shrinks as the batch grows.
+They may be sums and products of these, but never negative. Therefore no length shrinks as the batch grows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from netkit.infer.model.tensors import MAX_KNOWN_ELEMENTS, MAX_LENGTH, Tensor, Values, attribute, has_large, read
 
-INTEGERS = (np.int32, np.int64)  # the types of numbers that set shapes
+INTEGERS = (np.int32, np.int64)  # the types of integers that determine shapes
 CASTS = {TensorProto.INT32: np.int32, TensorProto.INT64: np.int64}
 ZERO, ONE = np.array([0]), np.array([1])
 
@@ -31,7 +31,7 @@ def evaluate(node: NodeProto, inputs: Sequence[Tensor | None], data: Sequence[Te
         try:
             # in int64, because int32 wraps around; MAX_LENGTH fits in both
             values = RULES[node.op_type](node, *(operand.astype(np.int64) for operand in operands))
-        except (ValueError, IndexError, TypeError):  # onnx gives the error
+        except (ValueError, IndexError, TypeError):  # onnx's shape inference reports the error
             return None
         if values.size > MAX_KNOWN_ELEMENTS or has_large(values):
             return None

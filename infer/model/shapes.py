@@ -76,7 +76,7 @@ def trace(proto: ModelProto, batch_size: int, name: str) -> Iterator[Step]:
 def _before_first_node(
     proto: ModelProto, batch_size: int, name: str
 ) -> tuple[dict[str, TypeProto], dict[str, Tensor], dict[str, TensorProto]]:
-    """Return the types of the inputs and initializers, their shapes, and the initializers with few values."""
+    """Return the types of the inputs and initializers, their shapes, and the initializers with few elements."""
     types: dict[str, TypeProto] = {}
     tensors: dict[str, Tensor] = {}
     data: dict[str, TensorProto] = {}

@@ -32,7 +32,7 @@ class Tensor(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A node with its inputs and outputs; None is one that is left out. `label` names the node in messages."""
+    """A node with its inputs and outputs; an omitted one is None. `label` names the node in messages."""
 
     node: NodeProto
     label: str
@@ -51,7 +51,7 @@ def attribute(node: NodeProto, name: str, default: Any = None) -> Any:
 
 
 def read(tensor: TensorProto, label: str) -> Values | None:
-    """Return the values of a tensor, or None if it has many. Raises ModelError if it has not as many as its shape."""
+    """Return the values of a tensor, or None if it has many. Raises ModelError if they do not fit its shape."""
     if math.prod(tensor.dims) > MAX_KNOWN_ELEMENTS:
         return None
     try:
@@ -61,5 +61,5 @@ def read(tensor: TensorProto, label: str) -> Values | None:
 
 
 def has_large(values: Values) -> bool:
-    """Whether an integer is over MAX_LENGTH, the largest number that may set a shape."""
+    """Whether an integer exceeds MAX_LENGTH, the largest number in a shape."""
     return values.dtype.kind in "iu" and bool((abs(values.astype(float)) > MAX_LENGTH).any())

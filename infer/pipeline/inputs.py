@@ -57,7 +57,7 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
         return parquet.read_paths(local, column=path_column)
     if table.is_table(local) and os.path.isfile(local):
         return table.read_paths(Path(local), path_column)
-    if local != argument:  # a file:// URL; that of a single file stays unchanged
+    if local != argument:  # a file:// URL; the URL of a single file is not changed
         found = _local_paths(local, skipped)
         return [argument] if found == [local] else map(LOCAL_SCHEME.__add__, found)
     if remote.is_remote(argument) and table.is_table(argument):

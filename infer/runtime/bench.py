@@ -17,7 +17,7 @@ from netkit.infer.runtime.session import Session, open_sessions
 BATCH_SIZES = (1, 4, 16, 64, 256)
 WARM_UP_RUNS = 3  # the first one allocates buffers
 ROUNDS, MIN_ROUNDS = 21, 5  # of sessions that take turns
-MAX_ROUNDS_S = 1.5  # CPU time after which there are no further rounds, unless there were fewer than MIN_ROUNDS
+MAX_ROUNDS_S = 1.5  # CPU time; after it, only the first MIN_ROUNDS rounds still run
 MAX_BATCH_BYTES = 2**21  # of images, for sessions that take turns
 MAX_SPEED_LOSS = 0.03  # relative to the best speed: a smaller batch that loses no more is preferred
 
@@ -82,7 +82,7 @@ def interleaved_speeds(sessions: Sequence[Session], *, batch_size: int = 64, rou
 
 
 def _run_s(session: Session, images_u8: NDArray[np.uint8]) -> float:
-    """Run the session; return the seconds that this thread had the CPU."""
+    """Run the session; return the CPU time of this thread, in seconds."""
     started = time.thread_time()
     session.run(images_u8)
     return time.thread_time() - started

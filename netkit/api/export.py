@@ -51,9 +51,9 @@ def export_model(
 ) -> tuple[ExportedModel, ...]:
     """Export a trained network to ONNX, one file per variant, and check each file against PyTorch.
 
-    The export stops at the first variant that fails, whatever the cause. The variants before it are written; all other
-    files stay as they are. If one of them is a model of another network at an output path, a note of the exception
-    (`__notes__`) says so. parity.md in the same folder lists the results of the checks of the models that are there.
+    The export stops at the first variant that fails. The variants before it are written; all other files do not change.
+    If a file at an output path is an export of another network, a note of the exception (`__notes__`) says so.
+    parity.md in the same folder lists the results of the checks of all models in the folder.
 
     Args:
         source: Run folder, or a .safetensors file that `netkit.train` wrote. By default the run in `runs/<arch>`, or
@@ -67,13 +67,12 @@ def export_model(
         opset: ONNX opset version, 18 to 23.
         max_drop: Largest loss of test accuracy of fp16 and int8, in percentage points. If an int8 model loses more, the
             export tries int8 for convolutions only.
-        passes: Names of the graph passes that rewrite an fp32 model, see docs/speed.md. `default` means those that are
-            slower neither with AVX-512 nor with AVX2, `all` also the optional ones, and `none` leaves the graph as it
-            is.
+        passes: Names of the graph passes that rewrite an fp32 model, see docs/speed.md. `default` applies those that
+            slow down models neither with AVX-512 nor with AVX2, `all` also the optional ones, and `none` no pass.
         pad_channels: Pad the channels of convolutions with zeros to a multiple of this number. For fp32 only.
         tune: Measure an fp32 model with several choices of passes on the CPU of this machine and write the fastest.
         measure: Also measure the file sizes, and the speeds on one core of this machine, in turns.
-        on_written: Gets each model, without `figures`, as soon as its file is written.
+        on_written: Function that is called with each model, without `figures`, as soon as its file is written.
 
     Returns:
         One ExportedModel per variant, in the order of `variants`.
@@ -83,7 +82,7 @@ def export_model(
         ModelError: The weights are damaged.
         DataError: The data set is missing, or is not the one that the network was trained on.
         ParityError: The outputs of a model differ from those of PyTorch even without graph passes, or it loses too
-            much accuracy; or int8 does not pay, because the model is neither faster nor smaller.
+            much accuracy, or an int8 model is neither faster nor smaller than fp32.
 
     Example:
         >>> (model,) = netkit.export_model("runs/residual")

@@ -71,7 +71,7 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **options: Any) -> NoReturn:
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)  # OpenMP reads it when torch loads it
-        os.environ["MPLBACKEND"] = "agg"  # a notebook's backend may be missing here, which ends matplotlib's import
+        os.environ["MPLBACKEND"] = "agg"  # a notebook may set a missing backend; importing matplotlib then fails
         process.run(lambda: self._main(*args, **options))
 
     def _main(self, *args: Any, **options: Any) -> int | None:

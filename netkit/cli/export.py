@@ -97,7 +97,7 @@ def export(
         raise UsageError("--precision and --variants exclude each other: pass only one of them")
     if {*(variants or [precision])} == {"fp32"} and _is_passed("max_drop"):
         raise UsageError("--max-drop is for fp16 and int8; omit it, or pass --precision or --variants")
-    from netkit.export.parity import report  # loads torch, which not every error above needs
+    from netkit.export.parity import report  # loads torch, so not before the checks above
 
     models: list[ExportedModel] = []
     failure: ParityError | None = None

@@ -25,7 +25,7 @@ def is_remote(path: str) -> bool:
 def local_path(path: str) -> str:
     """Return the path that a file:// URL names, which may also be a glob pattern. Return any other path unchanged.
 
-    Percent escapes are decoded, such as %20 for a blank, unless the path exists as it is written.
+    Percent escapes, such as %20 for a space, are decoded unless the path exists as it is written.
     """
     if not (start := FILE_URL.match(path)) or CHAIN in path:
         return path

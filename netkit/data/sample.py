@@ -14,7 +14,7 @@ def write_sample(data: DataSet, folder: Path, *, count: int | None = None) -> in
     """Write the first `count` test images (default: all) as folder/<label>/<index>.png. Return the number of files.
 
     Raises UsageError if the folder contains any other file, which would be mistaken for a part of the sample, or if a
-    label cannot be the name of a class folder: it contains a separator, or walks skip it, as they skip "..".
+    label cannot be the name of a class folder: it contains a separator, or folder walks skip it, such as "..".
     """
     for label in data.labels:
         if is_skipped(label) or {os.sep, os.altsep, "\0"} & {*label}:

@@ -43,7 +43,7 @@ def is_table(path: str) -> bool:
 
 
 def read_paths(table: Path, column: str) -> Iterator[str]:
-    """Yield the path in each row, "" for an empty cell. Blanks around paths are removed unless the file has them.
+    """Yield the path in each row, "" for an empty cell. Whitespace around a path is removed unless such a file exists.
 
     Raises UsageError before the first path without the column.
     """
@@ -55,7 +55,7 @@ def read_paths(table: Path, column: str) -> Iterator[str]:
 def read_table(table: Path, options: Options) -> Splits:
     """List the images in a table. No image file is opened. An empty `split` means a training image.
 
-    Blanks around labels are removed, and those around paths unless the file has them. Equal rows are used once. Raises
+    Whitespace around labels is removed, and around paths unless such a file exists. Repeated rows are used once. Raises
     DataError if the table cannot be read, a row lacks a path or a label, or has an unknown split or a label that is not
     UTF-8, or a file has two labels or is in two splits; UsageError if a column is missing.
     """
@@ -179,7 +179,7 @@ def _open(table: Path) -> TextIO:
 
 
 def _without_blanks(table: Path, name: str) -> str:
-    """Return the path `name` without blanks around it, unless it is that of a file with blanks."""
+    """Return the path `name` without whitespace around it, unless a file has exactly this name."""
     stripped = name.strip()
     return name if name != stripped and os.path.lexists(table.parent / name) else stripped
 

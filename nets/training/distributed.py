@@ -130,10 +130,10 @@ def process_group(ranks: Ranks, device: torch.device, *, timeout_s: float = CONN
 def data_parallel(model: nn.Module, images: Tensor) -> DistributedDataParallel:
     """Wrap `model`, so that all ranks train on the mean of their gradients. `images` are an example of its input.
 
-    DDP must know whether some parameters get no gradient, such as those of an auxiliary head. It does not search for
-    them by default, because the search takes time in each step.
+    DDP must know whether some parameters get no gradient, such as those of an auxiliary head. A backward pass on the
+    example finds out. DDP itself would search in each step, which takes time.
     """
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # batch norm counts the images
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # batch norm changes it
     with torch.random.fork_rng([images.device] if images.is_cuda else []):
         model.train()(images).sum().backward()
     unused = any(weight.requires_grad and weight.grad is None for weight in model.parameters())

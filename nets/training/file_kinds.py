@@ -1,4 +1,4 @@
-"""What a file is that torch.load cannot read, by its first bytes."""
+"""Recognize files that torch.load cannot read by their first bytes."""
 
 import os
 import zipfile
@@ -24,7 +24,7 @@ SAFETENSORS, SAFETENSORS_OFFSET = b'{"', 8
 
 
 def problem(path: Path) -> str:
-    """Say what a file is that torch.load cannot read, and what to do: "is empty; ...". Raises OSError."""
+    """Return what is wrong with a file that torch.load cannot read, and the fix: "is empty; ...". Raises OSError."""
     with path.open("rb") as file:
         start = file.read(TAR_OFFSET + len(TAR))
     if not start:

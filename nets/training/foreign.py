@@ -38,8 +38,8 @@ DTYPES = (
 RESERVED_NAME = "__metadata__"  # in a .safetensors file
 MAX_LISTED_KEYS = 5  # in a message
 
-# what training scripts store beside the weights: options, paths and NumPy's numbers, whose classes run no foreign code
-SCALAR = np.float64().__reduce__()[0]  # creates NumPy's numbers; NumPy 2 moved it
+# what training scripts store with the weights: options, paths and NumPy scalars; they run no code of the file
+SCALAR = np.float64().__reduce__()[0]  # the function that unpickles NumPy scalars; NumPy 2 moved it
 HARMLESS: list[Any] = [
     Namespace, PosixPath, PurePosixPath, np.dtype, *{type(np.dtype(code)) for code in "?bhilqBHILQefd"},
     SCALAR, (SCALAR, "numpy.core.multiarray.scalar"),
@@ -65,9 +65,9 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def bare_names(path: Path, names: Iterable[str]) -> dict[str, str]:
-    """Map each name, without what wrappers around the network add to all names, to the name itself.
+    """Map each name, without the parts that wrappers around the network add, to the name in the file.
 
-    Raises ModelError if two names are the same without it.
+    Raises ModelError if two names are equal without these parts.
     """
     bare: dict[str, str] = {}
     for name in names:
@@ -151,7 +151,7 @@ def _keys(content: Any) -> str:
 
 
 def _problem(name: Any, value: Any, *, max_bytes: int) -> str | None:
-    """Say why `name` and `value` cannot be stored as a tensor in float32, or as integers."""
+    """Return why `name` and `value` cannot be stored as a tensor of float32 or integers; None if they can."""
     label = f"tensor {name!r}"
     if not isinstance(name, str) or name == RESERVED_NAME or not name.isprintable():
         return f"{name!r} cannot be the name of a tensor"

@@ -65,8 +65,8 @@ class Callbacks:
     """Functions that `train` calls.
 
     Args:
-        on_network: called in the main process with the initial network and its card, before the run writes anything,
-            unless a saved state is resumed. If it raises an exception, no process trains.
+        on_network: called in the main process with the network before training and its card, before the run writes
+            anything. Not called if a saved state is resumed. If it raises an exception, no process trains.
         on_step: called with the number of images trained on since the last call, and the latest metrics as text.
         on_epoch: called with the metrics of each finished epoch.
         stop: returns the number of a signal to stop the run, or None.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from netkit.nets.training.recipe import Recipe
 
 MIN_STEPS = 500  # enough for all four networks to reach 98.8 % or more on the bundled digits
-SMALL_DATA_EPOCHS = 100  # with 140 images, 500 epochs are 2 points better than 120; see docs/any-images.md
+SMALL_DATA_EPOCHS = 100  # with 140 images, 500 epochs are 2 percentage points better than 120; see docs/any-images.md
 
 
 class Position(NamedTuple):

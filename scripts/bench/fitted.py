@@ -15,7 +15,7 @@ LOGITS = 10.0  # of the right class
 
 
 def class_images(side: int, count: int, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return images uint8 (count, 3, side, side) of patches whose colors differ by class and by image, and classes."""
+    """Return images uint8 (count, 3, side, side) of patches with colors by class and by image, and their classes."""
     rng = np.random.default_rng(0)
     labels = np.arange(count) % classes
     patches = (rng.integers(0, 256, (classes, 3, PATCHES, PATCHES)))[labels]
@@ -33,7 +33,7 @@ def fit(net: nn.Module, card: ModelCard, images: NDArray[np.uint8], labels: NDAr
 
 @torch.no_grad()
 def _set_statistics(net: nn.Module, card: ModelCard, images: NDArray[np.uint8]) -> None:
-    """Set the statistics of batch norms, without which the values grow or shrink from layer to layer."""
+    """Set the batch norm statistics; without them, the activations grow or shrink from layer to layer."""
     for parameter in net.parameters():  # an all-zero layer, such as the head of vit_b_32, makes all logits 0
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)

@@ -5,7 +5,7 @@
 
 The networks have random weights. By default, the table compares int8 convolutions only with int8 convolutions and
 matrices, as `netkit export --precision int8` writes them. --matrices measures chains of six linear layers, each with
-an activation, on inputs of one or several rows; all matrices are in int8, whatever their size. The models take turns
+an activation, on inputs of one or several rows; all matrices of any size are in int8. The models are measured in turns
 on one core. Prints a Markdown table.
 """
 

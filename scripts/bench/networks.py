@@ -2,11 +2,11 @@
 
     python scripts/bench/networks.py --out ROWS [--precisions fp32 int8] [NAME ...]
 
-Each export runs in a process of its own. First comes the trial that `netkit train` makes before it trains. Then batch
-norms get statistics, the last layer is fitted to synthetic images of 10 classes, and the network is exported with all
-checks. The labels of the test images are PyTorch's predictions, so accuracy is agreement with PyTorch. Speed is
-measured in turns in one thread, as in passes.py. Rows that are in ROWS (JSON lines) already are kept. Prints the rows
-of the named networks, by default all, as Markdown tables.
+Each export runs in a process of its own. It starts with the trial export of `netkit train`. Then the script computes
+batch norm statistics, fits the last layer to synthetic images of 10 classes, and exports the network with all checks.
+The labels of the test images are PyTorch's predictions, so accuracy is agreement with PyTorch. Speed is measured in
+turns in one thread, as in passes.py. Networks whose rows are already in ROWS (JSON lines) are not measured again.
+Prints the rows of the named networks, by default all, as Markdown tables.
 """
 
 import argparse
@@ -40,7 +40,7 @@ from netkit.export.parity.float64 import batched_logits
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
 
-# NAME, or NAME:SIDE for images of another size than SIDE
+# NAME, or NAME:SIDE if the size of the images is not the default SIDE
 TORCHVISION = (
     "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3:128 maxvit_t:224 "
     "mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_y_400mf resnet18 resnext50_32x4d shufflenet_v2_x0_5 "
@@ -168,7 +168,7 @@ def _send_row(sender: Connection, arch: str, precision: str, side: int) -> None:
 
 
 def measure_missing(out: Path, names: Iterable[str], precisions: Iterable[str]) -> Mapping[tuple[str, str], Row]:
-    """Append the missing rows to `out`, and return all rows; int8 only of networks that are exported in float32."""
+    """Append the missing rows to `out`, and return all rows. Measure int8 only if the float32 export succeeded."""
     lines = out.read_text().splitlines() if out.exists() else []
     rows = {(line["arch"], line["precision"]): line for line in map(json.loads, lines)}
     for arch in names:

@@ -4,7 +4,7 @@
     dpkg -x tuxpaint-stamps-default_*.deb package
     python scripts/bench/stamps.py package/usr/share/tuxpaint/stamps photos
 
-The package (version 2022.06.04-1) has 796 PNG files: photographs of things without their background, and drawings.
+The package (version 2022.06.04-1) has 796 PNG files: photographs of things with a transparent background, and drawings.
 A class is used if it has at least 14 photographs.
 """
 
