@@ -35,18 +35,18 @@ CAUSES = {
         "compute both results and choose with torch.where"
     ),
     "specialized it to be a constant": (
-        "it fixes the batch size; write x.shape[0] or -1 instead of a number or len(x), and no loop over the images"
+        "its code fixes the batch size; write x.shape[0] or -1 instead of a number or len(x), and do not loop over "
+        "images"
     ),
     "constraints violated (batch)": (
-        "it computes large batches in another way than small ones, as torch.cdist does; for distances, write "
+        "its computation depends on the batch size, as in torch.cdist; for distances, write "
         "(x[:, None] - y).norm(dim=-1)"
     ),
     "unsupported attribute type": (
-        "an option of the operator, such as the groups of a convolution, depends on the batch size; compute each image "
-        "in the same way"
+        "an argument of the operator, such as the groups of a convolution, depends on the batch size; use a constant"
     ),
     "adaptive_max_pool": "its output size does not divide the size of its input; use nn.MaxPool2d",
-    "No ONNX function found": "ONNX has no counterpart of {operator}; use other operators",
+    "No ONNX function found": "PyTorch cannot convert {operator} to ONNX; use other operators",
 }
 
 
@@ -59,7 +59,9 @@ def copied(net: nn.Module, *, name: str) -> nn.Module:
     try:
         return copy.deepcopy(net)
     except Exception as exc:  # the network's attributes can raise anything
-        computed = "it keeps a tensor computed from its weights; compute it in forward(), or store it after .detach()"
+        computed = (
+            "an attribute is a tensor computed from its weights; compute it in forward(), or store it after .detach()"
+        )
         cause = computed if "graph leaves" in str(exc) else first_line(exc)
         raise ModelError(f"{name}: cannot be copied for the export: {cause}") from None
 

@@ -143,7 +143,7 @@ def _first_accurate(
             failures.append(exc)
             continue
         if failures:
-            logger.warning("with int8 matrices, %s; exported with int8 convolutions only", failures[0])
+            logger.warning("with int8 linear layers, %s; exported with int8 convolutions only", failures[0])
         return Candidate(model), comparisons
     raise failures[-1]
 

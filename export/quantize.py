@@ -68,8 +68,8 @@ def no_gain(int8: Model, float32: Model) -> str | None:
     """Return why int8 has no gain, with its size and its speed on one core of this CPU; None if it has one."""
     if not any(node.op_type == "QuantizeLinear" for node in onnx.load_model_from_string(int8.content).graph.node):
         return (
-            f"no convolution has {MIN_INT8_CHANNELS} input channels, and no matrix {MIN_INT8_WEIGHTS:,} weights, "
-            "so that int8 would be faster"
+            f"int8 needs a convolution with at least {MIN_INT8_CHANNELS} input channels or a matrix with at least "
+            f"{MIN_INT8_WEIGHTS:,} weights"
         )
     size = len(int8.content) / len(float32.content)
     speeds = interleaved_speeds([open_session(model, device="cpu", threads=1) for model in (int8, float32)])

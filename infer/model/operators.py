@@ -24,7 +24,7 @@ REFUSED = {
         "has a subgraph": "If Loop Scan SequenceMap",
         "returns random numbers": "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
         "has an output whose shape depends on the pixels": "Compress NonMaxSuppression NonZero Unique",
-        "reads or writes at places that depend on the pixels": "MaxRoiPool MaxUnpool RoiAlign",
+        "pools or unpools at positions that depend on the pixels": "MaxRoiPool MaxUnpool RoiAlign",
         "decodes image files": "ImageDecoder",
         "is for text": "RegexFullMatch StringConcat StringNormalizer StringSplit TfIdfVectorizer",
         "is for sequences": """
@@ -207,8 +207,8 @@ def _require_proportional(one: list[Step], many: list[Step]) -> None:
     for step, larger in zip(one, many, strict=True):
         if any(after > MANY * max(before, 1) for before, after in zip(_amounts(step), _amounts(larger), strict=True)):
             raise ModelError(
-                f"{step.label}: needs more than {MANY} times as much for {MANY} images as for one, as if it combined "
-                "the images of a batch; process each image by itself"
+                f"{step.label}: needs more than {MANY} times the memory or time for {MANY} images as for one, so it "
+                "seems to combine the images of a batch; process each image separately"
             )
 
 

@@ -32,7 +32,8 @@ def load(
     Returns:
         A Classifier. Call it with one image, which gives one Row, or with several, which give a list. An image is a
         path, the bytes of an image file, a binary file object, a PIL.Image.Image, or a uint8 array of shape
-        (height, width) or (height, width, channels). Several images are an iterable, or an array with one axis more.
+        (height, width) or (height, width, channels). Several images are an iterable of these, or an array of shape
+        (N, height, width) or (N, height, width, channels).
         Several threads may use one Classifier, and it can be pickled for other processes.
 
     Raises:

@@ -36,7 +36,7 @@ MAX_DROP = Number(float, 0, 100)  # percentage points
 MULTIPLE = Number(int, 1, 64)
 PASSES = Converter("NAME,...", lambda text: tuple(text.split(",")) if "," in text else text)
 # of the table of models, in the order of the fields of Figures
-COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on one core")
+COLUMNS = ("model", "precision", "accuracy", "labels changed", "bytes", "images/s on one core")
 
 
 @click.command()
@@ -56,8 +56,8 @@ COLUMNS = ("model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "
     help="Allowed accuracy loss in % points.",
 )
 @option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
-@option("--passes", type=PASSES, default="default", help="Graph passes by name, none or all.")
-@option("--tune", is_flag=True, help="Measure choices of passes here, keep the fastest.")
+@option("--passes", type=PASSES, default="default", help="Graph passes: default, none, all or names.")
+@option("--tune", is_flag=True, help="Measure several sets of passes, write the fastest.")
 @json_option
 def export(
     run: Path | None,
@@ -79,8 +79,8 @@ def export(
 
     fp16 and int8 models are written only if they lose at most --max-drop percentage points of accuracy, and int8 models
     only if they are faster or smaller than float32 on this CPU. The export stops at the first of the --variants that
-    fails; those before it are written. For each of these, netkit prints its size, its accuracy and its speed on one
-    core.
+    fails. Variants before it are written. netkit prints the size, the accuracy and the speed on one core of each
+    written model.
 
     Graph passes rewrite an fp32 graph for speed. If the model fails the check, the export tries fewer passes, down to
     none. --passes all also applies depthwise_padding, which speeds up some networks on CPUs with AVX-512 and slows them

@@ -35,14 +35,20 @@ from tests.support.export_networks import (
             IfOnValues,
             r"the network .* Python code depends on values of a tensor.*torch\.where \(export_networks\.py, line",
         ),
-        (SingularValues, r"the network .* ONNX has no counterpart of aten\._linalg_svd.* \(export_networks\.py, line"),
+        (
+            SingularValues,
+            r"the network .* PyTorch cannot convert aten\._linalg_svd.* to ONNX.* \(export_networks\.py, line",
+        ),
         (CountsNonzero, r"the network .* operator NonZero has an output whose shape depends on the pixels"),
         (BracesInError, r"the network .* bad options \{'a': 1\} \(export_networks\.py, line"),
-        (ComputedAttribute, r"cannot be copied for the export: it keeps a tensor computed from its weights; compute"),
+        (
+            ComputedAttribute,
+            r"cannot be copied for the export: an attribute is a tensor computed from its weights; compute",
+        ),
         (FixedBatch, r"the network .* it fixes the batch size; write x\.shape\[0\] or -1"),
         (
             partial(WithLayer, nn.Sequential(nn.ReLU(), nn.FractionalMaxPool2d(2, output_size=5))),
-            r"layer 'layer\.1' \(FractionalMaxPool2d\) .* no counterpart of aten\.fractional_max_pool2d[^(]*$",
+            r"layer 'layer\.1' \(FractionalMaxPool2d\) .* cannot convert aten\.fractional_max_pool2d[^(]*$",
         ),
         (
             partial(MaxPoolTo, 5),

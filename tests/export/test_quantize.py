@@ -214,7 +214,7 @@ def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
     assert (64, 64, 3, 3) in int8_shapes(path) and (64, 64) not in int8_shapes(path)
     (warning,) = [record.getMessage() for record in caplog.records if record.name == "netkit.export.exporter"]
     assert re.match(
-        r"with int8 matrices, accuracy on 355 test images is .*; exported with int8 convolutions only$", warning
+        r"with int8 linear layers, accuracy on 355 test images is .*; exported with int8 convolutions only$", warning
     )
 
 
@@ -222,7 +222,10 @@ def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda: UserNetwork(1, 10, (28, 28)), "no convolution has 8 input channels, and no matrix 4,096 weights"),
+        (
+            lambda: UserNetwork(1, 10, (28, 28)),
+            "int8 needs a convolution with at least 8 input channels or a matrix with at least 4,096",
+        ),
         (
             OneWideKernel,
             r"its file is (0\.9|1\.0)\d times the size and runs at \d\.\d\d times the speed of float32 on this",
@@ -262,7 +265,7 @@ def test_several_precisions_give_one_table_and_one_report(netkit: Netkit, worksp
     *sentences, head = done.stdout.splitlines()[:4]
     rows = done.stdout.splitlines()[4:]
     assert [Path(sentence.partition(":")[0]).name for sentence in sentences] == names
-    columns = ["model", "precision", "accuracy", "labels unlike PyTorch", "bytes", "images/s on one core"]
+    columns = ["model", "precision", "accuracy", "labels changed", "bytes", "images/s on one core"]
     assert re.split(r"  +", head.strip()) == columns
     assert [Path(row.split()[0]).name for row in rows] == names
     page = (workspace / "runs/residual/parity.md").read_text()

@@ -107,7 +107,7 @@ def test_everyday_operators_are_allowed_and_their_shapes_are_those_of_onnx_runti
 
 
 DEPENDS = "the shape of its output must not depend on the pixels, and must be known"
-GROWS = "needs more than 64 times as much for 64 images as for one"
+GROWS = "needs more than 64 times the memory or time for 64 images"
 TOO_LARGE = "for one image; at most"
 DIVISION = "(y): an integer may be divided only by constants other than 0 and -1"
 HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {  # message, nodes, constants
@@ -254,7 +254,7 @@ HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {  # message, nodes, const
         {},
     ),
     "positions from pixels": (
-        "MaxUnpool is not allowed: it reads or writes at places",
+        "MaxUnpool is not allowed: it pools or unpools at positions",
         "y, at = MaxPool <kernel_shape=[2,2]> (cast); z = MaxUnpool <kernel_shape=[2,2]> (y, at)",
         {},
     ),
