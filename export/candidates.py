@@ -64,9 +64,10 @@ def fastest_first(net: nn.Module, card: ModelCard, *, opset: int, file: str) -> 
     candidates = [_candidate(exported, card, passes, file) for passes in choices]
     candidates = list({candidate.passes: candidate for candidate in candidates}.values())
     sessions = [open_session(candidate.model, device="cpu", threads=1) for candidate in candidates]
-    speeds = dict(zip(map(str, candidates), map(round, interleaved_speeds(sessions)), strict=True))
+    speeds = dict(zip(map(str, candidates), interleaved_speeds(sessions), strict=True))
     candidates.sort(key=lambda candidate: speeds[str(candidate)], reverse=True)
-    return [replace(candidate, speeds=speeds) for candidate in candidates]
+    rounded = {name: round(speed) for name, speed in speeds.items()}
+    return [replace(candidate, speeds=rounded) for candidate in candidates]
 
 
 def _candidate(exported: onnx.ModelProto, card: ModelCard, passes: Passes, file: str) -> Candidate:

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdo
 from typing import Any
 
 NOISY_PACKAGES = ("torch", "onnxscript", "onnx_ir")
+_LOCK = threading.RLock()  # overlapping blocks of two threads would not restore sys.stdout
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def silent() -> Iterator[None]:
     def is_wanted(record: logging.LogRecord) -> bool:
         return record.thread != thread or record.name.partition(".")[0] not in NOISY_PACKAGES
 
-    with ExitStack() as stack:
+    with _LOCK, ExitStack() as stack:
         for handler in _log_handlers():
             handler.addFilter(is_wanted)
             stack.callback(handler.removeFilter, is_wanted)

@@ -19,7 +19,7 @@ from netkit.core.errors import UsageError
 from netkit.core.model_card import ModelCard
 from netkit.core.runs import MODEL, choose
 from netkit.core.system import usable_cores
-from netkit.images.decoder import Decoder, suppress_pillow_warnings
+from netkit.images.decoder import Decoder
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.verify import open_verified, warn_if_failed
@@ -131,7 +131,7 @@ class Classifier:
             workers=min(usable_cores(), math.ceil(len(images) / self.batch_size)) or 1,
             brightness=self.brightness,
         )
-        with suppress_pillow_warnings(), closing(batches):
+        with closing(batches):
             return [row for predictions in batches for row in rows_of(predictions, self.labels, top_k=self.top_k)]
 
 

@@ -1,5 +1,6 @@
 """The parity report parity.md, which describes the certified models of a folder, and the table of models."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ def updated(path: Path, certificate: Certificate) -> Iterator[None]:
     with atomic_io.open_atomic(path.parent / PARITY) as file:
         file.write(page(sorted(certificates.items())).encode())
         file.flush()
+        os.fsync(file.fileno())
         yield
 
 

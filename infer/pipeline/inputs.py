@@ -17,7 +17,6 @@ from netkit.images.files import SUFFIXES, Skipped, find_images, is_image_name
 
 STDIN = "-"
 PARQUET = ".parquet"
-LOCAL_SCHEME = "file://"
 ANY_DEPTH = "**"  # in a pattern: zero or more nested folders
 STDIN_CHUNK_BYTES = 65_536
 
@@ -59,7 +58,7 @@ def _paths_of(argument: str, separator: bytes, path_column: str, skipped: Skippe
         return table.read_paths(Path(local), path_column)
     if local != argument:  # a file:// URL; the URL of a single file is not changed
         found = _local_paths(local, skipped)
-        return [argument] if found == [local] else map(LOCAL_SCHEME.__add__, found)
+        return [argument] if found == [local] else (Path(path).as_uri() for path in found)
     if remote.is_remote(argument) and table.is_table(argument):
         raise UsageError(f"{argument}: a table cannot be a URL; copy it to this machine, or save it as Parquet")
     if remote.is_remote(argument):

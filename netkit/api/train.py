@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 
 from netkit.api.arguments import check_device
 from netkit.api.progress import reporting
-from netkit.core.errors import ModelError, unknown_name
+from netkit.core.errors import Interrupted, ModelError, unknown_name
 from netkit.core.model_card import ModelCard
 from netkit.core.progress import Progress, cumulative
 from netkit.core.runs import required_channels, run_folder
@@ -195,7 +196,7 @@ def train(
     signals = stopping.delayed_signals() if stop_on_signal else nullcontext(lambda: None)
     with signals as stop, reporting(progress, arch) as report:
         callbacks = Callbacks(
-            on_network=_try_export if export_check else (lambda net, card: None),
+            on_network=partial(_try_export, stop=stop) if export_check else (lambda net, card: None),
             on_step=cumulative(report, EpochSchedule(chosen_recipe, images).images),
             on_epoch=on_epoch or (lambda metrics: None),
             stop=stop,
@@ -203,8 +204,8 @@ def train(
         return run.train(plan, data_set, callbacks)
 
 
-def _try_export(net: nn.Module, card: ModelCard) -> None:
-    """Raise ModelError if the network, before its training, cannot be exported."""
+def _try_export(net: nn.Module, card: ModelCard, *, stop: Callable[[], int | None]) -> None:
+    """Raise ModelError if the network, before its training, cannot be exported; Interrupted if `stop` has a signal."""
     if find_spec("onnxruntime") is None:
         logger.info("the export was not tried, because ONNX Runtime is not installed; install netkit's extra [cpu]")
         return
@@ -215,3 +216,5 @@ def _try_export(net: nn.Module, card: ModelCard) -> None:
         dry_run(net, card)
     except ModelError as exc:
         raise ModelError(f"{exc}; to train it all the same, pass --no-export-check") from None
+    if (signal_number := stop()) is not None:  # before the run replaces the saved state of an earlier one
+        raise Interrupted("stopped before the first step", signal_number)

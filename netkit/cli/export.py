@@ -23,7 +23,7 @@ from netkit.cli.params import (
     json_option,
     option,
 )
-from netkit.core.errors import ParityError, UsageError
+from netkit.core.errors import NetkitError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,8 +56,10 @@ COLUMNS = ("model", "precision", "accuracy", "labels changed", "bytes", "images/
     help="Allowed accuracy loss in % points.",
 )
 @option("--pad-channels", type=MULTIPLE, metavar="N", default=1, help="Pad channels to a multiple of N (1 to 64).")
-@option("--passes", type=PASSES, default="default", help="Graph passes: default, none, all or names.")
-@option("--tune", is_flag=True, help="Measure several sets of passes, write the fastest.")
+@option(
+    "--passes", type=PASSES, default="default", show_default=False, help="Graph passes: default, none, all or names."
+)
+@option("--tune", is_flag=True, help="Measure sets of passes, write the fastest.")
 @json_option
 def export(
     run: Path | None,
@@ -100,11 +102,11 @@ def export(
     from netkit.export.parity import report  # loads torch, so not before the checks above
 
     models: list[ExportedModel] = []
-    failure: ParityError | None = None
+    failure: NetkitError | OSError | None = None
     with open_terminal().status("exporting and comparing with PyTorch in float64"):
         try:
             netkit.export_model(run or weights, variants=variants or (precision,), on_written=models.append, **options)
-        except ParityError as exc:
+        except (NetkitError, OSError) as exc:
             if not models:
                 raise
             failure = exc

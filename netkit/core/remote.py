@@ -25,13 +25,13 @@ def is_remote(path: str) -> bool:
 def local_path(path: str) -> str:
     """Return the path that a file:// URL names, which may also be a glob pattern. Return any other path unchanged.
 
-    Percent escapes, such as %20 for a space, are decoded unless the path exists as it is written.
+    Percent escapes, such as %20 for a space, are decoded unless only the path as it is written exists.
     """
     if not (start := FILE_URL.match(path)) or CHAIN in path:
         return path
     written = path[start.end() :]
     decoded = os.fsdecode(unquote_to_bytes(os.fsencode(written)))
-    for candidate in (written, decoded):
+    for candidate in (decoded, written):
         folder = folder_above_pattern(candidate)
         if os.path.lexists(candidate) or (GLOB_CHARACTERS & {*candidate} and os.path.lexists(folder)):
             return candidate

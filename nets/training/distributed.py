@@ -1,5 +1,6 @@
 """Data-parallel training in several processes, as torchrun starts them, or in a single process."""
 
+import copy
 import gc
 import os
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from netkit.core.errors import TrainingError, UsageError, first_line
-from netkit.nets.training.checkpoint import load_state
 
 CONNECT_TIMEOUT_S = 300.0  # torch tries twice; one process may load the images faster than another
 
@@ -62,11 +62,11 @@ class Ranks:
 
         All ranks must call this at the same point.
         """
-        failure: Exception | None = None
+        failure: BaseException | None = None
         if self.is_main:
             try:
                 function()
-            except Exception as exc:
+            except BaseException as exc:  # also KeyboardInterrupt, because the others wait
                 failure = exc
         if self.any(failure is not None):
             raise failure or TrainingError("stopped, because the main process failed")
@@ -133,10 +133,8 @@ def data_parallel(model: nn.Module, images: Tensor) -> DistributedDataParallel:
     DDP must know whether some parameters get no gradient, such as those of an auxiliary head. A backward pass on the
     example finds out. DDP itself would search in each step, which takes time.
     """
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}  # batch norm changes it
+    example = copy.deepcopy(model).train()
     with torch.random.fork_rng([images.device] if images.is_cuda else []):
-        model.train()(images).sum().backward()
-    unused = any(weight.requires_grad and weight.grad is None for weight in model.parameters())
-    model.zero_grad()
-    load_state(model, state)
+        example(images).sum().backward()
+    unused = any(weight.requires_grad and weight.grad is None for weight in example.parameters())
     return DistributedDataParallel(model, find_unused_parameters=unused)

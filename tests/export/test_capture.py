@@ -45,7 +45,7 @@ from tests.support.export_networks import (
             ComputedAttribute,
             r"cannot be copied for the export: an attribute is a tensor computed from its weights; compute",
         ),
-        (FixedBatch, r"the network .* it fixes the batch size; write x\.shape\[0\] or -1"),
+        (FixedBatch, r"the network .* its code fixes the batch size; write x\.shape\[0\] or -1"),
         (
             partial(WithLayer, nn.Sequential(nn.ReLU(), nn.FractionalMaxPool2d(2, output_size=5))),
             r"layer 'layer\.1' \(FractionalMaxPool2d\) .* cannot convert aten\.fractional_max_pool2d[^(]*$",
@@ -59,7 +59,10 @@ from tests.support.export_networks import (
             r"layer 'layer' \(Conv2d\) .* torch\.jit\.script compiled it; use the original module",
         ),
         (ScriptedFunction, r"the network .* torch\.jit\.script compiled its attribute 'swish'; use the original func"),
-        (Distances, r"the network .* large batches in another way.*; for distances, write \(x\[:, None\] - y\)"),
+        (
+            Distances,
+            r"the network .* depends on the batch size, as in torch\.cdist; for distances, write \(x\[:, None\] - y\)",
+        ),
         (
             DynamicKernels,
             r"the network .* groups of a convolution, depends on the batch size.* \(export_networks\.py, line",

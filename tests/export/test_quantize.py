@@ -14,7 +14,6 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from netkit.cli import cli
 from netkit.core.errors import ModelError, ParityError
 from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
@@ -115,7 +114,7 @@ def test_calibration_uses_training_images_only(
 
 @pytest.mark.parametrize(("options", "drop"), [((), 0.001), (("--max-drop", "2.5"), 0.025)])
 def test_max_drop_option_is_in_percentage_points(
-    workspace: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], drop: float
+    netkit: Netkit, workspace: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], drop: float
 ) -> None:
     """The default is 0.1 points."""
     max_drops: list[float] = []
@@ -125,10 +124,7 @@ def test_max_drop_option_is_in_percentage_points(
         raise ParityError("the drop exceeds --max-drop")
 
     monkeypatch.setattr(exporter, "export", failing)
-    monkeypatch.chdir(workspace)
-    with pytest.raises(SystemExit) as exc_info:
-        cli(["export", "--precision", "int8", *options])
-    assert exc_info.value.code == 1
+    assert netkit("export", "--precision", "int8", *options, cwd=workspace).returncode == 1
     assert max_drops == [pytest.approx(drop)]
 
 
@@ -174,7 +170,7 @@ def labelled_by(net: nn.Module, card: ModelCard, data: ArrayDataSet) -> ArrayDat
     return replace(data, test_labels=labels)
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def any_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The size alone decides whether int8 pays, so that the test does not depend on the speed of the machine."""
     monkeypatch.setattr(quantize, "MIN_SPEEDUP", float("inf"))
@@ -185,7 +181,6 @@ def int8_shapes(path: Path) -> set[tuple[int, ...]]:
     return {tuple(t.dims) for t in onnx.load(path).graph.initializer if t.data_type == onnx.TensorProto.INT8 and t.dims}
 
 
-@pytest.mark.usefixtures("any_speed")
 def test_int8_transformer_is_smaller_and_keeps_its_attention_in_float32(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,7 +197,6 @@ def test_int8_transformer_is_smaller_and_keeps_its_attention_in_float32(
     assert not [record for record in caplog.records if record.name.startswith("netkit")]
 
 
-@pytest.mark.usefixtures("any_speed")
 def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
     tmp_path: Path, card: ModelCard, digits_data: ArrayDataSet, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -218,7 +212,6 @@ def test_int8_leaves_out_the_matrices_if_they_cost_accuracy(
     )
 
 
-@pytest.mark.usefixtures("any_speed")
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
@@ -243,12 +236,21 @@ def test_int8_that_does_not_pay_is_not_written(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_fp32_model_is_printed_with_its_figures_if_int8_does_not_pay(netkit: Netkit, tmp_path: Path) -> None:
-    arch = "tests.support.export_networks:UserNetwork"
+@pytest.mark.parametrize(
+    ("network", "precision", "error"),
+    [
+        ("UserNetwork", "int8", "run/model.int8.onnx: not written: int8 does not pay"),
+        ("FloatConstant", "fp16", "for float16, store constants with register_buffer"),
+    ],
+)
+def test_the_fp32_model_is_printed_with_its_figures_if_the_next_variant_fails(
+    netkit: Netkit, tmp_path: Path, network: str, precision: str, error: str
+) -> None:
+    arch = f"tests.support.export_networks:{network}"
     assert netkit("train", "--arch", arch, "--data", "digits", "--epochs", "1", "--out", "run").returncode == 0
-    done = netkit("export", "--arch", arch, "--run", "run", "--variants", "fp32,int8")
-    assert done.returncode == 1 and not (tmp_path / "run/model.int8.onnx").exists()
-    assert "run/model.int8.onnx: not written: int8 does not pay" in done.stderr
+    done = netkit("export", "--arch", arch, "--run", "run", "--variants", f"fp32,{precision}")
+    assert done.returncode == 1 and not (tmp_path / f"run/model.{precision}.onnx").exists()
+    assert error in done.stderr and "Traceback" not in done.stderr
     sentence, _, row = done.stdout.splitlines()
     assert sentence.startswith("run/model.onnx: matches PyTorch")
     model, precision, accuracy, changed, size, images_per_s = row.split()

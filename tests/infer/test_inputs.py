@@ -169,18 +169,19 @@ def test_file_urls_name_files_with_or_without_percent_escapes(card: ModelCard, n
         assert list(find_inputs([url])) == [url]
         assert set(Decoder(card.input)(url).flat) == {77}
     for folder in (path.parent.as_uri(), f"{path.parent.as_uri()}/*.png", f"{path.parent.as_uri()}/{quote(name[0])}*"):
-        assert list(find_inputs([folder])) == [f"file://{path}"]
+        assert list(find_inputs([folder])) == [path.as_uri()]
     Path("a dir/list.csv").write_text(f"path\n{path.as_uri()}\n")
     assert list(find_inputs([Path("a dir/list.csv").absolute().as_uri()])) == [path.as_uri()]
 
 
-def test_a_file_that_exists_as_written_precedes_the_one_with_decoded_escapes(card: ModelCard) -> None:
+def test_escapes_in_file_urls_are_decoded_unless_only_the_name_as_written_exists(card: ModelCard) -> None:
     for name, level in (("a b.png", 1), ("a%20b.png", 2)):
         Image.new("L", (28, 28), level).save(name)
-    levels = [
-        Decoder(card.input)(f"file://{os.getcwd()}/{name}").max() for name in ("a b.png", "a%20b.png", "a%2520b.png")
-    ]
-    assert levels == [1, 2, 2]
+    urls = [f"file://{os.getcwd()}/{name}" for name in ("a b.png", "a%20b.png", "a%2520b.png")]
+    assert [Decoder(card.input)(url).max() for url in urls] == [1, 1, 2]
+    assert [Decoder(card.input)(url).max() for url in find_inputs([f"file://{os.getcwd()}"])] == [1, 2]
+    Path("a b.png").unlink()
+    assert Decoder(card.input)(urls[1]).max() == 2
 
 
 def test_a_folder_without_readable_images_is_rejected_with_what_it_contains() -> None:

@@ -232,12 +232,6 @@ def test_content_over_the_limit_is_a_row_with_an_error(model_path: Path, files: 
     assert limited(files["grey.png"].read_bytes()).status == limited(files["grey.png"]).status == "too-large"
 
 
-def test_pillows_warning_of_many_pixels_is_suppressed(classify: Classifier) -> None:
-    stream = io.BytesIO()
-    Image.new("1", (9_500, 9_500)).save(stream, "PNG")
-    assert "over the limit of 64,000,000; raise --max-pixels" in classify(stream.getvalue()).message
-
-
 def test_a_pickled_classifier_gives_the_same_rows_in_another_process(
     model_path: Path, digits_data: ArrayDataSet
 ) -> None:

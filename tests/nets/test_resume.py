@@ -3,6 +3,7 @@
 import csv
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -132,6 +133,20 @@ def test_signal_stops_after_the_step_saves_the_state_and_prints_the_command_to_r
     done = subprocess.run([NETKIT, *hint.split()[2:]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and "resuming after step" in done.stderr
     assert (tmp_path / "run/model.safetensors").read_bytes() == (uninterrupted / "model.safetensors").read_bytes()
+
+
+def test_signal_during_the_trial_export_changes_no_file(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(uninterrupted, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    arguments = [argument for argument in TRAIN if argument != "--no-export-check"]
+    process = subprocess.Popen([NETKIT, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    while "trying the export" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "netkit: stopped before the first step\n" in errors
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_second_signal_stops_immediately(tmp_path: Path) -> None:
