@@ -151,7 +151,7 @@ def _is_wide_conv(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -
 
 def _has_large_matrix(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Whether the node multiplies by a constant matrix; ONNX Runtime rejects int8 weights with more than two axes."""
-    shape = shapes.get(node.input[1], ()) if node.op_type in MATRIX_OPS else ()
+    shape = shapes.get(node.input[1], ())
     return len(shape) == 2 and prod(shape) >= MIN_INT8_WEIGHTS
 
 

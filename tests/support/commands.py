@@ -74,7 +74,7 @@ def restore_sigint() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-TRAIN = ("train", "--arch", "residual", "--data", "digits", "--epochs", "12", "--no-export-check", "--out", "run")
+TRAIN = ("train", "--arch", "residual", "--data", "digits", "--epochs", "12", "--out", "run", "--no-export-check")
 
 
 def wait_for_an_epoch(folder: Path, training: "subprocess.Popen[bytes]") -> None:
