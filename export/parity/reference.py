@@ -16,6 +16,7 @@ from torch import nn
 from netkit.core.model_card import ModelCard
 from netkit.core.system import usable_cores
 from netkit.data.lazy import Images
+from netkit.export.capture import copied
 from netkit.export.parity.float64 import batched_logits, float64_logits
 from netkit.nets.normalize import FromPixels
 from netkit.nets.summary import multiply_adds
@@ -79,7 +80,7 @@ def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: N
     Raises ModelError as `float64_logits` does.
     """
     torch.set_num_threads(usable_cores())
-    limit = max_images(net, card)
+    limit = max_images(copied(net, name=card.arch), card)  # it runs with gradients; `net` may store its activations
     indices = np.linspace(0, len(labels) - 1, min(len(labels), limit)).round().astype(np.int64)
     synthetic = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=max(16, limit // 4))
     images_by_kind = {"test": images[indices], **synthetic}

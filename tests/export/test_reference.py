@@ -11,6 +11,7 @@ from netkit.core.model_card import ModelCard
 from netkit.data.dataset import ArrayDataSet
 from netkit.export.parity.reference import compute_reference, error_bound, float32_error, max_images, synthetic_inputs
 from netkit.nets.build import build
+from tests.support.export_networks import StoresActivations
 
 
 def test_reference_logits_match_the_network_in_float64(card: ModelCard, digits_data: ArrayDataSet) -> None:
@@ -60,6 +61,15 @@ def test_reference_of_an_expensive_network_has_few_images_of_each_kind(
     assert reference.counts == {"test": 32, "noise": 16, "black": 1, "white": 1, "single-pixel": 16}
     assert (reference.max_images, reference.max_batched_images) == (32, 16)
     np.testing.assert_array_equal(reference.images_u8[[0, 31]], digits_data.test_images[[0, -1]])  # evenly spaced
+
+
+def test_reference_of_a_network_that_stores_its_activations_leaves_it_copyable(
+    card: ModelCard, digits_data: ArrayDataSet
+) -> None:
+    net = StoresActivations(card.channels, len(card.labels), (card.height, card.width))
+    reference = compute_reference(net, card, digits_data.test_images[:20], digits_data.test_labels[:20])
+    assert copy.deepcopy(net).head.weight.equal(net.head.weight)
+    assert float32_error(reference, "cpu") < 1e-4
 
 
 def test_images_at_risk_have_a_margin_of_at_most_twice_the_error(card: ModelCard, digits_data: ArrayDataSet) -> None:

@@ -144,6 +144,15 @@ class ComputedAttribute(UserNetwork):
         self.scale = self.head.weight.sum()
 
 
+class StoresActivations(UserNetwork):
+    """Keeps its last activations, as code for heat maps does, and a product of weights, as timm's LeViT does."""
+
+    def body(self, x: Tensor) -> Tensor:
+        self.activations = x
+        self.scale = self.head.weight.sum()
+        return x
+
+
 class BfloatInside(UserNetwork):
     def body(self, x: Tensor) -> Tensor:
         return x.to(torch.bfloat16).float()
