@@ -17,6 +17,7 @@ from netkit.export.ceil_mode import drop_ceil_mode
 from netkit.export.instance_norm import center_instance_norms
 from netkit.export.passes import FLOAT32, Passes, apply_passes
 from netkit.infer.model.onnx_file import MAX_FILE_BYTES
+from netkit.infer.model.temperature import set_temperature
 from netkit.nets.normalize import FromPixels
 
 OPSET = 20  # torch's default; loads in every ONNX Runtime since 1.17
@@ -62,8 +63,12 @@ def convert(
 
 
 def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
-    """Check `proto` and return its bytes. Its only metadata are `card`, and the parts of it that other tools read."""
+    """Set the temperature of `proto`, check it, and return its bytes.
+
+    Its only metadata are `card`, and the parts of it that other tools read.
+    """
     _clear_metadata(proto)
+    set_temperature(proto, card.confidence.temperature)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
     metadata = {

@@ -12,22 +12,32 @@ from torch import nn
 
 from netkit.core import atomic_io
 from netkit.core.errors import ParityError, UsageError
-from netkit.core.model_card import ModelCard
+from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.core.version import VERSION
+from netkit.data.calibration import fit_confidence
 from netkit.data.dataset import DataSet
 from netkit.export import quantize
 from netkit.export.candidates import Candidate, fallbacks, fastest_first
 from netkit.export.convert import OPSET
 from netkit.export.parity import report
-from netkit.export.parity.compare import BATCH_SIZES, compare, session_logits, with_other_torch_error, worst_images
+from netkit.export.parity.compare import (
+    BATCH_SIZES,
+    FULL_BATCH_SIZE,
+    compare,
+    run_batches,
+    session_logits,
+    with_other_torch_error,
+    worst_images,
+)
 from netkit.export.parity.divergence import first_divergence
-from netkit.export.parity.reference import Reference, compute_reference, float32_error
+from netkit.export.parity.reference import Reference, compute_reference, evenly_spaced, float32_error
 from netkit.export.parity.samples import choose_probes
 from netkit.export.passes import FLOAT32
 from netkit.infer.model import certificate, onnx_file, verify
 from netkit.infer.model.certificate import Certificate, Comparison, sha256
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.probes import KEY as PROBES_KEY
+from netkit.infer.model.temperature import set_metadata, with_confidence
 from netkit.infer.runtime.ort import ort
 from netkit.infer.runtime.providers import NAMES, device_of
 from netkit.infer.runtime.session import open_session, open_sessions
@@ -91,6 +101,7 @@ def export(
                 candidate, comparisons = _first_with_parity(candidates, reference, torch_errors, opset)
             else:
                 models = _reduced_models(reference, data, precision, opset, str(path))
+                models = (_calibrated(model, data, limit=reference.max_images) for model in models)
                 candidate, comparisons = _first_accurate(models, reference, torch_errors, max_drop)
         except ParityError as exc:
             unchanged = "; the existing file is unchanged" if path.exists() else ""
@@ -125,6 +136,15 @@ def _reduced_models(reference: Reference, data: DataSet, precision: str, opset: 
     else:
         images_u8 = data.train_images[: reference.max_images]
         yield from quantize.int8_candidates(net, card, images_u8, opset=opset, file=file)
+
+
+def _calibrated(model: Model, data: DataSet, *, limit: int) -> Model:
+    """Fit the temperature of a reduced model to `limit` validation images, if that of the network was fitted."""
+    if not model.card.confidence.images or data.val_images is None or data.val_labels is None:
+        return model
+    indices = evenly_spaced(len(data.val_labels), limit)
+    logits, _ = run_batches(open_session(model, device="cpu"), data.val_images[indices], FULL_BATCH_SIZE)
+    return with_confidence(model, fit_confidence(logits, data.val_labels[indices]))
 
 
 def _first_accurate(
@@ -215,7 +235,7 @@ def _certified(
         precision=precision,
         weights_sha256=sha256(checkpoint.content(reference.net, reference.card)),
         graph_sha256=model.graph_sha256,
-        card_sha256=sha256(reference.card.to_json()),
+        card_sha256=sha256(model.metadata[METADATA_KEY]),
         probes_sha256=sha256(probes),
         versions={
             "netkit": VERSION,
@@ -234,6 +254,6 @@ def _certified(
         without_casts=reference.without_casts,
     )
     proto = onnx.load_model_from_string(model.content)
-    proto.metadata_props.add(key=certificate.KEY, value=model_certificate.to_json())
-    proto.metadata_props.add(key=PROBES_KEY, value=probes)
+    set_metadata(proto, certificate.KEY, model_certificate.to_json())
+    set_metadata(proto, PROBES_KEY, probes)
     return onnx_file.check(proto.SerializeToString(deterministic=True), model.name)

@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from netkit.api.calibrate import calibrate as calibrate
     from netkit.api.evaluate import evaluate as evaluate
     from netkit.api.export import export_model as export_model
     from netkit.api.load import load as load
@@ -15,10 +16,11 @@ _MODULES = {  # public function -> its module, imported at the first access (PEP
     "export_model": "netkit.api.export",
     "evaluate": "netkit.api.evaluate",
     "verify": "netkit.api.verify",
+    "calibrate": "netkit.api.calibrate",
     "load": "netkit.api.load",
 }
 
-__all__ = ["__version__", "evaluate", "export_model", "load", "train", "verify"]
+__all__ = ["__version__", "calibrate", "evaluate", "export_model", "load", "train", "verify"]
 
 
 def __getattr__(name: str) -> object:

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from netkit.data.calibration import softmax
 from netkit.export.parity.float64 import batches
 from netkit.export.parity.reference import Floats, Reference, error_bound, float32_error, max_abs
 from netkit.infer.model.certificate import Comparison
@@ -30,19 +30,20 @@ def compare(reference: Reference, session: Session, *, optimised: bool, torch_er
     labels, torch_labels = logits[:test_count].argmax(axis=1), reference.test_logits.argmax(axis=1)
     finite = np.isfinite(logits[:test_count]).all(axis=1)
     correct, torch_correct = labels == reference.labels, torch_labels == reference.labels
-    exact_probabilities = torch.from_numpy(reference.logits).softmax(dim=1).numpy()
+    temperature = session.card.confidence.temperature
     return Comparison(
         provider=session.provider,
         optimised=optimised,
         test_images=test_count,
         error=error,
-        probability_error=max_abs(probabilities - exact_probabilities),
+        probability_error=max_abs(probabilities - softmax(reference.logits, temperature)),
         torch_error=torch_error,
         bound=error_bound(torch_error, reference.logits),
         agreeing=int(((labels == torch_labels) & finite).sum()),
         accuracy=float(correct.mean()),
         interval=paired_interval(correct.astype(int) - torch_correct),
         at_risk=reference.at_risk(error),
+        temperature=temperature,
     )
 
 

@@ -81,13 +81,18 @@ def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: N
     """
     torch.set_num_threads(usable_cores())
     limit = max_images(copied(net, name=card.arch), card)  # it runs with gradients; `net` may store its activations
-    indices = np.linspace(0, len(labels) - 1, min(len(labels), limit)).round().astype(np.int64)
+    indices = evenly_spaced(len(labels), limit)
     synthetic = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=max(16, limit // 4))
     images_by_kind = {"test": images[indices], **synthetic}
     images_u8 = np.concatenate(list(images_by_kind.values()))
     counts = {kind: len(images) for kind, images in images_by_kind.items()}
     logits, without_casts = float64_logits(net, card, images_u8)
     return Reference(net, card, images_u8, counts, labels[indices], logits, limit, without_casts)
+
+
+def evenly_spaced(count: int, limit: int) -> NDArray[np.int64]:
+    """Return at most `limit` of the indices from 0 to `count` - 1, evenly spaced."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64)
 
 
 def max_images(net: nn.Module, card: ModelCard) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from netkit.core.errors import one_line
+from netkit.infer.evaluation.calibration import Calibration
 from netkit.infer.runtime.providers import NAMES
 
 
@@ -30,20 +31,6 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Bin:
-    """The predictions with a confidence above `above` and up to `up_to`: mean `confidence` and accuracy.
-
-    The confidence is the probability of the predicted class.
-    """
-
-    above: float
-    up_to: float
-    images: int
-    confidence: float
-    accuracy: float
-
-
-@dataclass(frozen=True)
 class Mistake:
     """A wrong prediction for one image.
 
@@ -62,7 +49,8 @@ class Evaluation:
     """The result of an evaluation. Accuracies lie in [0, 1] and refer to the `images` that could be read.
 
     Rows of the `confusion` matrix are true classes, columns predicted classes, in the order of `classes`.
-    `calibration_error` is the expected calibration error (ECE). `mistakes` are those with the largest cross entropy.
+    `calibration` is that of the model's probabilities, and `uncalibrated` that of softmax(logits), or None if the
+    temperature of the model is 1. `mistakes` are those with the largest cross entropy.
     `corrupted` is the accuracy under each corruption.
     """
 
@@ -74,10 +62,10 @@ class Evaluation:
     images: int
     unreadable: int
     accuracy: float
-    calibration_error: float
     classes: tuple[ClassScore, ...]
     confusion: tuple[tuple[int, ...], ...]
-    calibration: tuple[Bin, ...]
+    calibration: Calibration
+    uncalibrated: Calibration | None
     mistakes: tuple[Mistake, ...]
     corrupted: Mapping[str, float]
 
@@ -85,6 +73,11 @@ class Evaluation:
     def mean_corrupted(self) -> float | None:
         """The mean accuracy under all corruptions; None if it was not measured."""
         return float(np.mean(list(self.corrupted.values()))) if self.corrupted else None
+
+    @property
+    def calibration_cells(self) -> list[dict[str, str]]:
+        """Rows of the table that is printed: calibration with a temperature of 1, and with that of the model."""
+        return [row.cells for row in (self.uncalibrated, self.calibration) if row]
 
     @property
     def corruption_cells(self) -> list[dict[str, str]]:
@@ -102,5 +95,5 @@ class Evaluation:
         text = f"{one_line(self.data)}: {self.images:,} images, accuracy {self.accuracy:.2%}"
         if self.mean_corrupted is not None:
             text += f", mean accuracy under corruption {self.mean_corrupted:.2%}"
-        text += f", expected calibration error (ECE) {self.calibration_error:.4f}, on {NAMES[self.provider]}"
+        text += f", expected calibration error (ECE) {self.calibration.ece.value:.4f}, on {NAMES[self.provider]}"
         return text + (f"; {self.unreadable:,} more could not be read" if self.unreadable else "")

@@ -21,8 +21,10 @@ class Comparison:
     """Comparison of a model on one provider with PyTorch in float64.
 
     `optimised` tells whether ONNX Runtime optimized the graph. `error` and `probability_error` are the largest absolute
-    errors of logits and probabilities over all inputs, and `bound` is the largest value allowed for both. `torch_error`
-    is the largest absolute logit error of PyTorch in float32 on the same kind of device. `agreeing` is the number of
+    errors of logits and probabilities over all inputs; if the model was calibrated after its export,
+    `probability_error` is an upper limit computed from `error`. `bound` is the largest error allowed. For probabilities
+    it is divided by the `temperature` of the model if that is below 1. `torch_error` is the largest absolute logit
+    error of PyTorch in float32 on the same kind of device. `agreeing` is the number of
     test images, out of `test_images`, with the same prediction as PyTorch. `accuracy` is in [0, 1], and `interval` is
     the 95 % confidence interval of its difference from PyTorch's. `at_risk` holds the indices of the test images whose
     prediction the error could change: their two largest logits differ by at most twice `error`.
@@ -39,11 +41,12 @@ class Comparison:
     accuracy: float
     interval: tuple[float, float]
     at_risk: tuple[int, ...]
+    temperature: float = field(default=1.0, metadata=schema.ADDED_LATER)
 
     @property
     def holds(self) -> bool:
-        """Whether both errors are within the bound; False if one is NaN."""
-        return self.error <= self.bound and self.probability_error <= self.bound
+        """Whether both errors are within their bounds; False if one is NaN."""
+        return self.error <= self.bound and self.probability_error <= self.bound / min(1.0, self.temperature)
 
     @property
     def changed(self) -> int:
@@ -62,6 +65,17 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Recalibration:
+    """The temperature was fitted to the images `data` after the export.
+
+    `model_sha256` is the SHA-256 of the file before that.
+    """
+
+    data: str
+    model_sha256: str
+
+
+@dataclass(frozen=True)
 class Certificate:
     """The comparisons of a model with PyTorch, and the SHA-256 of everything that they depend on.
 
@@ -69,7 +83,8 @@ class Certificate:
     name the software and the machine. `torch_accuracy` is in [0, 1]. `passes` names the graph passes that changed an
     fp32 model. `speeds` holds the images/s of the candidates of `netkit export --tune` in one thread, by their passes,
     e.g. "none" or "fold_pixels,merge_linear". `without_casts` tells that the network casts to another floating-point
-    type, and that PyTorch's float64 logits are computed without these casts. The hashes detect changes; they are no
+    type, and that PyTorch's float64 logits are computed without these casts. `recalibration` is None unless `netkit
+    calibrate` wrote the file. The hashes detect changes; they are no
     signature.
     """
 
@@ -87,6 +102,7 @@ class Certificate:
     passes: tuple[str, ...] = field(default=(), metadata=schema.ADDED_LATER)
     speeds: Mapping[str, int] = field(default_factory=dict, metadata=schema.ADDED_LATER)
     without_casts: bool = field(default=False, metadata=schema.ADDED_LATER)
+    recalibration: Recalibration | None = field(default=None, metadata=schema.ADDED_LATER)
 
     def __str__(self) -> str:
         first = self.comparisons[0]

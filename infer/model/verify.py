@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from netkit.core.errors import ModelError
 from netkit.core.model_card import METADATA_KEY
+from netkit.data.calibration import softmax
 from netkit.infer.check import Check
 from netkit.infer.model import certificate, probes
 from netkit.infer.model.certificate import Certificate, sha256
@@ -125,11 +125,11 @@ def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int
     batches = [
         order[start : start + size] for order in orders for size in batch_sizes for start in range(0, len(order), size)
     ]
-    errors, softmax_errors = [], []
+    temperature, errors, softmax_errors = session.card.confidence.temperature, [], []
     for rows in batches:
         logits, probabilities = session.run(images_u8[rows])
         errors.append(np.abs(logits - expected[rows]).max())
-        softmax_errors.append(np.abs(probabilities - _softmax(logits)).max())
+        softmax_errors.append(np.abs(probabilities - softmax(logits, temperature)).max())
     error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if any value is NaN
     name = f"outputs on {NAMES[session.provider]}"
     fix = f"pass another --device, or {EXPORT_AGAIN} on this machine"
@@ -140,8 +140,3 @@ def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int
     note = " (device not compared at export)" if certified_bound is None else ""
     ok = bool(error <= bound)
     return Check(name, ok, f"largest logit error {error:.2g}, allowed {bound:.2g}{note}", "" if ok else fix)
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True).astype(np.float64))
-    return exponentials / exponentials.sum(axis=1, keepdims=True)

@@ -53,8 +53,8 @@ def evaluate(
             and a note.
 
     Returns:
-        The accuracy, the precision and recall of each class, the confusion matrix, the calibration error and the
-        worst mistakes. Accuracy, precision, recall and calibration error are fractions from 0 to 1.
+        The accuracy, the precision and recall of each class, the confusion matrix, the calibration and the worst
+        mistakes. Accuracy, precision, recall and expected calibration error are fractions from 0 to 1.
 
     Raises:
         UsageError: A name, path or value is invalid.

@@ -19,11 +19,12 @@ COMMANDS = {  # name of the command -> first sentence of its help
     "verify": "Check that a model is unchanged and computes the right outputs.",
     "infer": "Classify images and write one row of results per file.",
     "evaluate": "Measure the accuracy of a model on labelled images.",
+    "calibrate": "Fit the probabilities of a model to labelled images.",
     "bench": "Measure the speed of a model on this machine.",
     "doctor": "Check the installation of netkit, and CUDA if there is a GPU.",
     "import": "Convert a PyTorch state dict to a .safetensors file.",
     "sample": "Write the test images of a data set as PNG files.",
-    "nets": "List the networks with their parameters, multiply-adds and papers.",
+    "nets": "List the networks with parameters, multiply-adds and papers.",
 }
 # How many times idle OpenMP threads spin after an operator before they sleep. With two training runs at once on two
 # cores, an epoch of residual on the digits took 0.5 to 25 s with libgomp's default and 0.6 s with this. A single run

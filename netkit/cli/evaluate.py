@@ -12,6 +12,7 @@ from netkit.api.progress import progress_bar
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
 from netkit.cli.params import (
+    AS_IN_TRAINING,
     PATH,
     batch_size_option,
     data_option,
@@ -29,8 +30,6 @@ from netkit.cli.params import (
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-AS_IN_TRAINING = "as trained"
 
 
 @click.command()
@@ -51,11 +50,15 @@ AS_IN_TRAINING = "as trained"
 def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **options: Any) -> None:
     """Measure the accuracy of a model on labelled images.
 
-    Prints accuracy, calibration error, and the precision and recall of each class ("-" if it was never predicted or has
-    no images). DATA is a data set as in 'netkit train'; it is required unless the model was trained on mnist or digits.
-    If DATA has a test split, netkit uses the test split. If it has only a validation split, netkit uses that. If it has
-    neither, netkit uses the images that training held out if the model was trained on DATA, and otherwise all images.
-    Exits with 1 if an image cannot be read.
+    Prints accuracy, the precision and recall of each class ("-" if it was never predicted or has no images), and
+    measures of calibration: the expected calibration error (ECE), the negative log likelihood (NLL) and the Brier
+    score, each with a 95% confidence interval. If the model has a temperature other than 1, they are also printed
+    for a temperature of 1.
+
+    DATA is a data set as in 'netkit train'; it is required unless the model was trained on mnist or digits. If DATA has
+    a test split, netkit uses the test split. If it has only a validation split, netkit uses that. If it has neither,
+    netkit uses the images that training held out if the model was trained on DATA, and otherwise all images. Exits with
+    1 if an image cannot be read.
 
     \b
     Example: netkit evaluate model.onnx --data photos/ --out report.html
@@ -67,6 +70,8 @@ def evaluate(file: Path, unverified: bool, out: Path | None, as_json: bool, **op
         print_json({**asdict(evaluation), "mean_corrupted": evaluation.mean_corrupted})
     else:
         print_table([row.cells for row in evaluation.classes])
+        click.echo()
+        print_table(evaluation.calibration_cells)
         if evaluation.corrupted:
             click.echo()
             print_table(evaluation.corruption_cells)

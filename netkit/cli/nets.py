@@ -17,7 +17,7 @@ from netkit.core.runs import is_external
 @click.argument("arch", required=False, type=ARCHITECTURE, metavar="[ARCH]")
 @json_option
 def nets(arch: str | None, as_json: bool) -> None:
-    """List the networks with their parameters, multiply-adds and papers.
+    """List the networks with parameters, multiply-adds and papers.
 
     With ARCH, one of these networks, list its layers. The numbers are for one grey image of 28x28 pixels.
     """

@@ -210,6 +210,7 @@ max_pixels_option = option(
     "--max-pixels", type=Number(int, 1), metavar="N", default=64_000_000,
     help="Largest image, in pixels.", show_default="64 million",
 )  # fmt: skip
+AS_IN_TRAINING = "as trained"  # for show_default
 layout_option = partial(
     option, "--layout", type=LazyChoice("layout", _layouts), metavar="NAME",
     help="Subfolders: splits, classes, auto.",

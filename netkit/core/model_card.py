@@ -13,6 +13,7 @@ from netkit.core.errors import CardError
 
 VERSION = 2  # of the JSON format
 METADATA_KEY = "netkit.card"  # in the ONNX metadata and in the safetensors header
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 MAX_SIDE = 4096  # pixels; a card with a larger side is wrong or malicious
 
 
@@ -49,6 +50,24 @@ class Input:
             return self.width, self.height
         shorter = min(width, height)
         return int(self.resize * width / shorter), int(self.resize * height / shorter)
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How the logits of a network become probabilities: softmax(logits / `temperature`).
+
+    The temperature was fitted on `images` images that were not used for training; 0 if it was not fitted. Raises
+    CardError for invalid values.
+    """
+
+    temperature: float = 1.0
+    images: int = 0
+
+    def __post_init__(self) -> None:
+        if not MIN_TEMPERATURE <= self.temperature <= MAX_TEMPERATURE:
+            raise CardError(f"temperature must be {MIN_TEMPERATURE} to {MAX_TEMPERATURE}, not {self.temperature}")
+        if self.images < 0:
+            raise CardError(f"the number of images must be 0 or more, not {self.images}")
 
 
 @dataclass(frozen=True)
@@ -96,6 +115,7 @@ class ModelCard:
     origin: Origin
     resize: int | None = None
     draft: bool = False
+    confidence: Confidence = field(default=Confidence(), metadata=schema.ADDED_LATER)
 
     @property
     def input(self) -> Input:

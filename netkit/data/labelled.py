@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from netkit.images.files import Skipped
 
 logger = logging.getLogger(__name__)
 
+Purpose = Literal["evaluating", "calibrating"]
 MAX_LABELS_LISTED = 5  # in an error message
 
 
@@ -36,18 +37,25 @@ class LabelledImages:
     truth: NDArray[np.int64]
 
 
-def load(source: str | None, card: ModelCard, reading: Mapping[str, Any] | None = None) -> LabelledImages:
+def load(
+    source: str | None,
+    card: ModelCard,
+    reading: Mapping[str, Any] | None = None,
+    *,
+    purpose: Purpose = "evaluating",
+) -> LabelledImages:
     """Load the test images of a data set. The default is the model's own data set, if it is built in.
 
     `source` is a value of --data, and `reading` holds fields of Options that say how it is read; the default is as in
     training if the names of the data sets are equal. Image files without a test split are represented by their
     validation split, or else by those that were kept for testing if the model was trained on these files, or else all.
+    For calibrating, the validation split comes before the test split.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
     source = None if source is None else local_path(source)
     registry.require_fitting(card.origin.data if source is None else source, reading or ())
     if source is not None and registry.has_image_files(source):
-        entries, note = _test_entries(Path(source), card, reading or {})
+        entries, note = _entries(Path(source), card, reading or {}, purpose)
         if not entries:
             raise DataError(f"{source}: contains no images")
         truth = _label_indices(source, [entry.label for entry in entries], card)
@@ -66,22 +74,24 @@ def _own_data_set(card: ModelCard) -> DataSet:
     return data
 
 
-def _test_entries(path: Path, card: ModelCard, reading: Mapping[str, Any]) -> tuple[Sequence[ImageEntry], str]:
-    """Return the images to evaluate on, and a note on them for the name of the data set."""
+def _entries(
+    path: Path, card: ModelCard, reading: Mapping[str, Any], purpose: Purpose
+) -> tuple[Sequence[ImageEntry], str]:
+    """Return the images of a data set that fit the purpose, and a note on them for the name of the data set."""
     options, skipped = _options(path, card, reading), Skipped()
     train, val, test, sources = image_files.list_images(path, options, skipped)
     if skipped:
         logger.info("%s: %s", path, skipped)
-    if test:
-        logger.info("%s: evaluating on the %s test images (%s)", path, f"{len(test):,}", sources[TEST])
+    if test and not (val and purpose == "calibrating"):
+        logger.info("%s: %s on the %s test images (%s)", path, purpose, f"{len(test):,}", sources[TEST])
         return test, ""
     if val:
-        logger.info("%s: evaluating on the %s validation images (%s)", path, f"{len(val):,}", sources[VAL])
+        logger.info("%s: %s on the %s validation images (%s)", path, purpose, f"{len(val):,}", sources[VAL])
         return (
             val,
             f" (validation images{', also used in training' if path.resolve().name == card.origin.data else ''})",
         )
-    return _not_trained_on(path, train, card, options) or train, ""
+    return _not_trained_on(path, train, card, options, purpose) or train, ""
 
 
 def _options(path: Path, card: ModelCard, reading: Mapping[str, Any]) -> Options:
@@ -96,7 +106,7 @@ def _options(path: Path, card: ModelCard, reading: Mapping[str, Any]) -> Options
 
 
 def _not_trained_on(
-    path: Path, entries: Sequence[ImageEntry], card: ModelCard, options: Options
+    path: Path, entries: Sequence[ImageEntry], card: ModelCard, options: Options, purpose: Purpose
 ) -> Sequence[ImageEntry]:
     """Return the images that were kept for testing if the model was trained on these files, and otherwise none."""
     if card.origin.val_split is None or {entry.label for entry in entries} != set(card.labels):
@@ -106,14 +116,15 @@ def _not_trained_on(
     except DataError:  # training rejects these files, so the model was not trained on them
         return ()
     if sha256 == card.origin.data_sha256:
-        count = f"{len(test):,}"
-        logger.info("%s: the model was trained on this data set; evaluating on the %s held-out images", path, count)
+        message = "%s: the model was trained on this data set; %s on the %s held-out images"
+        logger.info(message, path, purpose, f"{len(test):,}")
         return test
     if path.resolve().name == card.origin.data:
         logger.warning(
-            "%s: differs from the data set that the model was trained on; evaluating on all images, which may include "
-            "its training images",
+            "%s: differs from the data set that the model was trained on; %s on all images, which may include its "
+            "training images",
             path,
+            purpose,
         )
     return ()
 

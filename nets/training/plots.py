@@ -33,7 +33,7 @@ def draw_all(
     smoothed_labels: bool,
     images: Images,
     labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[np.floating],
     class_names: Sequence[str],
 ) -> None:
     """Write the pictures of a run to the folder `out`. A picture that cannot be drawn causes a warning.
@@ -100,7 +100,7 @@ def confusion(labels: NDArray[np.int64], predictions: NDArray[np.int64], class_n
 def mistakes(
     images: Images,
     labels: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[np.floating],
     class_names: Sequence[str],
 ) -> Figure:
     """Draw the misclassified test images with the largest cross entropy, the worst first.

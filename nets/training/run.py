@@ -18,6 +18,7 @@ from netkit.core.model_card import ModelCard, Origin
 from netkit.core.runs import CONFUSION, CURVES, LOGS, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
 from netkit.core.system import usable_cores
 from netkit.core.version import VERSION
+from netkit.data.calibration import softmax
 from netkit.data.dataset import DataSet
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
@@ -109,7 +110,8 @@ def train(plan: Plan, data: DataSet, callbacks: Callbacks = NO_CALLBACKS) -> Tra
         _start(trainer, plan, arguments)
         with _event_writer(trainer, plan) as events:
             _run(trainer, plan, arguments, callbacks, events)
-        card = replace(card, origin=replace(card.origin, test_accuracy=trainer.finish()))
+        origin = replace(card.origin, test_accuracy=trainer.finish())
+        card = replace(card, origin=origin, confidence=trainer.calibrate())
         if ranks.is_main:
             _finish(trainer, data, plan.out, card, arguments)
         del trainer  # its DDP refers to the process group
@@ -208,10 +210,10 @@ def _finish(trainer: Trainer, data: DataSet, out: Path, card: ModelCard, argumen
             with suppress(OSError):
                 (out / name).unlink()
         atomic_io.write_atomic(path, weights)
-    probabilities = predict(trainer.result, trainer.test_images).softmax(dim=1).cpu().numpy()
+    logits = predict(trainer.result, trainer.test_images).cpu().numpy()
     plots.draw_all(
         out, trainer.rows, smoothed_labels=trainer.recipe.label_smoothing > 0, images=data.test_images,
-        labels=data.test_labels, probabilities=probabilities, class_names=card.labels,
+        labels=data.test_labels, probabilities=softmax(logits, card.confidence.temperature), class_names=card.labels,
     )  # fmt: skip
     (out / STATE).unlink(missing_ok=True)
 

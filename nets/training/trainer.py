@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from netkit.core.errors import UsageError
+from netkit.core.model_card import Confidence
+from netkit.data.calibration import MIN_IMAGES, fit_confidence
 from netkit.data.dataset import DataSet
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import Augmentation
@@ -22,7 +24,7 @@ from netkit.nets.training.checkpoint import load_state
 from netkit.nets.training.device import DTYPES, autocast, choose_precision
 from netkit.nets.training.distributed import SINGLE_PROCESS, Ranks, data_parallel
 from netkit.nets.training.feed import Feed
-from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, best_epoch, evaluate
+from netkit.nets.training.metrics import SPLIT_NAMES, EpochMetrics, best_epoch, evaluate, predict
 from netkit.nets.training.optim import Optimizer
 from netkit.nets.training.recipe import Recipe
 from netkit.nets.training.sampling import Sampler
@@ -115,6 +117,18 @@ class Trainer:
         stopped = f"; stopped after epoch {last.epoch}" if self.step < self.schedule.steps else ""
         logger.info("best epoch %s: validation accuracy %.2f%%%s", best.epoch, 100 * best.eval_accuracy, stopped)
         return evaluate(self.result, self.test_images, self.test_labels)[1]
+
+    def calibrate(self) -> Confidence:
+        """Fit the temperature of `result`, after `finish`, to the validation images; without them, it is 1."""
+        if self.split == "test":
+            return Confidence()
+        logits = predict(self.result, self._eval_images).cpu().numpy()
+        confidence = fit_confidence(logits, self._eval_labels.cpu().numpy())
+        if confidence.images:
+            logger.info("temperature %.4g, fitted on %s validation images", confidence.temperature, f"{len(logits):,}")
+        else:
+            logger.info("the probabilities are not calibrated: that needs %s validation images", MIN_IMAGES)
+        return confidence
 
     def snapshot(self) -> Snapshot:
         """Return the state of the training. The tensors are not copied: save them before the next step.

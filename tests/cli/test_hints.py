@@ -92,6 +92,7 @@ LINES = {  # name of the case -> command line to run in `place`, and its stdin
     "verify": ("netkit verify runs/residual/model.onnx", b""),
     "infer": ("netkit infer --json -- -x.png $'a\\nb.png' images/", b""),
     "evaluate": ("netkit evaluate --data images/ runs/residual/model.onnx --json", b""),
+    "calibrate": ("netkit calibrate runs/residual/model.onnx --data digits --out -new.onnx", b""),
     "bench": ("netkit bench runs/residual/model.onnx --seconds 0.05 --batch-size 4 --batch-size 1", b""),
     "doctor": ("netkit doctor", b""),
     "import": ("netkit import ./-net.pth", b""),

@@ -26,7 +26,8 @@ def test_a_round_trip_preserves_every_byte_of_the_json() -> None:
         '"labels": ["cat", "\\u00e9"], "mean": [0.5, 0.25, 0.1], "std": [1.0, 2.0, 0.3], "origin": {"data": "digits", '
         '"data_sha256": "0", "recipe": {"name": "fast", "epochs": 2.5, "batch_size": 64, "nesterov": true}, "seed": 0, '
         '"test_accuracy": 0.5, "netkit": "0.1.0", "torch": "2.9", "val_split": 0.1, "validated_on_test": true, '
-        '"data_options": {"layout": "classes"}, "max_bytes": 1000, "max_pixels": 2000}}'
+        '"data_options": {"layout": "classes"}, "max_bytes": 1000, "max_pixels": 2000}, '
+        '"confidence": {"temperature": 0.5, "images": 100}}'
     )
     assert ModelCard.from_json(text).to_json() == text
 
@@ -42,6 +43,18 @@ def test_a_card_of_an_earlier_version_lacks_the_fields_on_how_its_data_were_read
     fields = json.loads(card.to_json())
     del fields["origin"]["validated_on_test"], fields["origin"]["data_options"]
     assert ModelCard.from_json(json.dumps(fields)) == card
+
+
+def test_a_card_of_an_earlier_version_has_the_temperature_1(card: ModelCard) -> None:
+    fields = json.loads(card.to_json())
+    del fields["confidence"]
+    assert ModelCard.from_json(json.dumps(fields)) == card and card.confidence.temperature == 1
+
+
+@pytest.mark.parametrize(("field", "value"), [("temperature", 0.0), ("temperature", -1.0), ("images", -1)])
+def test_an_invalid_confidence_is_refused(card: ModelCard, field: str, value: float) -> None:
+    with pytest.raises(CardError, match=r"(temperature|number of images) must be .*, not"):
+        ModelCard.from_json(changed(card, f"confidence.{field}", value))
 
 
 def test_a_card_of_version_0_1_decodes_in_full_with_the_limits_of_that_version(card: ModelCard) -> None:

@@ -76,9 +76,9 @@ def test_the_calibration_error_equals_that_of_a_plain_loop(
             confidence, accuracy = (sum(column) / len(members) for column in zip(*members, strict=True))
             error += len(members) / 355 * abs(confidence - accuracy)
             images += len(members)
-    assert images == sum(bin_.images for bin_ in evaluation.calibration) == 355
-    assert evaluation.calibration_error == pytest.approx(error, abs=1e-6)
-    assert all(bin_.above < bin_.confidence <= bin_.up_to for bin_ in evaluation.calibration)
+    assert images == sum(bin_.images for bin_ in evaluation.calibration.bins) == 355
+    assert evaluation.calibration.ece.value == pytest.approx(error, abs=1e-6)
+    assert all(bin_.above < bin_.confidence <= bin_.up_to for bin_ in evaluation.calibration.bins)
 
 
 def test_mistakes_are_the_wrong_predictions_with_the_largest_cross_entropy(

@@ -67,7 +67,7 @@ def test_a_report_is_self_contained(
     page = Page(html)
     assert len(page.sources) == 16 * 6 + len(evaluation.mistakes)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
-    for text in (f"{evaluation.accuracy:.2%}", "canny edges", f"{evaluation.calibration_error:.4f}"):
+    for text in (f"{evaluation.accuracy:.2%}", "canny edges", f"{evaluation.calibration.ece.value:.4f}"):
         assert text in page.text
     assert evaluation.model_sha256 in page.text
     assert """content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">""" in html

@@ -1,0 +1,71 @@
+"""The command `netkit calibrate`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import netkit
+from netkit.api.progress import progress_bar
+from netkit.cli import hints
+from netkit.cli.console import open_terminal, print_json, print_table
+from netkit.cli.params import (
+    AS_IN_TRAINING,
+    PATH,
+    batch_size_option,
+    data_option,
+    device_option,
+    invert_option,
+    json_option,
+    label_column_option,
+    layout_option,
+    max_bytes_option,
+    max_pixels_option,
+    option,
+    path_column_option,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.argument("file", type=PATH, metavar="MODEL.onnx")
+@data_option(help="Labelled images, as in 'netkit train'.")
+@option("--out", type=PATH, help=".onnx file to write.", show_default="MODEL.calibrated.onnx")
+@layout_option(show_default=AS_IN_TRAINING)
+@path_column_option(show_default=AS_IN_TRAINING)
+@label_column_option(show_default=AS_IN_TRAINING)
+@device_option
+@batch_size_option
+@invert_option
+@max_bytes_option
+@max_pixels_option
+@json_option
+def calibrate(file: Path, as_json: bool, **options: Any) -> None:
+    """Fit the probabilities of a model to labelled images.
+
+    Writes a new model whose probabilities are softmax(logits / temperature). The temperature is the one with the
+    smallest negative log likelihood (NLL) on the images. Labels and logits do not change. The new file contains the
+    SHA-256 of the earlier one, and 'netkit verify' checks it as before.
+
+    DATA is a data set as in 'netkit evaluate', with at least 100 images. If it has a validation split, netkit uses
+    that. Pass images that were not used for training, and evaluate the new model on others. Exits with 1 if an image
+    cannot be read.
+
+    \b
+    Example: netkit calibrate model.onnx --data photos/
+    """
+    terminal = open_terminal()
+    with progress_bar("calibrate", console=terminal) as progress:
+        result = netkit.calibrate(file, progress=progress, **options)
+    if as_json:
+        print_json({**asdict(result), "path": str(result.path)})
+    else:
+        print_table([result.before.cells, result.after.cells])
+        click.echo(f"\n{result.path}: temperature {result.after.temperature:.4g}, fitted on {result.images:,} images")
+    hints.suggest_infer(model=result.path)
+    if result.unreadable:
+        click.get_current_context().exit(1)
