@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from netkit.core.errors import ModelError, UsageError, first_line
 from netkit.core.model_card import METADATA_KEY, ModelCard
+from netkit.export.attention import ExplicitAttention
 from netkit.export.capture import capture, copied, to_onnx
 from netkit.export.ceil_mode import drop_ceil_mode
 from netkit.export.instance_norm import center_instance_norms
@@ -101,7 +102,12 @@ def translate(
     # with a batch size of 1 in the example, torch would export a static batch size
     example = torch.zeros(2, card.channels, card.height, card.width, dtype=torch.uint8)
     classifier = Classifier(FromPixels(_with_spatial_means(copied(net, name=card.arch)), card).to(dtype)).eval()
-    proto = to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch)
+    try:
+        proto = to_onnx(capture(classifier, example, name=card.arch), opset=opset, name=card.arch)
+    except ModelError:  # if attention is not the cause, the second attempt raises the same error
+        with ExplicitAttention():
+            program = capture(classifier, example, name=card.arch)
+        proto = to_onnx(program, opset=opset, name=card.arch)
     drop_ceil_mode(proto)
     center_instance_norms(proto)
     return _fold_constants(proto)

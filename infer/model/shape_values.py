@@ -60,7 +60,7 @@ def _not_negative(*values: Values) -> None:
 
 
 def _add(node: NodeProto, x: Values, y: Values) -> Values:
-    _not_negative(x, y)
+    _not_negative(x + y)  # a negative constant subtracts
     return np.asarray(x + y)
 
 
