@@ -69,7 +69,7 @@ def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
     Its only metadata are `card`, and the parts of it that other tools read.
     """
     _clear_metadata(proto)
-    set_temperature(proto, card.confidence.temperature)
+    set_temperature(proto, card.confidence.temperature, name=card.arch)
     proto.ir_version = IR_VERSION
     proto.producer_name, proto.producer_version = "netkit", card.origin.netkit
     metadata = {

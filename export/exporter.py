@@ -14,8 +14,8 @@ from netkit.core import atomic_io
 from netkit.core.errors import ParityError, UsageError
 from netkit.core.model_card import METADATA_KEY, ModelCard
 from netkit.core.version import VERSION
-from netkit.data.calibration import fit_confidence
 from netkit.data.dataset import DataSet
+from netkit.data.temperature import MIN_IMAGES, fit_confidence
 from netkit.export import quantize
 from netkit.export.candidates import Candidate, fallbacks, fastest_first
 from netkit.export.convert import OPSET
@@ -139,10 +139,10 @@ def _reduced_models(reference: Reference, data: DataSet, precision: str, opset: 
 
 
 def _calibrated(model: Model, data: DataSet, *, limit: int) -> Model:
-    """Fit the temperature of a reduced model to `limit` validation images, if that of the network was fitted."""
+    """Fit the temperature of a reduced model to about `limit` validation images, if that of the network was fitted."""
     if not model.card.confidence.images or data.val_images is None or data.val_labels is None:
         return model
-    indices = evenly_spaced(len(data.val_labels), limit)
+    indices = evenly_spaced(len(data.val_labels), max(limit, MIN_IMAGES))
     logits, _ = run_batches(open_session(model, device="cpu"), data.val_images[indices], FULL_BATCH_SIZE)
     return with_confidence(model, fit_confidence(logits, data.val_labels[indices]))
 
@@ -221,7 +221,8 @@ def _explained(candidate: Candidate, failed: Comparison, reference: Reference, o
 
 def _bound_by_own_error(comparison: Comparison) -> Comparison:
     """Set the bound of an fp16 or int8 model to its error on this machine; `verify` applies it on other machines."""
-    return replace(comparison, bound=max(comparison.error, comparison.probability_error))
+    largest = max(comparison.error, comparison.probability_error * min(1.0, comparison.temperature))
+    return replace(comparison, bound=largest)
 
 
 def _certified(

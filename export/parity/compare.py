@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from netkit.data.calibration import softmax
+from netkit.data.temperature import softmax
 from netkit.export.parity.float64 import batches
 from netkit.export.parity.reference import Floats, Reference, error_bound, float32_error, max_abs
 from netkit.infer.model.certificate import Comparison

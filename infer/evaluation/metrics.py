@@ -13,6 +13,7 @@ from netkit.core.progress import Advance
 from netkit.core.system import usable_cores
 from netkit.data.classification import Indices, confusion_matrix, worst_mistakes
 from netkit.data.inspection import Problem, log_problems
+from netkit.data.temperature import softmax
 from netkit.images.decoder import Decoder, suppress_pillow_warnings
 from netkit.infer.evaluation import calibration, corruptions
 from netkit.infer.evaluation.result import ClassScore, Evaluation, Mistake
@@ -66,7 +67,7 @@ def evaluate(
     outputs = run(session, inputs, data=data, decoder=decoder, batch_size=batch_size, names=names, advance=advance)
     card, true, predictions = session.card, labels[outputs.indices], outputs.predictions
     confusion = confusion_matrix(true, predictions, len(card.labels))
-    temperature = card.confidence.temperature
+    temperature, plain = card.confidence.temperature, softmax(outputs.logits, 1.0)
     return Evaluation(
         model=session.model.name,
         model_sha256=session.model.sha256,
@@ -78,8 +79,8 @@ def evaluate(
         accuracy=float((predictions == true).mean()),
         classes=_scores(card.labels, confusion),
         confusion=tuple(map(tuple, confusion.tolist())),
-        calibration=calibration.measure(outputs.logits, true, temperature),
-        uncalibrated=calibration.measure(outputs.logits, true, 1.0) if temperature != 1 else None,
+        calibration=calibration.measure(outputs.probabilities, predictions, true, temperature),
+        uncalibrated=calibration.measure(plain, predictions, true, 1.0) if temperature != 1 else None,
         mistakes=_mistakes(outputs, true, inputs, card.labels),
         corrupted={name: float((row == true).mean()) for name, row in zip(names, outputs.corrupted, strict=True)},
     )

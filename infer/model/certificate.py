@@ -21,10 +21,10 @@ class Comparison:
     """Comparison of a model on one provider with PyTorch in float64.
 
     `optimised` tells whether ONNX Runtime optimized the graph. `error` and `probability_error` are the largest absolute
-    errors of logits and probabilities over all inputs; if the model was calibrated after its export,
-    `probability_error` is an upper limit computed from `error`. `bound` is the largest error allowed. For probabilities
-    it is divided by the `temperature` of the model if that is below 1. `torch_error` is the largest absolute logit
-    error of PyTorch in float32 on the same kind of device. `agreeing` is the number of
+    errors of logits and probabilities over all inputs; if `netkit calibrate` wrote the model, `probability_error` is an
+    upper limit computed from `error`. `bound` is the largest logit error allowed, and `probability_bound` the largest
+    probability error. `temperature` is the model's. `torch_error` is the largest absolute logit error of PyTorch in
+    float32 on the same kind of device. `agreeing` is the number of
     test images, out of `test_images`, with the same prediction as PyTorch. `accuracy` is in [0, 1], and `interval` is
     the 95 % confidence interval of its difference from PyTorch's. `at_risk` holds the indices of the test images whose
     prediction the error could change: their two largest logits differ by at most twice `error`.
@@ -46,7 +46,12 @@ class Comparison:
     @property
     def holds(self) -> bool:
         """Whether both errors are within their bounds; False if one is NaN."""
-        return self.error <= self.bound and self.probability_error <= self.bound / min(1.0, self.temperature)
+        return self.error <= self.bound and self.probability_error <= self.probability_bound
+
+    @property
+    def probability_bound(self) -> float:
+        """The largest probability error allowed. A temperature below 1 makes small logit errors larger."""
+        return self.bound / min(1.0, self.temperature)
 
     @property
     def changed(self) -> int:
@@ -55,10 +60,13 @@ class Comparison:
 
     def __str__(self) -> str:
         only_probabilities = self.error <= self.bound and not self.holds
-        kind, error = ("probability", self.probability_error) if only_probabilities else ("logit", self.error)
+        kind, error, bound = (
+            ("probability", self.probability_error, self.probability_bound) if only_probabilities
+            else ("logit", self.error, self.bound)
+        )  # fmt: skip
         return (
             f"largest {kind} error {error:.2g} on {NAMES.get(self.provider, self.provider)}"
-            f"{'' if self.optimised else ' without graph optimizations'} (allowed: {self.bound:.2g}; error of "
+            f"{'' if self.optimised else ' without graph optimizations'} (allowed: {bound:.2g}; error of "
             f"PyTorch in float32: {self.torch_error:.2g}); same label as PyTorch for {self.agreeing:,} of "
             f"{self.test_images:,} test images"
         )

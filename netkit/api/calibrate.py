@@ -8,21 +8,23 @@ from netkit.api.progress import reporting
 from netkit.core import atomic_io
 from netkit.core.errors import UsageError
 from netkit.core.progress import Progress, cumulative
+from netkit.core.runs import MODEL, choose
 from netkit.data import labelled
+from netkit.data.temperature import softmax
 from netkit.images.decoder import Decoder
 from netkit.images.limits import MAX_FILE_BYTES, MAX_PIXELS
-from netkit.infer.calibration import calibrated
 from netkit.infer.evaluation import calibration, metrics
 from netkit.infer.evaluation.calibration import Calibration
+from netkit.infer.model import onnx_file
+from netkit.infer.model.recalibration import recalibrated
 from netkit.infer.model.verify import open_verified
-from netkit.infer.predictor import open_model
 
 
 @dataclass(frozen=True)
 class CalibratedModel:
     """A calibrated .onnx file, and the calibration before and after on the `images` to which it was fitted.
 
-    `unreadable` is the number of other images, which could not be read.
+    `unreadable` is the number of images that could not be read.
     """
 
     path: Path
@@ -54,6 +56,7 @@ def calibrate(
     Args:
         model: An .onnx file that netkit exported.
         data: A data set as in `netkit.evaluate`, with at least 100 images. If it has validation images, they are used.
+            Evaluate the new model on other images.
         out: Path of the .onnx file to write. By default `model.onnx` gives `model.calibrated.onnx`.
         layout: What the folders in `data` are, as in `netkit.train`. By default, this and the columns are as in
             training if `data` has the same name.
@@ -92,9 +95,9 @@ def calibrate(
     if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"--out {path}: is the model that is calibrated; pass another path")
     atomic_io.require_writable(path)
-    session = open_model(source, device=device)
-    options = {"layout": layout, "path_column": path_column, "label_column": label_column}
-    reading = {name: value for name, value in options.items() if value is not None}
+    fix = "export the model again with 'netkit export'"
+    session = open_verified(onnx_file.read(choose(MODEL, file=source, arch=None)), device=device, threads=1, fix=fix)
+    reading = {"layout": layout, "path_column": path_column, "label_column": label_column}
     images = labelled.load(None if data is None else str(data), session.card, reading, purpose="calibrating")
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     with reporting(progress, "calibrate") as progress_report:
@@ -107,10 +110,14 @@ def calibrate(
             advance=cumulative(progress_report, len(images.truth)),
         )
     labels = images.truth[outputs.indices]
-    new = calibrated(session.model, outputs.logits, labels, data=images.name)
-    open_verified(new, device="cpu")
+    new = recalibrated(session.model, outputs.logits, labels, data=images.name)
+    open_verified(new, device="cpu", fix=fix)
     atomic_io.write_atomic(path, new.content)
+    temperature = new.card.confidence.temperature
     before, after = (
-        calibration.measure(outputs.logits, labels, card.confidence.temperature) for card in (session.card, new.card)
-    )
+        calibration.measure(probabilities, outputs.predictions, labels, card.confidence.temperature)
+        for probabilities, card in (
+            (outputs.probabilities, session.card), (softmax(outputs.logits, temperature), new.card)
+        )
+    )  # fmt: skip
     return CalibratedModel(path, len(labels), len(outputs.problems), before, after)

@@ -74,8 +74,7 @@ def evaluate(
     if report_path is not None:
         report.check_path(report_path)
     session = open_model(Path(model), device=device, verify=verify)
-    options = {"layout": layout, "path_column": path_column, "label_column": label_column}
-    reading = {name: value for name, value in options.items() if value is not None}
+    reading = {"layout": layout, "path_column": path_column, "label_column": label_column}
     tests = labelled.load(None if data is None else str(data), session.card, reading)
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
     with reporting(progress, "evaluate") as progress_report:

@@ -19,7 +19,7 @@ COMMANDS = {  # name of the command -> first sentence of its help
     "verify": "Check that a model is unchanged and computes the right outputs.",
     "infer": "Classify images and write one row of results per file.",
     "evaluate": "Measure the accuracy of a model on labelled images.",
-    "calibrate": "Fit the probabilities of a model to labelled images.",
+    "calibrate": "Calibrate the probabilities of a model on labelled images.",
     "bench": "Measure the speed of a model on this machine.",
     "doctor": "Check the installation of netkit, and CUDA if there is a GPU.",
     "import": "Convert a PyTorch state dict to a .safetensors file.",

@@ -45,15 +45,15 @@ if TYPE_CHECKING:
 @max_pixels_option
 @json_option
 def calibrate(file: Path, as_json: bool, **options: Any) -> None:
-    """Fit the probabilities of a model to labelled images.
+    """Calibrate the probabilities of a model on labelled images.
 
-    Writes a new model whose probabilities are softmax(logits / temperature). The temperature is the one with the
-    smallest negative log likelihood (NLL) on the images. Labels and logits do not change. The new file contains the
-    SHA-256 of the earlier one, and 'netkit verify' checks it as before.
+    Writes a new model whose probabilities are softmax(logits / temperature). The temperature, from 0.05 to 20, is the
+    one with the smallest negative log likelihood (NLL) on the images. Labels and logits do not change. The certificate
+    in the new file contains the SHA-256 of the earlier one.
 
-    DATA is a data set as in 'netkit evaluate', with at least 100 images. If it has a validation split, netkit uses
-    that. Pass images that were not used for training, and evaluate the new model on others. Exits with 1 if an image
-    cannot be read.
+    DATA is a data set as in 'netkit evaluate', with at least 100 images that were not used for training. netkit uses
+    its validation split if it has one, otherwise the same images as 'netkit evaluate'; then evaluate the new model on
+    another data set. Exits with 1 if an image cannot be read.
 
     \b
     Example: netkit calibrate model.onnx --data photos/
@@ -65,7 +65,7 @@ def calibrate(file: Path, as_json: bool, **options: Any) -> None:
         print_json({**asdict(result), "path": str(result.path)})
     else:
         print_table([result.before.cells, result.after.cells])
-        click.echo(f"\n{result.path}: temperature {result.after.temperature:.4g}, fitted on {result.images:,} images")
+        click.echo(f"\n{result.path}: temperature {result.after.temperature:.4g}, fitted to {result.images:,} images")
     hints.suggest_infer(model=result.path)
     if result.unreadable:
         click.get_current_context().exit(1)

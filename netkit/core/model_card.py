@@ -56,8 +56,8 @@ class Input:
 class Confidence:
     """How the logits of a network become probabilities: softmax(logits / `temperature`).
 
-    The temperature was fitted on `images` images that were not used for training; 0 if it was not fitted. Raises
-    CardError for invalid values.
+    `images` is the number of images that the temperature was fitted to; 0 if it was not fitted. Raises CardError for
+    invalid values.
     """
 
     temperature: float = 1.0

@@ -46,16 +46,17 @@ def load(
 ) -> LabelledImages:
     """Load the test images of a data set. The default is the model's own data set, if it is built in.
 
-    `source` is a value of --data, and `reading` holds fields of Options that say how it is read; the default is as in
+    `source` is a value of --data, and `reading` holds fields of Options that say how it is read; None means as in
     training if the names of the data sets are equal. Image files without a test split are represented by their
     validation split, or else by those that were kept for testing if the model was trained on these files, or else all.
-    For calibrating, the validation split comes before the test split.
+    With the purpose "calibrating", the validation split is preferred to the test split.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
     source = None if source is None else local_path(source)
-    registry.require_fitting(card.origin.data if source is None else source, reading or ())
+    reading = {name: value for name, value in (reading or {}).items() if value is not None}
+    registry.require_fitting(card.origin.data if source is None else source, reading)
     if source is not None and registry.has_image_files(source):
-        entries, note = _entries(Path(source), card, reading or {}, purpose)
+        entries, note = _entries(Path(source), card, reading, purpose)
         if not entries:
             raise DataError(f"{source}: contains no images")
         truth = _label_indices(source, [entry.label for entry in entries], card)
@@ -63,6 +64,8 @@ def load(
     data = _own_data_set(card) if source is None else registry.load(source)
     assert isinstance(data, ArrayDataSet)
     truth = _label_indices(data.name, [data.labels[label] for label in data.test_labels.tolist()], card)
+    if purpose == "calibrating":
+        logger.info("%s: calibrating on the %s test images; evaluate on other images", data.name, f"{len(truth):,}")
     return LabelledImages(data.name, data.test_images.transpose(0, 2, 3, 1), truth)
 
 
@@ -70,7 +73,7 @@ def _own_data_set(card: ModelCard) -> DataSet:
     name = card.origin.data  # a folder may have the same name, so compare the hash
     data = registry.load(name) if name in registry.BUILT_IN else None
     if data is None or data.sha256 != card.origin.data_sha256:
-        raise UsageError(f"--data is required: the model was trained on {name!r}; pass labelled images to test it on")
+        raise UsageError(f"--data is required: the model was trained on {name!r}; pass labelled images")
     return data
 
 

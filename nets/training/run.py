@@ -18,8 +18,8 @@ from netkit.core.model_card import ModelCard, Origin
 from netkit.core.runs import CONFUSION, CURVES, LOGS, METRICS, MISTAKES, MODELS, PARITY, STATE, WEIGHTS
 from netkit.core.system import usable_cores
 from netkit.core.version import VERSION
-from netkit.data.calibration import softmax
 from netkit.data.dataset import DataSet
+from netkit.data.temperature import softmax
 from netkit.nets.build import build
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training import checkpoint, distributed, plots, record, state

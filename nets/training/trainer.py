@@ -16,8 +16,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from netkit.core.errors import UsageError
 from netkit.core.model_card import Confidence
-from netkit.data.calibration import MIN_IMAGES, fit_confidence
 from netkit.data.dataset import DataSet
+from netkit.data.temperature import MIN_IMAGES, fit_confidence
 from netkit.nets.normalize import FromPixels
 from netkit.nets.training.augment import Augmentation
 from netkit.nets.training.checkpoint import load_state
@@ -125,9 +125,10 @@ class Trainer:
         logits = predict(self.result, self._eval_images).cpu().numpy()
         confidence = fit_confidence(logits, self._eval_labels.cpu().numpy())
         if confidence.images:
-            logger.info("temperature %.4g, fitted on %s validation images", confidence.temperature, f"{len(logits):,}")
+            logger.info("temperature %.4g, fitted to %s validation images", confidence.temperature, f"{len(logits):,}")
         else:
-            logger.info("the probabilities are not calibrated: that needs %s validation images", MIN_IMAGES)
+            message = "the probabilities are not calibrated: there are %s validation images, and at least %s are needed"
+            logger.info(message, len(logits), MIN_IMAGES)
         return confidence
 
     def snapshot(self) -> Snapshot:

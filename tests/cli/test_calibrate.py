@@ -26,9 +26,10 @@ def test_the_new_model_has_better_probabilities_and_the_same_labels(
     assert done.returncode == 0, done.stderr
     header, before, after = (line.split() for line in done.stdout.splitlines()[:3])
     assert header == ["temperature", "ECE", "NLL", "Brier", "score"] and before[0] == "1" != after[0]
-    assert f"model.calibrated.onnx: temperature {after[0]}, fitted on 355 images" in done.stdout
+    assert f"model.calibrated.onnx: temperature {after[0]}, fitted to 355 images" in done.stdout
     assert done.stderr.endswith("next: netkit infer images/ --model model.calibrated.onnx\n")
-    assert netkit("verify", "model.calibrated.onnx").returncode == 0
+    assert "calibrated on digits" in netkit("verify", "model.calibrated.onnx").stdout
+    assert "digits: calibrating on the 355 test images; evaluate on other images" in done.stderr
     rows = {}
     for name in ("model", "model.calibrated"):
         assert netkit("infer", "images", "--model", f"{name}.onnx", "--out", "out.csv").returncode == 0
@@ -42,7 +43,9 @@ def test_evaluate_reports_the_calibration_before_and_after(netkit: Netkit, model
     assert plain["uncalibrated"] is None
     assert netkit("calibrate", "model.onnx", *DIGITS).returncode == 0
     (row,) = map(json.loads, netkit("evaluate", "model.calibrated.onnx", *DIGITS, "--json").stdout.splitlines())
-    assert row["uncalibrated"] == plain["calibration"] and row["accuracy"] == plain["accuracy"]
+    for name in ("ece", "nll", "brier"):
+        assert row["uncalibrated"][name] == pytest.approx(plain["calibration"][name], abs=1e-6)
+    assert row["accuracy"] == plain["accuracy"]
     assert row["calibration"]["nll"]["value"] < row["uncalibrated"]["nll"]["value"]
     table = netkit("evaluate", "model.calibrated.onnx", *DIGITS, "--out", "report.html").stdout
     assert len([line for line in table.splitlines() if "(" in line and " to " in line]) == 2

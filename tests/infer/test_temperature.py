@@ -1,5 +1,7 @@
 """The temperature in the graph: ONNX Runtime computes softmax(logits / temperature), and the logits do not change."""
 
+from collections.abc import Callable
+
 import numpy as np
 import onnx
 import pytest
@@ -7,12 +9,12 @@ from onnx import ModelProto
 
 from netkit.core.errors import ModelError
 from netkit.core.model_card import Confidence, ModelCard
-from netkit.data.calibration import softmax
+from netkit.data.temperature import softmax
 from netkit.infer.model import onnx_file
 from netkit.infer.model.onnx_file import Model
 from netkit.infer.model.temperature import set_temperature, with_confidence
 from netkit.infer.runtime.session import open_session
-from tests.support.onnx_models import linear_model
+from tests.support.onnx_models import add_nodes, linear_model
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def test_onnx_runtime_divides_the_logits_by_the_temperature(
     proto: ModelProto, card: ModelCard, temperature: float
 ) -> None:
     logits, _ = outputs(proto, card)
-    set_temperature(proto, temperature)
+    set_temperature(proto, temperature, name="m.onnx")
     onnx.checker.check_model(proto, full_check=True)
     unchanged, probabilities = outputs(proto, card)
     assert (unchanged == logits).all()
@@ -39,20 +41,36 @@ def test_onnx_runtime_divides_the_logits_by_the_temperature(
 
 
 def test_a_temperature_replaces_an_earlier_one_and_1_restores_the_graph(proto: ModelProto) -> None:
-    plain, once = (proto.SerializeToString(deterministic=True) for _ in range(2))
-    set_temperature(proto, 2)
+    plain = proto.SerializeToString(deterministic=True)
+    set_temperature(proto, 2, name="m.onnx")
     once = proto.SerializeToString(deterministic=True)
-    set_temperature(proto, 0.3)
-    set_temperature(proto, 2)
+    set_temperature(proto, 0.3, name="m.onnx")
+    set_temperature(proto, 2, name="m.onnx")
     assert proto.SerializeToString(deterministic=True) == once != plain
-    set_temperature(proto, 1)
+    set_temperature(proto, 1, name="m.onnx")
     assert proto.SerializeToString(deterministic=True) == plain
 
 
-def test_probabilities_that_are_not_the_softmax_of_the_logits_are_refused(proto: ModelProto) -> None:
+def sigmoid(proto: ModelProto) -> None:
     proto.graph.node[-1].op_type = "Sigmoid"
-    with pytest.raises(ModelError, match="probabilities of the model are not the Softmax of its logits"):
-        set_temperature(proto, 2)
+
+
+def renamed_factor(proto: ModelProto) -> None:
+    proto.graph.initializer[-1].name = proto.graph.node[-2].input[1] = "other"
+
+
+def second_use(proto: ModelProto) -> None:
+    add_nodes(proto, "other = Relu (netkit_scaled_logits)")
+
+
+@pytest.mark.parametrize("change", [sigmoid, renamed_factor, second_use])
+def test_probabilities_that_are_computed_in_another_way_are_refused(
+    proto: ModelProto, change: Callable[[ModelProto], None]
+) -> None:
+    set_temperature(proto, 0.5, name="m.onnx")
+    change(proto)
+    with pytest.raises(ModelError, match=r"m\.onnx: its probabilities are not the Softmax of its logits"):
+        set_temperature(proto, 2, name="m.onnx")
 
 
 def test_the_card_and_the_graph_get_the_same_temperature(model: Model) -> None:

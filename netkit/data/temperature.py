@@ -24,22 +24,24 @@ def fit_confidence(logits: Floats, labels: NDArray[np.int64]) -> Confidence:
 def fit_temperature(logits: Floats, labels: NDArray[np.int64]) -> float:
     """Return the temperature at which softmax(logits / temperature) has the smallest negative log likelihood.
 
-    `logits` are (N, classes), `labels` the true classes (N,). If the logits predict all N classes correctly, there is
-    no minimum. The result is then the temperature at which the mean probability of the predicted class is
-    (N + 1) / (N + 2). It is rounded to four decimals and lies between MIN_TEMPERATURE and MAX_TEMPERATURE.
+    `logits` are (N, classes), `labels` the true classes (N,). The mean probability of the predicted classes is at most
+    (N + 1) / (N + 2), which Laplace's rule of succession gives for N correct predictions; without this limit, it would
+    be 1 if there are no mistakes. The temperature is rounded to four decimals and lies between MIN_TEMPERATURE and
+    MAX_TEMPERATURE.
     """
-    exact, count = logits.astype(np.float64), len(labels)
-    true = np.take_along_axis(exact, labels[:, None], axis=1)[:, 0]  # the logits of the true classes
+    logits = logits.astype(np.float64)
+    true_logits = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+    max_confidence = (len(labels) + 1) / (len(labels) + 2)
 
-    def slope(inverse: float) -> float:
+    def nll_slope(inverse: float) -> float:
         """The derivative of the negative log likelihood with respect to 1 / temperature."""
-        return float(((softmax(exact, 1 / inverse) * exact).sum(axis=1) - true).mean())
+        return float(((softmax(logits, 1 / inverse) * logits).sum(axis=1) - true_logits).mean())
 
-    def excess(inverse: float) -> float:
-        return float(softmax(exact, 1 / inverse).max(axis=1).mean()) - (count + 1) / (count + 2)
+    def excess_confidence(inverse: float) -> float:
+        return float(softmax(logits, 1 / inverse).max(axis=1).mean()) - max_confidence
 
-    all_correct = bool((true == exact.max(axis=1)).all())
-    return round(1 / _zero(excess if all_correct else slope, 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE), 4)
+    limits = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
+    return round(1 / min(_zero(function, *limits) for function in (nll_slope, excess_confidence)), 4)
 
 
 def softmax(logits: Floats, temperature: float) -> NDArray[np.float64]:

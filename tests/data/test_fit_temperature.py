@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from netkit.core.model_card import MAX_TEMPERATURE, MIN_TEMPERATURE, Confidence
-from netkit.data.calibration import fit_confidence, fit_temperature, softmax
+from netkit.data.temperature import fit_confidence, fit_temperature, softmax
 
 
 def scaled_logits(count: int, scale: float, seed: int = 0) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -22,6 +22,10 @@ def scaled_logits(count: int, scale: float, seed: int = 0) -> tuple[NDArray[np.f
 
 def nll(logits: NDArray[np.floating], labels: NDArray[np.int64], temperature: float) -> float:
     return F.cross_entropy(torch.from_numpy(logits).double() / temperature, torch.from_numpy(labels)).item()
+
+
+def mean_confidence(logits: NDArray[np.floating], temperature: float) -> float:
+    return float((torch.from_numpy(logits).double() / temperature).softmax(1).max(1).values.mean())
 
 
 @given(st.floats(0.2, 5), st.integers(0, 100))
@@ -37,11 +41,16 @@ def test_the_temperature_undoes_a_scale_of_the_logits() -> None:
     assert fit_temperature(logits, labels) == pytest.approx(2.5, rel=0.03)
 
 
-def test_without_mistakes_the_mean_confidence_is_that_of_the_rule_of_succession() -> None:
+@pytest.mark.parametrize("mistakes", [0, 1])
+def test_the_mean_confidence_is_at_most_that_of_the_rule_of_succession(mistakes: int) -> None:
     logits, labels = scaled_logits(500, 1)
     logits += 20 * np.eye(5, dtype=np.float32)[labels]
-    probabilities = softmax(logits, fit_temperature(logits, labels))
-    assert probabilities.max(axis=1).mean() == pytest.approx(501 / 502, abs=1e-4)
+    labels[:mistakes] = np.argsort(logits[:mistakes], axis=1)[:, -2]
+    confidence = mean_confidence(logits, fit_temperature(logits, labels))
+    if mistakes:
+        assert confidence < 501 / 502
+    else:
+        assert confidence == pytest.approx(501 / 502, abs=1e-4)
 
 
 def test_the_temperature_has_limits() -> None:
