@@ -11,21 +11,7 @@ import netkit
 from netkit.api.progress import progress_bar
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import (
-    AS_IN_TRAINING,
-    PATH,
-    batch_size_option,
-    data_option,
-    device_option,
-    invert_option,
-    json_option,
-    label_column_option,
-    layout_option,
-    max_bytes_option,
-    max_pixels_option,
-    option,
-    path_column_option,
-)
+from netkit.cli.params import PATH, json_option, labelled_images_options, option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,16 +19,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
-@data_option(help="Labelled images, as in 'netkit train'.")
+@labelled_images_options
 @option("--out", type=PATH, help=".onnx file to write.", show_default="MODEL.calibrated.onnx")
-@layout_option(show_default=AS_IN_TRAINING)
-@path_column_option(show_default=AS_IN_TRAINING)
-@label_column_option(show_default=AS_IN_TRAINING)
-@device_option
-@batch_size_option
-@invert_option
-@max_bytes_option
-@max_pixels_option
 @json_option
 def calibrate(file: Path, as_json: bool, **options: Any) -> None:
     """Calibrate the probabilities of a model on labelled images.

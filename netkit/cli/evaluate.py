@@ -11,22 +11,7 @@ import netkit
 from netkit.api.progress import progress_bar
 from netkit.cli import hints
 from netkit.cli.console import open_terminal, print_json, print_table
-from netkit.cli.params import (
-    AS_IN_TRAINING,
-    PATH,
-    batch_size_option,
-    data_option,
-    device_option,
-    invert_option,
-    json_option,
-    label_column_option,
-    layout_option,
-    max_bytes_option,
-    max_pixels_option,
-    no_verify_option,
-    option,
-    path_column_option,
-)
+from netkit.cli.params import PATH, json_option, labelled_images_options, no_verify_option, option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,15 +19,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=PATH, metavar="MODEL.onnx")
-@data_option(help="Labelled images, as in 'netkit train'.")
-@layout_option(show_default=AS_IN_TRAINING)
-@path_column_option(show_default=AS_IN_TRAINING)
-@label_column_option(show_default=AS_IN_TRAINING)
-@device_option
-@batch_size_option
-@invert_option
-@max_bytes_option
-@max_pixels_option
+@labelled_images_options
 @no_verify_option
 @option("--corrupt", is_flag=True, help="Also measure accuracy with noise, blur, fog, ...")
 @option("--out", type=PATH, help="Also write a report to this .html file.")

@@ -210,7 +210,6 @@ max_pixels_option = option(
     "--max-pixels", type=Number(int, 1), metavar="N", default=64_000_000,
     help="Largest image, in pixels.", show_default="64 million",
 )  # fmt: skip
-AS_IN_TRAINING = "as trained"  # for show_default
 layout_option = partial(
     option, "--layout", type=LazyChoice("layout", _layouts), metavar="NAME",
     help="Subfolders: splits, classes, auto.",
@@ -221,3 +220,16 @@ no_verify_option = option(
     "--no-verify", "unverified", is_flag=True, help="Use the model even if it fails a check, with a warning."
 )
 json_option = option("--json", "as_json", is_flag=True, help="Print results as JSON, one object per line.")
+
+
+def labelled_images_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that runs a model on labelled images: which images, and how to read and run them."""
+    as_trained = {"show_default": "as trained"}
+    options = (
+        data_option(help="Labelled images, as in 'netkit train'."),
+        layout_option(**as_trained), path_column_option(**as_trained), label_column_option(**as_trained),
+        device_option, batch_size_option, invert_option, max_bytes_option, max_pixels_option,
+    )  # fmt: skip
+    for add_option in reversed(options):
+        command = add_option(command)
+    return command
