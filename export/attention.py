@@ -37,10 +37,14 @@ def attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Equivalent of F.scaled_dot_product_attention: (..., L, E), (..., S, E) and (..., S, D) -> (..., L, D)."""
+    """Like F.scaled_dot_product_attention: (..., L, E), (..., S, E) and (..., S, D) -> (..., L, D).
+
+    The output is NaN for a query whose keys are all masked.
+    """
     if enable_gqa:
         key, value = (x.repeat_interleave(query.size(-3) // x.size(-3), dim=-3) for x in (key, value))
-    scores = (query * (scale or 1 / math.sqrt(query.size(-1)))) @ key.transpose(-2, -1)  # (..., L, S)
+    scale = 1 / math.sqrt(query.size(-1)) if scale is None else scale
+    scores = (query * scale) @ key.transpose(-2, -1)  # (..., L, S)
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:

@@ -64,9 +64,9 @@ def convert(
 
 
 def serialize(proto: onnx.ModelProto, card: ModelCard) -> bytes:
-    """Set the temperature of `proto`, check it, and return its bytes.
+    """Set the temperature and the metadata of `proto`, check the model, and return its bytes.
 
-    Its only metadata are `card`, and the parts of it that other tools read.
+    The metadata contain only `card`, and the parts of the card that other tools read.
     """
     _clear_metadata(proto)
     set_temperature(proto, card.confidence.temperature, name=card.arch)

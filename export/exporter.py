@@ -139,7 +139,10 @@ def _reduced_models(reference: Reference, data: DataSet, precision: str, opset: 
 
 
 def _calibrated(model: Model, data: DataSet, *, limit: int) -> Model:
-    """Fit the temperature of a reduced model to about `limit` validation images, if that of the network was fitted."""
+    """Fit a temperature to an fp16 or int8 model if `netkit train` fitted one to the network.
+
+    Uses at most max(`limit`, MIN_IMAGES) validation images.
+    """
     if not model.card.confidence.images or data.val_images is None or data.val_labels is None:
         return model
     indices = evenly_spaced(len(data.val_labels), max(limit, MIN_IMAGES))

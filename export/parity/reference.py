@@ -80,7 +80,8 @@ def compute_reference(net: nn.Module, card: ModelCard, images: Images, labels: N
     Raises ModelError as `float64_logits` does.
     """
     torch.set_num_threads(usable_cores())
-    limit = max_images(copied(net, name=card.arch), card)  # it runs with gradients; `net` may store its activations
+    # a copy: the forward pass of max_images records gradients, and a network may store its activations
+    limit = max_images(copied(net, name=card.arch), card)
     indices = evenly_spaced(len(labels), limit)
     synthetic = synthetic_inputs(card.channels, card.height, card.width, max_per_kind=max(16, limit // 4))
     images_by_kind = {"test": images[indices], **synthetic}

@@ -50,7 +50,7 @@ def apply_passes(proto: onnx.ModelProto, passes: Passes) -> onnx.ModelProto:
 
 def apply_and_list(proto: onnx.ModelProto, passes: Passes) -> tuple[onnx.ModelProto, tuple[str, ...]]:
     """Return `proto` after the passes, and the names of those that changed it; shapes are inferred before each pass."""
-    with silent():  # it logs a line for each input of an invalid graph, and the check of the model fails later
+    with silent():  # onnx_ir logs a line for each input of an invalid graph; the model check reports it later
         model = onnx_ir.from_proto(proto)
     changed = []
     for name, graph_pass in passes.items():

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report each run to its developers
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # keeps the log of Ray's C++ code off stderr
-os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of Ray's own actors; netkit fetches the results of its own
-os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it aborts the process 3 s after a SIGTERM
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # hides errors of Ray's actors; netkit handles its own
+os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # Ray would abort the process 3 s after a SIGTERM
 
 import ray
 from ray.client_builder import ClientContext

@@ -96,9 +96,10 @@ def run(
     names: Sequence[str] = (),
     advance: Advance,
 ) -> Outputs:
-    """Run the model over all inputs, also under the corruptions `names`, with arguments as in `evaluate`.
+    """Run the model over all inputs, and again under each corruption in `names`.
 
-    Logs the inputs that cannot be read. Raises DataError if none can be read, ModelError if the model fails.
+    The other arguments are those of `evaluate`. Logs the inputs that cannot be read. Raises DataError if no input can
+    be read, ModelError if the model fails.
     """
     workers = usable_cores()
     size, remaining = split_evenly(inputs, batch_size=batch_size, workers=workers)

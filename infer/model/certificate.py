@@ -50,7 +50,7 @@ class Comparison:
 
     @property
     def probability_bound(self) -> float:
-        """The largest probability error allowed. A temperature below 1 makes small logit errors larger."""
+        """The largest probability error allowed. Division by a temperature below 1 amplifies the logit errors."""
         return self.bound / min(1.0, self.temperature)
 
     @property
@@ -74,9 +74,9 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Recalibration:
-    """The temperature was fitted to the images `data` after the export.
+    """Record of a temperature that `netkit calibrate` fitted after the export.
 
-    `model_sha256` is the SHA-256 of the file before that.
+    `data` is the name of the data set, and `model_sha256` the SHA-256 of the file that was calibrated.
     """
 
     data: str

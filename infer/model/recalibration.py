@@ -38,9 +38,10 @@ def recalibrated(model: Model, logits: NDArray[np.floating], labels: NDArray[np.
 
 
 def _at_temperature(comparison: Comparison, temperature: float) -> Comparison:
-    """Return the comparison with an upper limit of the probability error.
+    """Return the comparison for a new temperature, with an upper limit of the probability error.
 
-    The logits did not change. Logit errors of at most e change softmax(logits / T) by at most e / 2T.
+    The logits did not change. If each logit error is at most e, each error of softmax(logits / T) is at most
+    e / (2 * T), without the rounding errors of the softmax itself.
     """
     limit = min(1.0, comparison.error / (2 * temperature))
     return replace(comparison, temperature=temperature, probability_error=limit)

@@ -1,4 +1,4 @@
-"""The temperature of an ONNX model: a factor between its logits and the Softmax that computes its probabilities."""
+"""Temperature scaling in an ONNX graph: a Mul by 1 / temperature between the logits and the Softmax."""
 
 from dataclasses import replace
 
@@ -16,9 +16,10 @@ SCALED, FACTOR = "netkit_scaled_logits", "netkit_inverse_temperature"  # names i
 
 
 def set_temperature(proto: onnx.ModelProto, temperature: float, *, name: str) -> None:
-    """Make the model compute its probabilities as softmax(logits / temperature); for 1, without an additional operator.
+    """Make the graph compute probabilities = softmax(logits / temperature). Replaces an earlier temperature.
 
-    Raises ModelError, whose message begins with `name`, if the graph computes them in another way.
+    The temperature 1 needs no Mul. Raises ModelError, whose message begins with `name`, if the graph computes the
+    probabilities in another way.
     """
     graph = proto.graph
     softmax = next((node for node in graph.node if PROBABILITIES in node.output), None)
@@ -29,7 +30,7 @@ def set_temperature(proto: onnx.ModelProto, temperature: float, *, name: str) ->
         graph.initializer.remove(factor)
         softmax.input[0] = LOGITS
     if softmax is None or not _is(softmax, "Softmax", LOGITS) or any(SCALED in node.input for node in graph.node):
-        raise ModelError(f"{name}: its probabilities are not the Softmax of its logits; export the model again")
+        raise ModelError(f"{name}: the graph does not compute softmax(logits / temperature); export the model again")
     if temperature != 1:
         graph.initializer.append(numpy_helper.from_array(np.array(1 / temperature, np.float32), FACTOR))
         graph.node.insert(list(graph.node).index(softmax), helper.make_node("Mul", [LOGITS, FACTOR], [SCALED], SCALED))

@@ -20,8 +20,8 @@ from netkit.infer.runtime.session import Session, open_session, open_sessions
 logger = logging.getLogger(__name__)
 
 BATCH_SIZES = (1, 2, 7, 16)
-SOFTMAX_TOLERANCE = 1e-5  # absolute, for the float32 probabilities of logits / temperature up to MAX_EXACT_LOGIT
-MAX_EXACT_LOGIT = 40  # the rounding errors of larger logits in float32 exceed the tolerance, in proportion to them
+SOFTMAX_TOLERANCE = 1e-5  # absolute, for float32 probabilities, if |logits / temperature| <= TOLERANCE_LOGIT
+TOLERANCE_LOGIT = 40  # above it, the tolerance grows in proportion to the logits, as their float32 rounding errors do
 EXPORT_AGAIN = "export the model again with 'netkit export'"
 
 
@@ -68,8 +68,8 @@ def open_verified(
 ) -> Session:
     """Check the model's hashes and its outputs for the probes, and open it as `open_session` does.
 
-    Raises ModelError, whose message ends with `fix`, if a check fails, or if the model carries no certificate or
-    probes.
+    Raises ModelError if the model has no certificate or probes, or if a check fails; the message of a failed check ends
+    with `fix`. Raises DeviceError if the device cannot be used.
     """
     self_test = read_self_test(model)
     _require(model, _check_hashes(model, self_test), fix)
@@ -140,7 +140,7 @@ def _check_outputs(session: Session, self_test: SelfTest, batch_sizes: tuple[int
     error, softmax_error = np.max(errors), np.max(softmax_errors)  # NaN if any value is NaN
     name = f"outputs on {NAMES[session.provider]}"
     fix = f"pass another --device, or {EXPORT_AGAIN} on this machine"
-    if not softmax_error <= SOFTMAX_TOLERANCE * max(1.0, largest / (MAX_EXACT_LOGIT * temperature)):
+    if not softmax_error <= SOFTMAX_TOLERANCE * max(1.0, largest / (TOLERANCE_LOGIT * temperature)):
         return Check(name, False, f"probabilities differ from the softmax of the logits by {softmax_error:.2g}", fix)
     certified_bound = self_test.certificate.bound_on(session.provider)
     bound = self_test.certificate.uncertified_bound if certified_bound is None else certified_bound

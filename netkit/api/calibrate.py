@@ -17,7 +17,7 @@ from netkit.infer.evaluation import calibration, metrics
 from netkit.infer.evaluation.calibration import Calibration
 from netkit.infer.model import onnx_file
 from netkit.infer.model.recalibration import recalibrated
-from netkit.infer.model.verify import open_verified
+from netkit.infer.model.verify import EXPORT_AGAIN, open_verified
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def calibrate(
 
     Args:
         model: An .onnx file that netkit exported.
-        data: A data set as in `netkit.evaluate`, with at least 100 images. If it has validation images, they are used.
-            Evaluate the new model on other images.
+        data: A data set as in `netkit.evaluate`, with at least 100 images that were not used for training. Its
+            validation images are used if it has any. Evaluate the new model on other images.
         out: Path of the .onnx file to write. By default `model.onnx` gives `model.calibrated.onnx`.
         layout: What the folders in `data` are, as in `netkit.train`. By default, this and the columns are as in
             training if `data` has the same name.
@@ -93,10 +93,11 @@ def calibrate(
     if path.suffix != ".onnx":
         raise UsageError(f"{path}: the name of an ONNX file must end in .onnx")
     if path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(f"--out {path}: is the model that is calibrated; pass another path")
+        raise UsageError(f"{path}: the output file is the same file as the input model; pass another path")
     atomic_io.require_writable(path)
-    fix = "export the model again with 'netkit export'"
-    session = open_verified(onnx_file.read(choose(MODEL, file=source, arch=None)), device=device, threads=1, fix=fix)
+    session = open_verified(
+        onnx_file.read(choose(MODEL, file=source, arch=None)), device=device, threads=1, fix=EXPORT_AGAIN
+    )
     reading = {"layout": layout, "path_column": path_column, "label_column": label_column}
     images = labelled.load(None if data is None else str(data), session.card, reading, purpose="calibrating")
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
@@ -111,7 +112,7 @@ def calibrate(
         )
     labels = images.truth[outputs.indices]
     new = recalibrated(session.model, outputs.logits, labels, data=images.name)
-    open_verified(new, device="cpu", fix=fix)
+    open_verified(new, device="cpu", fix=EXPORT_AGAIN)
     atomic_io.write_atomic(path, new.content)
     temperature = new.card.confidence.temperature
     before, after = (

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 def calibrate(file: Path, as_json: bool, **options: Any) -> None:
     """Calibrate the probabilities of a model on labelled images.
 
-    Writes a new model whose probabilities are softmax(logits / temperature). The temperature, from 0.05 to 20, is the
-    one with the smallest negative log likelihood (NLL) on the images. Labels and logits do not change. The certificate
-    in the new file contains the SHA-256 of the earlier one.
+    Writes a new model whose probabilities are softmax(logits / temperature). The temperature, from 0.05 to 20,
+    minimizes the negative log likelihood (NLL) on the images, but keeps the mean probability of the predicted class
+    below 1. Labels and logits do not change. The certificate in the new file contains the SHA-256 of MODEL.onnx.
 
-    DATA is a data set as in 'netkit evaluate', with at least 100 images that were not used for training. netkit uses
-    its validation split if it has one, otherwise the same images as 'netkit evaluate'; then evaluate the new model on
-    another data set. Exits with 1 if an image cannot be read.
+    DATA is a data set as in 'netkit evaluate', with at least 100 images that were not used for training. If DATA has a
+    validation split, netkit uses the validation split. Otherwise it uses the same images as 'netkit evaluate'; in this
+    case, evaluate the new model on another data set. Exits with 1 if an image cannot be read.
 
     \b
     Example: netkit calibrate model.onnx --data photos/

@@ -44,12 +44,12 @@ def load(
     *,
     purpose: Purpose = "evaluating",
 ) -> LabelledImages:
-    """Load the test images of a data set. The default is the model's own data set, if it is built in.
+    """Load the images to evaluate or calibrate on. The default is the model's own data set, if it is built in.
 
     `source` is a value of --data, and `reading` holds fields of Options that say how it is read; None means as in
     training if the names of the data sets are equal. Image files without a test split are represented by their
     validation split, or else by those that were kept for testing if the model was trained on these files, or else all.
-    With the purpose "calibrating", the validation split is preferred to the test split.
+    With the purpose "calibrating", the validation split is used instead of the test split, if there is one.
     Raises UsageError if there is no such data set, DataError if it has no images or a class that is not in the card.
     """
     source = None if source is None else local_path(source)

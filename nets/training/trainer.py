@@ -119,7 +119,10 @@ class Trainer:
         return evaluate(self.result, self.test_images, self.test_labels)[1]
 
     def calibrate(self) -> Confidence:
-        """Fit the temperature of `result`, after `finish`, to the validation images; without them, it is 1."""
+        """Fit the temperature of `result` to the validation images; call `finish` first.
+
+        The temperature is 1 if there are fewer than MIN_IMAGES validation images.
+        """
         if self.split == "test":
             return Confidence()
         logits = predict(self.result, self._eval_images).cpu().numpy()
@@ -127,7 +130,7 @@ class Trainer:
         if confidence.images:
             logger.info("temperature %.4g, fitted to %s validation images", confidence.temperature, f"{len(logits):,}")
         else:
-            message = "the probabilities are not calibrated: there are %s validation images, and at least %s are needed"
+            message = "the probabilities are not calibrated: %s validation images, but calibration needs at least %s"
             logger.info(message, len(logits), MIN_IMAGES)
         return confidence
 

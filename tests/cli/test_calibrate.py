@@ -66,7 +66,11 @@ def test_the_calibration_is_repeatable_and_starts_from_the_logits(netkit: Netkit
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        ((*DIGITS, "--out", "model.onnx"), 2, "--out model.onnx: is the model that is calibrated; pass another path"),
+        (
+            (*DIGITS, "--out", "model.onnx"),
+            2,
+            "model.onnx: the output file is the same file as the input model; pass another path",
+        ),
         ((*DIGITS, "--out", "new.bin"), 2, "new.bin: the name of an ONNX file must end in .onnx"),
         (("--data", "few"), 1, "few: has 10 images to calibrate on; at least 100 are needed"),
     ],

@@ -55,7 +55,7 @@ def test_with_fewer_than_100_validation_images_the_probabilities_are_not_calibra
     caplog.set_level("INFO")
     _, card = checkpoint.load(trained(split(digits_data, 99)[0], tmp_path))
     assert (card.confidence.temperature, card.confidence.images) == (1.0, 0)
-    assert "there are 99 validation images, and at least 100 are needed" in caplog.text
+    assert "99 validation images, but calibration needs at least 100" in caplog.text
 
 
 def test_the_temperature_of_the_card_fits_the_logits_of_the_trained_network(

@@ -69,7 +69,7 @@ def test_probabilities_that_are_computed_in_another_way_are_refused(
 ) -> None:
     set_temperature(proto, 0.5, name="m.onnx")
     change(proto)
-    with pytest.raises(ModelError, match=r"m\.onnx: its probabilities are not the Softmax of its logits"):
+    with pytest.raises(ModelError, match=r"m\.onnx: the graph does not compute softmax\(logits / temperature\)"):
         set_temperature(proto, 2, name="m.onnx")
 
 
