@@ -95,9 +95,8 @@ def calibrate(
     if path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"{path}: the output file is the same file as the input model; pass another path")
     atomic_io.require_writable(path)
-    session = open_verified(
-        onnx_file.read(choose(MODEL, file=source, arch=None)), device=device, threads=1, fix=EXPORT_AGAIN
-    )
+    original = onnx_file.read(choose(MODEL, file=source, arch=None))
+    session = open_verified(original, device=device, threads=1, fix=EXPORT_AGAIN)
     reading = {"layout": layout, "path_column": path_column, "label_column": label_column}
     images = labelled.load(None if data is None else str(data), session.card, reading, purpose="calibrating")
     decoder = Decoder(session.card.input, invert=invert, max_bytes=max_bytes, max_pixels=max_pixels)
