@@ -67,7 +67,8 @@ def evaluate(
     outputs = run(session, inputs, data=data, decoder=decoder, batch_size=batch_size, names=names, advance=advance)
     card, true, predictions = session.card, labels[outputs.indices], outputs.predictions
     confusion = confusion_matrix(true, predictions, len(card.labels))
-    temperature, plain = card.confidence.temperature, softmax(outputs.logits, 1.0)
+    temperature = card.confidence.temperature
+    plain = softmax(outputs.logits, 1.0) if temperature != 1 else None
     return Evaluation(
         model=session.model.name,
         model_sha256=session.model.sha256,
@@ -80,7 +81,7 @@ def evaluate(
         classes=_scores(card.labels, confusion),
         confusion=tuple(map(tuple, confusion.tolist())),
         calibration=calibration.measure(outputs.probabilities, predictions, true, temperature),
-        uncalibrated=calibration.measure(plain, predictions, true, 1.0) if temperature != 1 else None,
+        uncalibrated=None if plain is None else calibration.measure(plain, predictions, true, 1.0),
         mistakes=_mistakes(outputs, true, inputs, card.labels),
         corrupted={name: float((row == true).mean()) for name, row in zip(names, outputs.corrupted, strict=True)},
     )
